@@ -1,0 +1,1 @@
+"""Foreign weights to our trees and back, with every key accounted for."""

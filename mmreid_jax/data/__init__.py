@@ -1,0 +1,1 @@
+"""Records, catalogue, samplers, transforms and the input pipeline."""

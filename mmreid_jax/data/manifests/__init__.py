@@ -1,0 +1,1 @@
+"""True public file names of the data sets, as compressed tables."""

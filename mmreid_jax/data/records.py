@@ -1,0 +1,84 @@
+"""The records table: what is known of every sample of a split, plus random access to its encoded images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class ImageSource(Protocol):
+    """Random access to the encoded images of samples; picklable, so that worker processes can hold one."""
+
+    def __len__(self) -> int: ...
+
+    def encoded(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
+        """The encoded image files of the samples `indices`: one dict {stored image name: file bytes} a sample."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """Where one modality of a sample is found: the stored image and, in side-by-side images, its columns.
+
+    Attributes:
+      image: name of the stored image, a key of what `ImageSource.encoded` returns.
+      columns: first and one-past-last pixel column, or None for the whole image.
+    """
+
+    image: str
+    columns: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """A table of N samples.
+
+    Attributes:
+      name: data set and split, as in ``rgbnt201/train``.
+      identity: int32 [N], identity as the data set writes it (not a class index).
+      camera: int32 [N], counted from 0.
+      scene: int32 [N], time or scene id where the data set has one, else 0.
+      file: str [N], file name of the sample as the data set writes it.
+      views: modality name (``rgb``, ``nir``, ``tir``) -> where to find it; the order is the order of concatenation.
+      source: random access to the encoded images; row ``rows[i]`` of the source is sample i.
+      rows: int64 [N].
+    """
+
+    name: str
+    identity: np.ndarray
+    camera: np.ndarray
+    scene: np.ndarray
+    file: np.ndarray
+    views: Mapping[str, View]
+    source: ImageSource
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.identity)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities, in the order in which features are concatenated."""
+        return tuple(self.views)
+
+    @property
+    def identities(self) -> np.ndarray:
+        """int32 [C], the distinct identities in ascending order; their positions are the class indices."""
+        return np.unique(self.identity)
+
+    def class_index(self) -> np.ndarray:
+        """int32 [N], position of each sample's identity in `identities`."""
+        return np.searchsorted(self.identities, self.identity).astype(np.int32)
+
+    def select(self, indices: np.ndarray | Sequence[int], name: str | None = None) -> Records:
+        """The table of the samples `indices`, in that order."""
+        index = np.asarray(indices)
+        columns = {key: getattr(self, key)[index] for key in ("identity", "camera", "scene", "file", "rows")}
+        return dataclasses.replace(self, name=name or self.name, **columns)
+
+    def encoded(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
+        """The encoded images of the samples `indices`."""
+        return self.source.encoded([int(self.rows[i]) for i in indices])

@@ -1,0 +1,1 @@
+"""Drawn people and vehicles with visible, near-infrared and thermal physics."""

@@ -1,0 +1,1 @@
+"""Networks only: they know no loss, no data set and no config."""

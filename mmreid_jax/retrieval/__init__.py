@@ -1,0 +1,1 @@
+"""Distances, ranking metrics, evaluation protocols and re-ranking."""

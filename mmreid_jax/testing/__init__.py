@@ -1,0 +1,1 @@
+"""Tiny variants, dummy batches, golden loader and tolerances."""

@@ -1,0 +1,1 @@
+"""State, jitted steps, optimisers, schedules, checkpoints and logs."""

@@ -1,0 +1,1 @@
+"""Ranked lists, attention maps, curves and the HTML report."""
