@@ -1,0 +1,140 @@
+"""ResNet-50 with torchvision's names, and the unusual stem that TransReID and HTT give it.
+
+Reference: He et al. 2016; file ``model/backbones/resnet.py`` of HTT (stride in the 3x3 convolution of a bottleneck).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmreid_jax.models.layers import Conv, TorchBatchNorm
+
+Array = jax.Array
+Dtype = Any
+
+STAGES = (3, 4, 6, 3)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 convolutions with batch norms and a shortcut."""
+
+    width: int
+    stride: int = 1
+    downsample: bool = False
+    groups: int = 1
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, 4 * width]."""
+
+        def norm(name: str, y: Array) -> Array:
+            return TorchBatchNorm(groups=self.groups, name=name)(y, train)
+
+        y = nn.relu(norm("bn1", Conv(self.width, 1, dtype=self.dtype, name="conv1")(x)))
+        y = nn.relu(norm("bn2", Conv(self.width, 3, self.stride, 1, self.dtype, name="conv2")(y)))
+        y = norm("bn3", Conv(4 * self.width, 1, dtype=self.dtype, name="conv3")(y))
+        if self.downsample:
+            shortcut = Conv(4 * self.width, 1, self.stride, dtype=self.dtype, name="downsample_0")(x)
+            x = norm("downsample_1", shortcut)
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """Images -> feature maps of the last stage.
+
+    Attributes:
+      stages: bottlenecks per stage.
+      width: channels of the first stage (64 in ResNet-50).
+      last_stride: stride of the last stage; re-identification uses 1.
+      stem: "torchvision" (ReLU, 3x3 max-pooling with padding) or "transreid" (no ReLU, 2x2 max-pooling): Parity: the
+        ReLU is commented out in TransReID's and HTT's copy, and published weights were trained so.
+      classes: width of torchvision's ``fc`` head applied by `head`; 0: none.
+      groups: batches stacked on the leading axis, each with its own batch statistics (`TorchBatchNorm`).
+      dtype: type of the computation (None: that of parameters and images); batch statistics stay in float32.
+      remat: recompute the bottlenecks in the backward pass.
+    """
+
+    stages: tuple[int, ...] = STAGES
+    width: int = 64
+    last_stride: int = 1
+    stem: str = "torchvision"
+    groups: int = 1
+    dtype: Dtype = None
+    remat: bool = False
+
+    @property
+    def features(self) -> int:
+        """Channels of the output."""
+        return 4 * self.width * 2 ** (len(self.stages) - 1)
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool, return_stages: bool = False) -> Array | dict[str, Array]:
+        """Embeds images.
+
+        Args:
+          images: float [groups * B, H, W, 3], normalised.
+          train: normalise by batch statistics and update the running ones.
+          return_stages: return every stage by name instead of the last.
+
+        Returns:
+          Feature map [groups * B, h, w, features]; or {stem, maxpool, layer1, ...} of maps.
+        """
+        x = Conv(self.width, 7, 2, 3, self.dtype, name="conv1")(images)
+        x = TorchBatchNorm(groups=self.groups, name="bn1")(x, train)
+        stages = {}
+        if self.stem == "torchvision":
+            x = stages["stem"] = nn.relu(x)
+            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        elif self.stem == "transreid":
+            stages["stem"] = x
+            x = nn.max_pool(x, (2, 2), (2, 2))
+        else:
+            raise ValueError(f"unknown ResNet stem {self.stem!r}; choose 'torchvision' or 'transreid'")
+        stages["maxpool"] = x
+        block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
+        for number, depth in enumerate(self.stages, start=1):
+            first_stride = 1 if number == 1 else self.last_stride if number == len(self.stages) else 2
+            for index in range(depth):
+                x = block(
+                    self.width * 2 ** (number - 1),
+                    stride=first_stride if index == 0 else 1,
+                    downsample=index == 0,
+                    groups=self.groups,
+                    dtype=self.dtype,
+                    name=f"layer{number}_{index}",
+                )(x, train)
+            stages[f"layer{number}"] = x
+        return stages if return_stages else x
+
+
+def average_pool(maps: Array) -> Array:
+    """Spatial mean: [B, H, W, C] -> [B, C], summed in at least float32."""
+    return maps.astype(jnp.promote_types(maps.dtype, jnp.float32)).mean((1, 2))
+
+
+def gem_pool(maps: Array, power: Array | float = 3.0, epsilon: float = 1e-6) -> Array:
+    """Generalised-mean pooling: (mean over space of max(x, epsilon) ** power) ** (1 / power); [B, H, W, C] -> [B, C]."""
+    return jnp.power(jnp.power(jnp.maximum(maps, epsilon), power).mean((1, 2)), 1.0 / power)
+
+
+def gem_pool_agw(maps: Array, power: Array | float = 3.0, epsilon: float = 1e-12) -> Array:
+    """AGW's generalised mean: (mean over space of x ** power + epsilon) ** (1 / power), without a clamp of x.
+
+    Reference: ``embed_net`` of Cross-Modal-Re-ID-baseline; x is the output of a ReLU.
+    """
+    return jnp.power(jnp.power(maps, power).mean((1, 2)) + epsilon, 1.0 / power)
+
+
+def part_pool(maps: Array, parts: int) -> Array:
+    """PyTorch's adaptive average pooling into horizontal parts: [B, H, W, C] -> [B, parts, C].
+
+    Part i covers the rows floor(i * H / parts) up to ceil((i + 1) * H / parts); parts overlap where H is no multiple.
+    """
+    height = maps.shape[1]
+    bounds = [(i * height // parts, -(-(i + 1) * height // parts)) for i in range(parts)]
+    return jnp.stack([maps[:, top:bottom].mean((1, 2)) for top, bottom in bounds], axis=1)

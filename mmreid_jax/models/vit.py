@@ -1,0 +1,213 @@
+"""The Vision Transformer of TransReID, as HTT uses it: pre-norm blocks, class-token feature, optional side information.
+
+Reference: Dosovitskiy et al. 2021 (ViT); He et al. 2021 (TransReID: overlapping patches, side information embedding);
+file ``model/backbones/vit_pytorch.py`` of HTT.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mmreid_jax.models.layers import drop_path_multipliers, drop_path_rates
+
+Array = jax.Array
+Dtype = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class ViTSize:
+    """Widths of one variant; `scale` is the factor on the attention scores (None: head width ** -0.5)."""
+
+    width: int
+    depth: int
+    heads: int
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    scale: float | None = None
+    patch: int = 16
+
+
+SIZES: dict[str, ViTSize] = {
+    "vit_base": ViTSize(768, 12, 12),
+    # HTT's "small" is wide and shallow, without qkv bias, and scales by the whole width.
+    "vit_small": ViTSize(768, 8, 8, mlp_ratio=3.0, qkv_bias=False, scale=768**-0.5),
+    "deit_small": ViTSize(384, 12, 6),
+    "deit_tiny": ViTSize(192, 12, 3),
+    # For drawn data, laptops and tests: 8-pixel patches of small images.
+    "vit_mini": ViTSize(128, 4, 4, patch=8),
+    "vit_micro": ViTSize(32, 2, 2, patch=8),
+}
+
+
+def patch_grid(image_size: tuple[int, int], patch: int, stride: int) -> tuple[int, int]:
+    """Number of patches (rows, columns) of an image (height, width)."""
+    return (image_size[0] - patch) // stride + 1, (image_size[1] - patch) // stride + 1
+
+
+def side_information_rows(cameras: int, views: int) -> int:
+    """Rows of the side-information table; 0 (no table) where neither count exceeds one (HTT's rule)."""
+    rows = (cameras if cameras > 1 else 1) * (views if views > 1 else 1)
+    return rows if rows > 1 else 0
+
+
+def _dense(features: int, name: str, dtype: Dtype, use_bias: bool = True) -> nn.Dense:
+    return nn.Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=nn.initializers.normal(0.02), name=name)
+
+
+def _norm(name: str, dtype: Dtype) -> nn.LayerNorm:
+    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; the joint projection holds [q | k | v], each cut into heads."""
+
+    size: ViTSize
+    dtype: Dtype = None
+    implementation: str | None = None
+    return_weights: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array | None]:
+        """[B, N, D] -> ([B, N, D], attention weights [B, heads, N, N] or None)."""
+        batch, tokens, width = x.shape
+        heads = self.size.heads
+        qkv = _dense(3 * width, "qkv", self.dtype, self.size.qkv_bias)(x)
+        q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, heads, width // heads), 2, 0)
+        scale = self.size.scale if self.size.scale is not None else (width // heads) ** -0.5
+        weights = None
+        if self.return_weights:
+            exact = jnp.promote_types(q.dtype, jnp.float32)
+            scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=exact) * scale
+            weights = jax.nn.softmax(scores, axis=-1)
+            out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
+        else:
+            out = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=self.implementation)
+        return _dense(width, "proj", self.dtype)(out.reshape(batch, tokens, width)), weights
+
+
+class MLP(nn.Module):
+    """Two dense layers with the exact (erf) GELU between them."""
+
+    hidden: int
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[B, N, D] -> [B, N, D]."""
+        hidden = jax.nn.gelu(_dense(self.hidden, "fc1", self.dtype)(x), approximate=False)
+        return _dense(x.shape[-1], "fc2", self.dtype)(hidden)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with stochastic depth given from outside; a body for `flax.linen.scan`."""
+
+    size: ViTSize
+    dtype: Dtype = None
+    implementation: str | None = None
+    return_weights: bool = False
+
+    @nn.compact
+    def __call__(self, x: Array, keep: Array | None) -> tuple[Array, Array | None]:
+        """Tokens [B, N, D] and branch multipliers `keep` [2, B] (None: all ones) -> (tokens, attention weights)."""
+        attend = Attention(self.size, self.dtype, self.implementation, self.return_weights, name="attn")
+        branch, weights = attend(_norm("norm1", self.dtype)(x))
+        x = x + (branch if keep is None else branch * keep[0, :, None, None].astype(branch.dtype))
+        branch = MLP(int(self.size.width * self.size.mlp_ratio), self.dtype, name="mlp")(_norm("norm2", self.dtype)(x))
+        x = x + (branch if keep is None else branch * keep[1, :, None, None].astype(branch.dtype))
+        return x, weights
+
+
+class VisionTransformer(nn.Module):
+    """Images -> class-token features.
+
+    Attributes:
+      size: a row of `SIZES`, or one's own.
+      image_size: height, width in pixels.
+      stride: distance of patches; smaller than the patch size they overlap (TransReID).
+      drop_path: rate of stochastic depth of the last block; the others grow linearly from 0.
+      side_rows: rows of the side-information table (`side_information_rows`); 0: none.
+      side_weight: factor on the side information (``SIE_COE``).
+      dtype: type of the computation (None: that of parameters and images). Softmax and layer norms stay in float32.
+      remat: recompute the blocks in the backward pass: a fifth of the memory for about 10 % more time.
+      implementation: of `jax.nn.dot_product_attention`: None (chosen by JAX), "xla" or "cudnn".
+      unroll: number of blocks per step of the scan over depth.
+    """
+
+    size: ViTSize
+    image_size: tuple[int, int]
+    stride: int | None = None
+    drop_path: float = 0.0
+    side_rows: int = 0
+    side_weight: float = 3.0
+    dtype: Dtype = None
+    remat: bool = False
+    implementation: str | None = None
+    unroll: int = 1
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Patch rows and columns."""
+        return patch_grid(self.image_size, self.size.patch, self.stride or self.size.patch)
+
+    def draw_drop_path(self, key: Array, samples: int) -> Array | None:
+        """Multipliers [depth, 2, samples] for `__call__`, or None where stochastic depth is off."""
+        if self.drop_path == 0:
+            return None
+        return drop_path_multipliers(key, drop_path_rates(self.drop_path, self.size.depth), samples)
+
+    @nn.compact
+    def __call__(
+        self, images: Array, side: Array | None = None, keep: Array | None = None, return_attention: bool = False
+    ) -> Array | tuple[Array, Array]:
+        """Embeds images.
+
+        Args:
+          images: float [B, H, W, 3], normalised.
+          side: int32 [B], row of the side-information table; needed when `side_rows` > 0.
+          keep: stochastic-depth multipliers [depth, 2, B] of `draw_drop_path`; None in evaluation.
+          return_attention: also return the attention weights.
+
+        Returns:
+          Features [B, D]; with `return_attention` also [depth, B, heads, N, N] (N = 1 + patches).
+        """
+        size, patch = self.size, self.size.patch
+        stride = self.stride or patch
+        rows, columns = self.grid
+        kernel_std = (2.0 / (patch * patch * size.width)) ** 0.5
+        x = nn.Conv(
+            size.width,
+            (patch, patch),
+            strides=(stride, stride),
+            padding="VALID",
+            dtype=self.dtype,
+            kernel_init=nn.initializers.normal(kernel_std),
+            name="patch_embed",
+        )(images)
+        x = x.reshape(x.shape[0], rows * columns, size.width)
+        cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, size.width))
+        position = self.param("pos_embed", nn.initializers.normal(0.02), (1, 1 + rows * columns, size.width))
+        x = jnp.concatenate([jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], 1, size.width)), x], axis=1)
+        x = x + position.astype(x.dtype)
+        if self.side_rows:
+            table = self.param("sie_embed", nn.initializers.normal(0.02), (self.side_rows, 1, size.width))
+            if side is None:
+                raise ValueError("this network has a side-information table: pass the camera / view row of each image")
+            x = x + self.side_weight * table[side].astype(x.dtype)
+        # prevent_cse is only needed outside of scan.
+        block = nn.remat(Block, prevent_cse=False) if self.remat and not return_attention else Block
+        scanned = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=size.depth,
+            in_axes=0 if keep is not None else nn.broadcast,
+            unroll=self.unroll,
+        )
+        x, attention = scanned(size, self.dtype, self.implementation, return_attention, name="blocks")(x, keep)
+        feature = _norm("norm", self.dtype)(x[:, 0])
+        return (feature, attention) if return_attention else feature
