@@ -1,0 +1,72 @@
+"""From the uint8 batch of the host to the float images of the networks, on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalization:
+    """Mean and standard deviation per channel of images scaled to 0..1 (HTT: 0.5 and 0.5, as its ImageNet ViT)."""
+
+    mean: tuple[float, ...] = (0.5, 0.5, 0.5)
+    std: tuple[float, ...] = (0.5, 0.5, 0.5)
+
+
+def normalize(images: Array, normalization: Normalization) -> Array:
+    """uint8 [..., 3] -> float32 (x / 255 - mean) / std; images that are float already pass unchanged."""
+    if jnp.issubdtype(images.dtype, jnp.floating):
+        return images
+    scaled = images.astype(jnp.float32) / 255.0
+    return (scaled - jnp.asarray(normalization.mean, jnp.float32)) / jnp.asarray(normalization.std, jnp.float32)
+
+
+def erase(images: Array, rectangles: Array, key: Array) -> Array:
+    """Random erasing: fills one rectangle per image with standard normal noise, per pixel and channel.
+
+    Args:
+      images: float [B, H, W, 3], normalised.
+      rectangles: int32 [B, 4], top, left, height, width; height 0 erases nothing.
+      key: random key of this step and modality.
+
+    Reference: Zhong et al. 2020, with timm's mode ``pixel``, as HTT uses it after normalisation.
+    """
+    rows = jnp.arange(images.shape[1])[None, :]
+    columns = jnp.arange(images.shape[2])[None, :]
+    top, left, height, width = (rectangles[:, i : i + 1] for i in range(4))
+    inside_rows = (rows >= top) & (rows < top + height)
+    inside_columns = (columns >= left) & (columns < left + width)
+    inside = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
+    return jnp.where(inside, jax.random.normal(key, images.shape, images.dtype), images)
+
+
+def prepare(
+    batch: Mapping[str, Any], normalization: Normalization, key: Array | None = None, absent: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The batch with float images: normalised, erased where it holds rectangles, absent modalities set to zero.
+
+    Args:
+      batch: see `mmreid_jax.data.pipeline`.
+      normalization: of the images.
+      key: random key of the step; needed where the batch holds ``erase``.
+      absent: modalities to replace by zeros (missing-modality evaluation).
+    """
+    rectangles = batch.get("erase")
+    images = {}
+    for position, (modality, pixels) in enumerate(batch["images"].items()):
+        image = normalize(pixels, normalization)
+        if modality in absent:
+            image = jnp.zeros_like(image)
+        elif rectangles is not None:
+            if key is None:
+                raise ValueError("a batch with rectangles to erase needs a random key")
+            image = erase(image, rectangles[modality], jax.random.fold_in(key, position))
+        images[modality] = image
+    return {**{name: value for name, value in batch.items() if name != "erase"}, "images": images}

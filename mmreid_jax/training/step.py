@@ -1,0 +1,149 @@
+"""The jitted steps: one function for training and test-time training, one for embedding, both data-parallel.
+
+A step is written for the global batch. `data_parallel` runs it over all devices by sharding the leading axis of the
+batch; XLA inserts the collectives, so that batch statistics, hard mining and every loss see the whole batch, and the
+result on many devices is the result on one. (JAX's own documentation points from `pmap` to this form.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mmreid_jax.errors import UserError
+from mmreid_jax.training import inputs
+from mmreid_jax.training.state import TrainState
+
+Array = jax.Array
+LossFunction = Callable[[Any, Mapping[str, Any], Array, Array, Any], tuple[Array, tuple[dict[str, Array], Any, Any]]]
+Step = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, dict[str, Array]]]
+
+
+def train_step(
+    loss: LossFunction,
+    optimizer: optax.GradientTransformation,
+    *,
+    seed: int,
+    normalization: inputs.Normalization | None = None,
+) -> Step:
+    """Builds the pure step (state, batch) -> (state, metrics).
+
+    Args:
+      loss: `Method.loss`, or `Method.adapt_loss` for test-time training.
+      optimizer: from `Method.optimizer`.
+      seed: of the run; the key of a step is fold_in(seed, step), whatever happened before.
+      normalization: of uint8 images.
+
+    Returns:
+      The step. Its metrics hold ``loss``, every term of the method by name, and the norms of gradients, parameters and
+      updates.
+    """
+    normalization = normalization or inputs.Normalization()
+
+    def step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, dict[str, Array]]:
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        erase_key, loss_key = jax.random.split(key)
+        prepared = inputs.prepare(batch, normalization, erase_key)
+
+        def objective(params: Any) -> tuple[Array, tuple[dict[str, Array], Any, Any]]:
+            variables = {"params": params, "batch_stats": state.batch_stats}
+            return loss(variables, prepared, loss_key, state.step, state.memory)
+
+        (total, (terms, batch_stats, memory)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": total,
+            **terms,
+            "norm_gradient": optax.global_norm(grads),
+            "norm_parameter": optax.global_norm(params),
+            "norm_update": optax.global_norm(updates),
+        }
+        new_state = TrainState(state.step + 1, params, batch_stats, opt_state, memory)
+        return new_state, metrics
+
+    return step
+
+
+def embed_step(
+    embed: Callable[[Any, Mapping[str, Any]], dict[str, Array]],
+    normalization: inputs.Normalization | None = None,
+    absent: Sequence[str] = (),
+) -> Callable[[Any, Mapping[str, Any]], dict[str, Array]]:
+    """Builds the pure function (variables, batch) -> features by name, each [B, D].
+
+    Args:
+      embed: `Method.embed`.
+      normalization: of uint8 images.
+      absent: modalities that the network does not get to see.
+    """
+    normalization = normalization or inputs.Normalization()
+
+    def run(variables: Any, batch: Mapping[str, Any]) -> dict[str, Array]:
+        return embed(variables, inputs.prepare(batch, normalization, absent=absent))
+
+    return run
+
+
+class Parallel:
+    """Data parallelism over a mesh with the single axis ``data``.
+
+    Attributes:
+      mesh: of the devices used.
+      everywhere: sharding of what every device holds whole (state).
+      split: sharding of the leading axis (batch).
+    """
+
+    def __init__(self, devices: Sequence[Any] | None = None) -> None:
+        """Uses `devices`, by default all devices of all processes."""
+        # Mesh(...) makes automatic axes; jax.make_mesh would make explicit ones, which refuse f @ f.T on sharded rows.
+        self.mesh = Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
+        self.everywhere = NamedSharding(self.mesh, PartitionSpec())
+        self.split = NamedSharding(self.mesh, PartitionSpec("data"))
+
+    @property
+    def size(self) -> int:
+        """Number of devices."""
+        return self.mesh.size
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raises a `UserError` where `batch_size` cannot be spread evenly."""
+        if batch_size % self.size:
+            raise UserError(
+                f"a batch of {batch_size} cannot be spread over {self.size} devices; choose a multiple of {self.size} "
+                f"or run on fewer devices (CUDA_VISIBLE_DEVICES)"
+            )
+
+    def jit_train(self, step: Step) -> Step:
+        """Compiles a training step; the state given is consumed (its memory is reused)."""
+        return jax.jit(
+            step, in_shardings=(self.everywhere, self.split), out_shardings=self.everywhere, donate_argnums=0
+        )
+
+    def jit_embed(self, embed: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles (variables, batch) -> features; the features come back whole on every device."""
+        return jax.jit(embed, in_shardings=(self.everywhere, self.split), out_shardings=self.everywhere)
+
+    def place_state(self, state: Any) -> Any:
+        """Copies a pytree to every device."""
+        return jax.device_put(state, self.everywhere)
+
+    def place_batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Spreads this process's part of a batch of numpy arrays over its devices: the global batch."""
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.split, np.asarray(x)), dict(batch))
+
+
+def fetch(tree: Any) -> Any:
+    """Device arrays -> numpy arrays (waits for the device)."""
+    return jax.tree.map(lambda x: np.asarray(jax.device_get(x)), tree)
+
+
+def abstract(tree: Any, sharding: Any = None) -> Any:
+    """Shapes and dtypes of a pytree, as the target of a restore."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x), sharding=sharding), tree)
