@@ -1,0 +1,306 @@
+"""Plans: which samples make up every batch of a run, known before the first image is read.
+
+A `Plan` is a sequence over the steps of the whole run. Element j is a `Draw`: the step, its epoch and the rows of the
+records table in that batch. A plan is a function of labels and seed alone, so a run can be resumed at any step, and
+any number of threads, worker processes or hosts see the same batches.
+
+* `pk`: P identities x K images, every epoch a function of (seed, epoch); identities and their images are used evenly.
+* `pk_reference`: the draw order of the HTT / TransReID code (`RandomIdentitySampler`), for parity.
+* `shuffled`: every sample once an epoch in random order, as in test-time training.
+* `sequential`: every sample once, in order, as in evaluation.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import operator
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, overload
+
+import numpy as np
+
+from mmreid_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Draw:
+    """One batch of a plan.
+
+    Attributes:
+      step: position in the run, counted from 0.
+      epoch: epoch of that step, counted from 0.
+      indices: int64 [B], rows of the records table.
+    """
+
+    step: int
+    epoch: int
+    indices: np.ndarray
+
+
+class Plan(Sequence[Draw]):
+    """The batches of a whole run, by step.
+
+    Attributes:
+      batch: samples in a batch, B. Only the last draw of an epoch may hold fewer, and only where its maker says so.
+      epoch_ends: int64 [epochs], number of steps up to and including each epoch.
+    """
+
+    def __init__(self, batch: int, orders: Callable[[int], np.ndarray], epoch_ends: np.ndarray) -> None:
+        """Makes a plan.
+
+        Args:
+          batch: samples in a batch.
+          orders: epoch -> int64 [samples], the rows of that epoch batch after batch; picklable.
+          epoch_ends: int64 [epochs], cumulative number of steps.
+        """
+        self.batch = batch
+        self.epoch_ends = epoch_ends
+        self._orders = orders
+        # Two epochs, so that reading ahead over the end of an epoch does not compute both again and again.
+        self._order = functools.lru_cache(maxsize=2)(orders)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Plan, (self.batch, self._orders, self.epoch_ends)
+
+    def __len__(self) -> int:
+        return int(self.epoch_ends[-1])
+
+    @overload
+    def __getitem__(self, step: int) -> Draw: ...
+    @overload
+    def __getitem__(self, step: slice) -> list[Draw]: ...
+    def __getitem__(self, step: int | slice) -> Draw | list[Draw]:
+        if isinstance(step, slice):
+            return [self[j] for j in range(*step.indices(len(self)))]
+        step = operator.index(step)
+        if not -len(self) <= step < len(self):
+            raise IndexError(f"step {step} of a plan of {len(self)} steps")
+        step %= len(self)
+        epoch = int(np.searchsorted(self.epoch_ends, step, side="right"))
+        start = (step - (int(self.epoch_ends[epoch - 1]) if epoch else 0)) * self.batch
+        return Draw(step, epoch, self._order(epoch)[start : start + self.batch])
+
+
+def identities_per_batch(batch: int, per_identity: int) -> int:
+    """P of a batch of P x K samples; `UserError` when `batch` is not a multiple of K = `per_identity`."""
+    if per_identity < 1 or batch < per_identity or batch % per_identity:
+        raise UserError(
+            f"batch {batch} is not P x K with K={per_identity}; choose a multiple of {max(per_identity, 1)}"
+        )
+    return batch // per_identity
+
+
+def pk(
+    identity: np.ndarray,
+    num_identities: int,
+    per_identity: int,
+    epochs: int,
+    seed: int,
+    steps_per_epoch: int | None = None,
+) -> Plan:
+    """P x K batches that use every image evenly; each epoch is a function of (seed, epoch).
+
+    A batch is P contiguous blocks of K equal identities, the P identities distinct. Within an epoch an identity
+    gives groups of K in proportion to its number of images (never more than one a batch) and its images are
+    dealt in turn from a random order, so two images of one identity differ by at most one appearance. An identity with
+    fewer than K images counts as K images, and repeats them.
+
+    Args:
+      identity: int [N], identity (or class) of every row.
+      num_identities: P, identities in a batch.
+      per_identity: K, images of each.
+      epochs: number of epochs.
+      seed: integer from 0, below 2**32.
+      steps_per_epoch: batches in an epoch; by default as many as the images fill.
+
+    Returns:
+      A plan with B = P * K.
+
+    Raises:
+      UserError: fewer identities than P, or a number that makes no sense.
+    """
+    _check(epochs, seed)
+    rows = _rows_of_identities(identity, num_identities, per_identity)
+    share = np.array([max(len(r), per_identity) for r in rows]) / per_identity
+    steps = max(1, int(share.sum() / num_identities)) if steps_per_epoch is None else steps_per_epoch
+    if steps < 1:
+        raise UserError(f"steps_per_epoch is {steps}; it must be at least 1")
+    groups = _capped_shares(share, steps * num_identities, steps)
+    orders = functools.partial(_pk_epoch, rows, groups, num_identities, per_identity, steps, seed)
+    return Plan(num_identities * per_identity, orders, steps * np.arange(1, epochs + 1))
+
+
+def pk_reference(identity: np.ndarray, num_identities: int, per_identity: int, epochs: int, seed: int) -> Plan:
+    """P x K batches in the draw order of the HTT / TransReID code, epoch after epoch from one seed.
+
+    Python's and numpy's generators are seeded once and run on over the epochs. An epoch ends when fewer than P
+    identities have groups left, so the epochs differ in length.
+
+    Args:
+      identity: int [N], identity of every row; the order of first appearance matters.
+      num_identities: P, identities in a batch.
+      per_identity: K, images of each.
+      epochs: number of epochs, all drawn at once: later ones depend on earlier ones.
+      seed: integer from 0, below 2**32.
+
+    Returns:
+      A plan with B = P * K.
+
+    Raises:
+      UserError: fewer identities than P, or a number that makes no sense.
+    """
+    _check(epochs, seed)
+    rows = _rows_of_identities(identity, num_identities, per_identity)
+    rows = sorted(rows, key=operator.itemgetter(0))
+    python, numpy = random.Random(seed), np.random.RandomState(seed)
+    orders = [_pk_reference_epoch(rows, num_identities, per_identity, python, numpy) for _ in range(epochs)]
+    batch = num_identities * per_identity
+    ends = np.cumsum([len(order) // batch for order in orders])
+    return Plan(batch, functools.partial(operator.getitem, orders), ends)
+
+
+def shuffled(n: int, batch: int, epochs: int, seed: int, drop_last: bool = True) -> Plan:
+    """Every one of `n` samples at most once an epoch, in an order that is a function of (seed, epoch).
+
+    Test-time training visits the query list followed by the gallery list in this way, two samples a batch. What is left
+    after the last whole batch is dropped (a single sample has no batch variance), or, without `drop_last`, makes a
+    shorter last batch.
+
+    Raises:
+      UserError: fewer samples than a batch, or a number that makes no sense.
+    """
+    _check(epochs, seed)
+    steps = _steps(n, batch, drop_last)
+    size = min(n, steps * batch)
+    return Plan(batch, functools.partial(_shuffled_epoch, n, size, seed), steps * np.arange(1, epochs + 1))
+
+
+def sequential(n: int, batch: int) -> Plan:
+    """One epoch over `n` samples in order; the last batch may be shorter."""
+    return Plan(batch, functools.partial(_sequential_epoch, n), np.array([_steps(n, batch, drop_last=False)]))
+
+
+def _check(epochs: int, seed: int) -> None:
+    if epochs < 1:
+        raise UserError(f"the number of epochs is {epochs}; it must be at least 1")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the seed is {seed}; it must be at least 0 and below 2**32")
+
+
+def _steps(n: int, batch: int, drop_last: bool) -> int:
+    if batch < 1:
+        raise UserError(f"the batch size is {batch}; it must be at least 1")
+    if n < (batch if drop_last else 1):
+        raise UserError(f"{n} samples do not fill a batch of {batch}; choose a smaller batch or add samples")
+    return n // batch if drop_last else -(-n // batch)
+
+
+def _epoch_generator(seed: int, epoch: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=np.array([seed, epoch], np.uint64)))
+
+
+def _rows_of_identities(identity: np.ndarray, num_identities: int, per_identity: int) -> list[np.ndarray]:
+    """The rows of each identity, identities ascending; checks that P x K batches can be made of them."""
+    if num_identities < 1 or per_identity < 1:
+        raise UserError(
+            f"P={num_identities} identities x K={per_identity} images is not a batch; both must be positive"
+        )
+    identity = np.asarray(identity)
+    by_identity = np.argsort(identity, kind="stable")
+    _, starts = np.unique(identity[by_identity], return_index=True)
+    if len(starts) < num_identities:
+        raise UserError(
+            f"a batch of P={num_identities} identities cannot be drawn from {len(starts)}; "
+            f"choose a batch of at most {len(starts)} x K={per_identity} = {len(starts) * per_identity} samples"
+        )
+    return np.split(by_identity, starts[1:])
+
+
+def _capped_shares(share: np.ndarray, total: int, cap: int) -> np.ndarray:
+    """float64 [C], shares scaled to the sum `total` and held at `cap`; what is cut off goes to the others."""
+    capped = np.zeros(len(share), bool)
+    while True:
+        scaled = share * ((total - cap * capped.sum()) / max(share[~capped].sum(), np.finfo(float).tiny))
+        over = ~capped & (scaled > cap)
+        if not over.any():
+            return np.where(capped, cap, scaled)
+        capped |= over
+
+
+def _whole_groups(groups: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """int64 [C], each entry of `groups` (whole sum) rounded up or down at random, unbiased, with the same sum.
+
+    Systematic sampling: the fractions are laid end to end in random order, and those that hold one of the marks
+    u, u + 1, u + 2, ... are rounded up.
+    """
+    whole = np.floor(groups).astype(np.int64)
+    missing = round(groups.sum() - whole.sum())
+    if missing:
+        order = generator.permutation(len(groups))
+        ends = np.cumsum((groups - whole)[order])
+        marks = (np.arange(missing) + generator.random()) * (ends[-1] / missing)
+        whole[order[np.searchsorted(ends, marks, side="right")]] += 1
+    return whole
+
+
+def _pk_epoch(
+    rows: Sequence[np.ndarray],
+    groups: np.ndarray,
+    num_identities: int,
+    per_identity: int,
+    steps: int,
+    seed: int,
+    epoch: int,
+) -> np.ndarray:
+    """int64 [steps * P * K], the rows of one epoch of `pk`; `groups` float64 [C] sums to steps * P."""
+    generator = _epoch_generator(seed, epoch)
+    left = _whole_groups(groups, generator)
+    dealt = [np.resize(generator.permutation(r), (count, per_identity)) for r, count in zip(rows, left, strict=True)]
+    hurry = generator.standard_exponential((steps, len(rows)))
+    order = np.empty((steps, num_identities, per_identity), np.int64)
+    for step in range(steps):
+        # The P smallest exponential variates over weights are a draw without replacement by weight. An identity with
+        # as many groups as there are batches left has to come now: that is what makes everything fit.
+        key = np.divide(hurry[step], left, out=np.full(len(rows), np.inf), where=left > 0)
+        key[left == steps - step] = -1 / (1 + hurry[step, left == steps - step])
+        chosen = np.argpartition(key, num_identities - 1)[:num_identities]
+        generator.shuffle(chosen)
+        left[chosen] -= 1
+        order[step] = [dealt[c][left[c]] for c in chosen]
+    return order.reshape(-1)
+
+
+def _pk_reference_epoch(
+    rows: Sequence[np.ndarray],
+    num_identities: int,
+    per_identity: int,
+    python: random.Random,
+    numpy: np.random.RandomState,
+) -> np.ndarray:
+    """int64 [steps * P * K], one epoch of `pk_reference`; moves both generators on."""
+    groups = []
+    for own in rows:
+        images = own.copy() if len(own) >= per_identity else numpy.choice(own, size=per_identity, replace=True)
+        python.shuffle(images)  # type: ignore[arg-type]
+        whole = len(images) // per_identity
+        groups.append(iter(images[: whole * per_identity].reshape(whole, per_identity)))
+    left = np.array([max(len(own), per_identity) // per_identity for own in rows])
+    available = list(range(len(rows)))
+    order = []
+    while len(available) >= num_identities:
+        for chosen in python.sample(available, num_identities):
+            order.append(next(groups[chosen]))
+            left[chosen] -= 1
+            if not left[chosen]:
+                available.remove(chosen)
+    return np.concatenate(order)
+
+
+def _shuffled_epoch(n: int, size: int, seed: int, epoch: int) -> np.ndarray:
+    return _epoch_generator(seed, epoch).permutation(n)[:size]
+
+
+def _sequential_epoch(n: int, epoch: int) -> np.ndarray:
+    return np.arange(n)
