@@ -1,0 +1,213 @@
+"""Optimisers in PyTorch's order of operations, with parameter groups chosen by path pattern.
+
+Paths are those of the parameter tree, ``backbone/blocks/attn/qkv/bias``. A group is a regular expression searched for
+anywhere in the path; the first group that matches wins, and parameters that none matches train with the options as they
+stand. Frozen parameters are skipped entirely, as PyTorch skips parameters without a gradient: no weight decay, no
+momentum, no state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mmreid_jax.errors import UserError
+from mmreid_jax.training import schedules
+
+NAMES = ("sgd", "adam", "adamw")
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Parameters that train in their own way.
+
+    Attributes:
+      pattern: regular expression, searched for in the path: ``bias``, ``^classifier/``.
+      lr_factor: learning-rate factor; how it acts is the schedule's (`schedules`).
+      weight_decay: of these parameters; None for that of the options.
+      frozen: never change these parameters.
+    """
+
+    pattern: str
+    lr_factor: float = 1.0
+    weight_decay: float | None = None
+    frozen: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise UserError(f"parameter group pattern {self.pattern!r} is not a regular expression: {error}") from None
+
+
+HTT_GROUPS = (Group("^bottleneck/bias$", frozen=True), Group("bias", lr_factor=2.0))
+"""HTT training: the neck's shift is frozen; everything called bias (norms included) learns at twice the rate."""
+
+HTT_ADAPTATION_GROUPS = (Group("^(bottleneck|classifier)/", frozen=True), Group("bias", lr_factor=2.0))
+"""HTT test-time training: neither neck nor classifier gets a gradient, so PyTorch leaves both untouched."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What to optimise with.
+
+    Attributes:
+      name: ``sgd`` (momentum; decay added to the gradient), ``adam`` (decay added to the gradient) or ``adamw``
+        (decay beside the gradient).
+      learning_rate: base rate, given to the schedule.
+      weight_decay: of every parameter whose group does not say otherwise, norms and biases included.
+      momentum: ``sgd``; 0 for none.
+      nesterov: ``sgd``: Nesterov's form.
+      beta1, beta2, epsilon: ``adam`` and ``adamw``.
+      clip_norm: scale the gradient down to this global norm (over all trained parameters); None for no clipping.
+      schedule: of the learning rate.
+      groups: parameter groups in order; the first match wins.
+    """
+
+    name: str = "sgd"
+    learning_rate: float = 0.01
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    nesterov: bool = False
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    clip_norm: float | None = None
+    schedule: schedules.Schedule = dataclasses.field(default_factory=schedules.Schedule)
+    groups: tuple[Group, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name not in NAMES:
+            raise UserError(f"unknown optimiser {self.name!r}; available: {', '.join(NAMES)}")
+        if self.learning_rate < 0:
+            raise UserError(f"the learning rate is {self.learning_rate}; it must not be negative")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise UserError(f"clip_norm is {self.clip_norm}; give a positive norm, or None for no clipping")
+
+
+def paths(params: Any) -> Any:
+    """The tree of the parameters' paths, ``a/b/c``, in the structure of `params`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: jax.tree_util.keystr(path, simple=True, separator="/"), params
+    )
+
+
+def assign(groups: Sequence[Group], params: Any) -> Any:
+    """The group of every parameter, in the structure of `params`; ``Group("")`` where none matches.
+
+    Raises:
+      UserError: a pattern matches no parameter at all (a misspelt pattern would otherwise train everything).
+    """
+    names = paths(params)
+    for group in groups:
+        if not any(re.search(group.pattern, name) for name in jax.tree.leaves(names)):
+            known = sorted({name.split("/")[0] for name in jax.tree.leaves(names)})
+            raise UserError(
+                f"parameter group pattern {group.pattern!r} matches no parameter; the top-level names are "
+                f"{', '.join(known)}"
+            )
+    rest = Group("")
+    return jax.tree.map(lambda name: next((g for g in groups if re.search(g.pattern, name)), rest), names)
+
+
+def describe(groups: Sequence[Group], params: Any) -> list[str]:
+    """Lines of a table for a person: one per group, and one for the parameters that no group matches.
+
+    Args:
+      groups: in order.
+      params: tree of arrays or of anything with a shape.
+    """
+    assigned = list(zip(jax.tree.leaves(assign(groups, params)), jax.tree.leaves(params), strict=True))
+    rows = [("parameters", "tensors", "values", "lr factor", "weight decay")]
+
+    def add(label: str, group: Group, members: list[Any]) -> None:
+        decay = "default" if group.weight_decay is None else f"{group.weight_decay:g}"
+        settings = ("frozen", "-") if group.frozen else (f"{group.lr_factor:g}", decay)
+        values = sum(math.prod(np.shape(leaf)) for leaf in members)
+        rows.append((label, str(len(members)), f"{values:,}", *settings))
+
+    for group in groups:
+        add(group.pattern, group, [leaf for member, leaf in assigned if member is group])
+    rest = [leaf for member, leaf in assigned if not any(member is group for group in groups)]
+    if rest:
+        add("all others", Group(""), rest)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
+def rate(options: Options, epoch_ends: np.ndarray, lr_factor: float = 1.0) -> optax.Schedule:
+    """The learning rate of a group as a function of the step; jittable, and callable on the host for logs."""
+    return schedules.make(options.schedule, options.learning_rate, epoch_ends, lr_factor)
+
+
+def build(options: Options, params: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
+    """The optimiser as an optax transformation; all arithmetic in the dtype of the parameters.
+
+    The order is PyTorch's: clip; ``g += decay * w`` (sgd, adam); momentum or moments; ``u += decay * w`` (adamw);
+    ``w -= rate * u``. The rate comes after the momentum, so a change of rate does not rescale what has accumulated.
+
+    Args:
+      options: which, and its numbers.
+      params: parameter tree; only its structure is used.
+      epoch_ends: int64 [epochs], cumulative number of steps at the end of each epoch.
+
+    Raises:
+      UserError: the pattern of a group matches nothing.
+    """
+    assigned = assign(options.groups, params)
+    trained = jax.tree.map(lambda group: not group.frozen, assigned)
+    decay = _decayed(options, assigned)
+    if options.name == "sgd":
+        momentum = [optax.trace(options.momentum, options.nesterov)] if options.momentum else []
+        rules = [decay, *momentum]
+    else:
+        moments = optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)
+        rules = [decay, moments] if options.name == "adam" else [moments, decay]
+    clip = [] if options.clip_norm is None else [optax.clip_by_global_norm(options.clip_norm)]
+    return optax.chain(optax.masked(optax.chain(*clip, *rules), trained), _stepped(options, assigned, epoch_ends))
+
+
+def _decayed(options: Options, assigned: Any) -> optax.GradientTransformation:
+    """Adds every parameter times its weight decay; for use where frozen parameters are masked out."""
+
+    def strength(group: Group) -> Any:
+        if group.frozen:
+            return optax.MaskedNode()
+        return options.weight_decay if group.weight_decay is None else group.weight_decay
+
+    strengths = jax.tree.map(strength, assigned)
+
+    def update(updates: Any, params: Any) -> Any:
+        return jax.tree.map(lambda decay, u, w: u + decay * w if decay else u, strengths, updates, params)
+
+    return optax.stateless(update)
+
+
+def _stepped(options: Options, assigned: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
+    """Multiplies by minus the rate of each parameter's group; frozen parameters get zero."""
+    factors = {group.lr_factor for group in jax.tree.leaves(assigned) if not group.frozen}
+    rates = {factor: rate(options, epoch_ends, factor) for factor in sorted(factors)}
+
+    def init(params: Any) -> optax.ScaleByScheduleState:
+        del params
+        return optax.ScaleByScheduleState(count=jnp.zeros((), jnp.int32))
+
+    def update(updates: Any, state: optax.ScaleByScheduleState, params: Any = None) -> tuple[Any, Any]:
+        del params
+        now = {factor: schedule(state.count) for factor, schedule in rates.items()}
+
+        def scaled(group: Group, u: jax.Array) -> jax.Array:
+            return jnp.zeros_like(u) if group.frozen else u * -now[group.lr_factor].astype(u.dtype)
+
+        count = optax.safe_increment(state.count)
+        return jax.tree.map(scaled, assigned, updates), optax.ScaleByScheduleState(count=count)
+
+    return optax.GradientTransformation(init, update)
