@@ -5,6 +5,7 @@ Reference: He et al. 2016; file ``model/backbones/resnet.py`` of HTT (stride in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -53,7 +54,7 @@ class ResNet(nn.Module):
       last_stride: stride of the last stage; re-identification uses 1.
       stem: "torchvision" (ReLU, 3x3 max-pooling with padding) or "transreid" (no ReLU, 2x2 max-pooling): Parity: the
         ReLU is commented out in TransReID's and HTT's copy, and published weights were trained so.
-      classes: width of torchvision's ``fc`` head applied by `head`; 0: none.
+      classes: width of torchvision's ``fc`` head on the average pool, one more stage called ``logits``; 0: none.
       groups: batches stacked on the leading axis, each with its own batch statistics (`TorchBatchNorm`).
       dtype: type of the computation (None: that of parameters and images); batch statistics stay in float32.
       remat: recompute the bottlenecks in the backward pass.
@@ -63,6 +64,7 @@ class ResNet(nn.Module):
     width: int = 64
     last_stride: int = 1
     stem: str = "torchvision"
+    classes: int = 0
     groups: int = 1
     dtype: Dtype = None
     remat: bool = False
@@ -109,6 +111,8 @@ class ResNet(nn.Module):
                     name=f"layer{number}_{index}",
                 )(x, train)
             stages[f"layer{number}"] = x
+        if self.classes:
+            stages["logits"] = nn.Dense(self.classes, dtype=self.dtype, name="fc")(average_pool(x))
         return stages if return_stages else x
 
 
@@ -130,11 +134,11 @@ def gem_pool_agw(maps: Array, power: Array | float = 3.0, epsilon: float = 1e-12
     return jnp.power(jnp.power(maps, power).mean((1, 2)) + epsilon, 1.0 / power)
 
 
-def part_pool(maps: Array, parts: int) -> Array:
-    """PyTorch's adaptive average pooling into horizontal parts: [B, H, W, C] -> [B, parts, C].
+def part_pool(maps: Array, parts: int, reduce: Callable[..., Array] = jnp.mean) -> Array:
+    """PyTorch's adaptive pooling into horizontal parts, by `reduce` (mean or max): [B, H, W, C] -> [B, parts, C].
 
     Part i covers the rows floor(i * H / parts) up to ceil((i + 1) * H / parts); parts overlap where H is no multiple.
     """
     height = maps.shape[1]
     bounds = [(i * height // parts, -(-(i + 1) * height // parts)) for i in range(parts)]
-    return jnp.stack([maps[:, top:bottom].mean((1, 2)) for top, bottom in bounds], axis=1)
+    return jnp.stack([reduce(maps[:, top:bottom], axis=(1, 2)) for top, bottom in bounds], axis=1)

@@ -1,0 +1,165 @@
+"""Fragments shared by the experiment configs: every key with its type, its meaning and a sensible default."""
+
+import os
+
+from ml_collections import ConfigDict
+
+
+def data() -> ConfigDict:
+    """Where the data lie and how images are prepared."""
+    return ConfigDict(
+        dict(
+            dataset="rgbnt201",
+            # Prepared data sets (TFDS), decoded images and drawn data live here; MMREID_DATA sets it for all commands.
+            data_dir=os.environ.get("MMREID_DATA", "data"),
+            # The unpacked original data set, needed once; empty: DATA_DIR/manual.
+            manual_dir="",
+            # Use drawn people or vehicles in the layout of the data set instead of the real images.
+            drawn=False,
+            drawn_identities=0,  # per split; 0: the default of the generator
+            drawn_images=0,  # per identity; 0: the default of the generator
+            drawn_shift=-1.0,  # 0..1, how far test cameras differ from training cameras; negative: the default
+            drawn_seed=0,
+            image_size=(256, 128),  # height, width
+            padding=10,  # pixels of zeros around the image before the random crop
+            flip=0.0,  # probability of a horizontal flip
+            erasing=0.5,  # probability of random erasing
+            shared_augmentation=False,  # True: all modalities of a sample share crop, flip and erasing
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            rgbnt100_third="thermal",  # or "reference": the released code's crop of NIR and TIR together
+            rgbn300_third="",  # "reference": NIR once more as third modality, as the released code feeds it
+            broken_images="error",  # or "skip": leave unreadable images out and report them
+            cache_gib=8.0,  # decoded images are kept on disk up to this size; 0: decode in every epoch
+            threads=2,
+            workers=0,  # processes; worth it on machines with many cores
+        )
+    )
+
+
+def optim() -> ConfigDict:
+    """Optimiser and schedule; the defaults are HTT's."""
+    return ConfigDict(
+        dict(
+            name="sgd",  # sgd, adam, adamw
+            lr=0.008,
+            momentum=0.9,
+            nesterov=False,
+            weight_decay=1e-4,
+            bias_lr_factor=2.0,
+            schedule="htt",  # htt, cosine, cosine_per_step, multi_step, constant
+            warmup_epochs=5,
+            milestones=(40, 70),  # epochs, for multi_step
+            decay=0.1,  # for multi_step
+            clip_norm=0.0,  # 0: no clipping
+            epochs=80,
+        )
+    )
+
+
+def train() -> ConfigDict:
+    """The training loop."""
+    return ConfigDict(
+        dict(
+            identities_per_batch=8,
+            images_per_identity=4,
+            sampler="counter",  # or "reference": the draw order of the released code
+            micro_batches=1,  # cut the batch for the backbone to save memory; losses still see the whole batch
+            eval_every=5,  # epochs
+            evaluate_first=False,  # also score the untrained network
+            checkpoint_every=1,  # epochs
+            log_every=10,  # steps
+            compilation_cache=True,
+        )
+    )
+
+
+def evaluation() -> ConfigDict:
+    """Retrieval and the report."""
+    return ConfigDict(
+        dict(
+            feature="after",  # the BNNeck; "before": the concatenation itself
+            batch_size=64,
+            distance="euclidean",  # of normalised features; or "cosine"
+            protocol="",  # empty: that of the data set
+            rerank=False,
+            rerank_k1=50,
+            rerank_k2=15,
+            rerank_lambda=0.3,
+            missing_modalities=False,  # also evaluate the six combinations of absent modalities
+            report=True,
+        )
+    )
+
+
+def initial() -> ConfigDict:
+    """Weights to start from."""
+    return ConfigDict(
+        dict(
+            backbone="",  # ImageNet weights: a PyTorch or safetensors file, or a directory made by mmreid_jax.convert
+            checkpoint="",  # a whole trained model: a run's workdir, or a directory made by mmreid_jax.convert
+            which="best",  # or "last": of a workdir's checkpoints
+        )
+    )
+
+
+def htt() -> ConfigDict:
+    """HTT on RGBNT201 as released; the other experiments change what differs."""
+    config = ConfigDict()
+    config.method = "htt"
+    # train: train and evaluate; adapt: test-time training of config.init.checkpoint; train_adapt: one after the other.
+    config.task = "train"
+    config.seed = 1234
+    config.data = data()
+    config.init = initial()
+    config.model = ConfigDict(
+        dict(
+            backbone="vit_base",
+            stride=0,  # distance of patches; 0: the patch size
+            drop_path=0.1,
+            side_camera=False,
+            side_view=False,
+            side_weight=3.0,
+            last_stride=1,  # of a ResNet backbone
+            num_classes=0,  # 0: number of training identities; 171 to load the released heads
+            head="linear",  # or arcface, cosface, circle
+            head_scale=30.0,
+            head_margin=0.5,
+            dtype="float32",  # or bfloat16
+            remat=False,  # less memory, about 10 % more time
+            attention="",  # empty: chosen by JAX; xla, cudnn
+            unroll=1,
+        )
+    )
+    config.loss = ConfigDict(
+        dict(
+            ce_weight=1.0,
+            label_smoothing=0.0,
+            triplet_weight=1.0,
+            triplet_margin=-1.0,  # negative: soft margin
+            mmm_weight=0.5,
+            mmm_margin=1.0,
+            cim_weight=0.5,
+            cim_margin=0.5,
+            center_weight=0.0,
+            grouping="by_label",  # or "positional": the reference's chunks; equal on PK batches
+        )
+    )
+    config.optim = optim()
+    config.train = train()
+    config.eval = evaluation()
+    config.mtt = ConfigDict(
+        dict(
+            form="code",  # or "paper": Algorithm 1, any batch size
+            batch_size=2,
+            mmm_margin=1.0,
+            cim_margin=1.0,
+            episodic=False,  # start every query chunk from the trained weights again
+            episode_size=64,  # queries per episode
+            reestimate_statistics=False,  # of the BNNeck, over the whole test set after each epoch
+        )
+    )
+    config.mtt.optim = optim()
+    config.mtt.optim.lr = 0.001
+    config.mtt.optim.epochs = 6
+    return config

@@ -1,0 +1,41 @@
+"""Trains, adapts or evaluates the experiment that a config file describes.
+
+python main.py --config configs/demo.py
+python main.py --config configs/htt_rgbnt201.py --config.optim.lr=0.01 --workdir runs/htt
+python main.py --config configs/htt_rgbnt201.py --eval_only --config.init.checkpoint=runs/htt
+"""
+
+import sys
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from mmreid_jax.errors import run_command
+from mmreid_jax.training.config import friendly_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file of configs/.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs and the report go; default runs/<config name>.")
+EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Only evaluate config.init.checkpoint.")
+
+
+def run(_: list[str]) -> None:
+    """Dispatches to the loops; heavy imports wait until the flags are known to be right."""
+    from mmreid_jax import adapt, evaluate, train
+    from mmreid_jax.training import distributed
+
+    config = CONFIG.value
+    name = Path(flags.FLAGS["config"].config_filename).stem
+    workdir = Path(WORKDIR.value or Path("runs") / name).absolute()
+    distributed.start()
+    if EVAL_ONLY.value:
+        evaluate.main(config, workdir)
+    elif config.task == "adapt":
+        adapt.main(config, workdir)
+    else:
+        train.main(config, workdir)
+
+
+if __name__ == "__main__":
+    with friendly_flags(sys.argv):
+        app.run(lambda argv: run_command(run, argv))

@@ -1,0 +1,322 @@
+"""HTT: heterogeneous test-time training for multi-modal person re-identification.
+
+One backbone shared by the modalities, a BNNeck on the concatenation of their features; trained with cross-entropy,
+batch-hard triplet, 3M and CIM losses; adapted at test time with 3M and CIM on pseudo labels.
+
+Reference: Wang, Huang, Zheng, He. Heterogeneous Test-Time Training for Multi-Modal Person Re-identification, AAAI 2024;
+files ``model/make_model.py``, ``loss/make_loss.py`` and ``processor/processor.py`` of the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mmreid_jax import convert
+from mmreid_jax.errors import UserError
+from mmreid_jax.losses import centers, identity, margins, test_time, triplet
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, optimizer_options
+from mmreid_jax.models.heads import BNNeck
+from mmreid_jax.models.resnet import ResNet, average_pool
+from mmreid_jax.models.vit import SIZES, VisionTransformer, side_information_rows
+from mmreid_jax.training import optimizers
+
+HEADS = ("linear", "arcface", "cosface", "circle")
+
+
+RESNETS: dict[str, dict[str, Any]] = {
+    "resnet50": {"stages": (3, 4, 6, 3), "width": 64},
+    # For tests and drawn data.
+    "resnet_micro": {"stages": (1, 1, 1, 1), "width": 8},
+}
+
+
+class HTT:
+    """The method object; see `mmreid_jax.methods.base.Method` for the interface.
+
+    Attributes:
+      config: of the experiment (``config.model``, ``config.loss``, ``config.mtt``, ``config.optim``, ``config.init``).
+      facts: of the training data.
+      backbone: network shared by the modalities.
+      neck: BNNeck on the concatenated features.
+    """
+
+    def __init__(self, config: Any, facts: DataFacts) -> None:
+        model = config.model
+        self.config = config
+        self.facts = facts
+        self.classes = model.num_classes or facts.identities
+        self.image_size = tuple(config.data.image_size)
+        self.micro_batches = config.train.micro_batches
+        if model.head not in HEADS:
+            raise UserError(f"config.model.head is {model.head!r}; choose one of {', '.join(HEADS)}")
+        if self.classes < facts.identities:
+            raise UserError(
+                f"config.model.num_classes is {self.classes}, but the training data have {facts.identities} identities; "
+                "leave it 0 to count them"
+            )
+        dtype = jnp.dtype(model.dtype) if model.dtype != "float32" else None
+        self.neck = BNNeck(self.classes)
+        self.is_vit = model.backbone in SIZES
+        if self.is_vit:
+            size = SIZES[model.backbone]
+            self.backbone: Any = VisionTransformer(
+                size,
+                self.image_size,
+                stride=model.stride or size.patch,
+                drop_path=model.drop_path,
+                side_rows=side_information_rows(self.cameras, self.views),
+                side_weight=model.side_weight,
+                dtype=dtype,
+                remat=model.remat,
+                implementation=model.attention or None,
+                unroll=model.unroll,
+            )
+            self.width = size.width
+        elif model.backbone in RESNETS:
+            # Each modality is normalised by its own statistics, and the running ones are updated once for each.
+            layout = RESNETS[model.backbone]
+            self.backbone = ResNet(
+                **layout, last_stride=model.last_stride, stem="transreid", dtype=dtype, remat=model.remat
+            )
+            self.width = self.backbone.features
+        else:
+            known = ", ".join([*SIZES, *RESNETS])
+            raise UserError(f"config.model.backbone is {model.backbone!r}; choose one of {known}")
+
+    @property
+    def cameras(self) -> int:
+        """Cameras that the side information tells apart (0: none)."""
+        return self.facts.cameras if self.config.model.side_camera else 0
+
+    @property
+    def views(self) -> int:
+        """Views that the side information tells apart (0: none)."""
+        return self.facts.views if self.config.model.side_view else 0
+
+    def init(self, key: Array) -> Variables:
+        """Fresh variables, with ``config.init.backbone`` (ImageNet weights) loaded where it is set."""
+        backbone_key, neck_key, center_key = jax.random.split(key, 3)
+        images = jnp.zeros((1, *self.image_size, 3))
+        if self.is_vit:
+            side = jnp.zeros(1, jnp.int32)
+            backbone = jax.jit(lambda k: self.backbone.init(k, images, side))(backbone_key)
+        else:
+            backbone = jax.jit(lambda k: self.backbone.init(k, images, True))(backbone_key)
+        concatenated = jnp.zeros((2, self.width * len(self.facts.modalities)))
+        neck = self.neck.init(neck_key, concatenated, True)
+        if self.config.init.backbone:
+            backbone = self._load_backbone(backbone)
+        params = {"backbone": backbone["params"], **neck["params"]}
+        if self.config.loss.center_weight:
+            params["centers"] = jax.random.normal(center_key, (self.classes, concatenated.shape[-1]))
+        stats = dict(neck["batch_stats"])
+        if "batch_stats" in backbone:
+            stats["backbone"] = backbone["batch_stats"]
+        return {"params": params, "batch_stats": stats}
+
+    def _load_backbone(self, fresh: Variables) -> Variables:
+        layout = convert.vit.layout() if self.is_vit else convert.resnet.layout()
+        loaded, _ = convert.open_weights(self.config.init.backbone, layout, fresh)
+        return loaded
+
+    def _side(self, batch: Batch) -> Array | None:
+        """Row of the side-information table per sample: camera * views + view, or whichever is on."""
+        if not (self.is_vit and self.backbone.side_rows):
+            return None
+        row = jnp.zeros_like(batch["camera"])
+        if self.cameras > 1:
+            row = batch["camera"]
+        if self.views > 1:
+            row = row * self.views + jnp.clip(batch["scene"], 0, self.views - 1)
+        return row
+
+    def features(
+        self, variables: Variables, batch: Batch, train: bool = False, key: Array | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Backbone features of every modality, not normalised.
+
+        Args:
+          variables: of the method.
+          batch: with float ``images`` {modality: [B, H, W, 3]}.
+          train: batch statistics and, with `key`, stochastic depth.
+          key: random key.
+
+        Returns:
+          Features [M, B, D] in the order of the modalities, in at least float32, and the new backbone statistics.
+        """
+        stacked = jnp.stack([batch["images"][name] for name in self.facts.modalities])
+        count, size = stacked.shape[:2]
+        side = self._side(batch)
+        keep = self.backbone.draw_drop_path(key, count * size) if train and self.is_vit and key is not None else None
+        parts = self.micro_batches if train else 1
+        if size % parts:
+            raise UserError(
+                f"config.train.micro_batches={parts} does not divide the batch of {size}; choose a divisor of {size}"
+            )
+        stats = variables["batch_stats"].get("backbone", {})
+
+        def embed(carry: Any, part: tuple[Array, Array | None, Array | None]) -> tuple[Any, Array]:
+            images, rows, multipliers = part
+            flat = images.reshape(-1, *images.shape[2:])
+            if self.is_vit:
+                rows = None if rows is None else jnp.tile(rows, count)
+                kept = None if multipliers is None else multipliers.reshape(*multipliers.shape[:2], -1)
+                return carry, self.backbone.apply({"params": variables["params"]["backbone"]}, flat, rows, kept)
+            network = {"params": variables["params"]["backbone"], "batch_stats": carry}
+            if not train:
+                return carry, average_pool(self.backbone.apply(network, flat, False))
+            by_modality = self.backbone.clone(groups=count)
+            maps, new = by_modality.apply(network, flat, True, mutable=["batch_stats"])
+            return new["batch_stats"], average_pool(maps)
+
+        if keep is not None:
+            keep = keep.reshape(*keep.shape[:2], count, size)
+        if parts == 1:
+            stats, flat = embed(stats, (stacked, side, keep))
+            out = flat.reshape(count, size, -1)
+        else:
+            # The backbone sees micro-batches and recomputes them in the backward pass, so that memory is that of one of
+            # them; the losses, and the mining inside them, see the features of the whole batch.
+            cut = size // parts
+            split = (
+                jnp.moveaxis(stacked.reshape(count, parts, cut, *stacked.shape[2:]), 1, 0),
+                None if side is None else side.reshape(parts, cut),
+                None if keep is None else jnp.moveaxis(keep.reshape(*keep.shape[:3], parts, cut), 3, 0),
+            )
+            stats, flat = jax.lax.scan(jax.checkpoint(embed), stats, split)
+            out = jnp.moveaxis(flat.reshape(parts, count, cut, -1), 0, 1).reshape(count, size, -1)
+        return out.astype(jnp.promote_types(out.dtype, jnp.float32)), stats
+
+    def head(self, variables: Variables, features: Array, train: bool) -> tuple[Array, Array, Array, dict[str, Any]]:
+        """Features [M, B, D] -> concatenation, its BNNeck feature, logits, new statistics of the neck."""
+        concatenated = jnp.concatenate(list(features), axis=-1)
+        network = {
+            "params": {name: variables["params"][name] for name in ("bottleneck", "classifier")},
+            "batch_stats": {"bottleneck": variables["batch_stats"]["bottleneck"]},
+        }
+        if not train:
+            after, logits = self.neck.apply(network, concatenated, False)
+            return concatenated, after, logits, network["batch_stats"]
+        (after, logits), new = self.neck.apply(network, concatenated, True, mutable=["batch_stats"])
+        return concatenated, after, logits, new["batch_stats"]
+
+    def _statistics(self, backbone: Any, neck: Any) -> dict[str, Any]:
+        return {**neck, **({"backbone": backbone} if backbone else {})}
+
+    def _logits(self, variables: Variables, after: Array, linear: Array, labels: Array) -> Array:
+        """Logits of the configured head; the margin heads compare directions instead of taking products."""
+        head, options = self.config.model.head, self.config.model
+        if head == "linear":
+            return linear
+        weight = variables["params"]["classifier"]["kernel"]
+        function = getattr(identity, f"{head}_logits")
+        return function(after, weight, labels, scale=options.head_scale, margin=options.head_margin)
+
+    def loss(
+        self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Mapping[str, Any]
+    ) -> tuple[Array, tuple[Terms, dict[str, Any], Mapping[str, Any]]]:
+        """Total = CE + triplet + 0.5 3M + 0.5 CIM (weights from ``config.loss``), all on the global batch."""
+        del step
+        weights, labels = self.config.loss, batch["identity"]
+        features, backbone_stats = self.features(variables, batch, train=True, key=key)
+        concatenated, after, linear, neck_stats = self.head(variables, features, train=True)
+        logits = self._logits(variables, after, linear, labels)
+        shared = {"grouping": weights.grouping, "num_identities": self.config.train.identities_per_batch}
+        terms: Terms = {}
+        total = jnp.zeros((), concatenated.dtype)
+
+        def add(name: str, weight: float, value: Array) -> Array:
+            terms[name] = value
+            return total + weight * value
+
+        if weights.ce_weight:
+            total = add("ce", weights.ce_weight, identity.cross_entropy(logits, labels, weights.label_smoothing))
+        if weights.triplet_weight:
+            margin = None if weights.triplet_margin < 0 else weights.triplet_margin
+            total = add("triplet", weights.triplet_weight, triplet.batch_hard_triplet(concatenated, labels, margin)[0])
+        if weights.mmm_weight:
+            value = margins.three_modal_margin_loss(features, labels, margin=weights.mmm_margin, **shared)
+            total = add("mmm", weights.mmm_weight, value)
+        if weights.cim_weight:
+            value = margins.cross_identity_margin_loss(features, labels, margin=weights.cim_margin, **shared)
+            total = add("cim", weights.cim_weight, value)
+        if weights.center_weight:
+            value = centers.center_loss(concatenated, labels, variables["params"]["centers"])
+            total = add("center", weights.center_weight, value)
+        terms["accuracy"] = (logits.argmax(-1) == labels).mean()
+        return total, (terms, self._statistics(backbone_stats, neck_stats), memory)
+
+    def adapt_loss(
+        self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Mapping[str, Any]
+    ) -> tuple[Array, tuple[Terms, dict[str, Any], Mapping[str, Any]]]:
+        """Multi-modal test-time training: 3M + CIM on the pseudo labels of this very forward pass; no true label is read."""
+        del step
+        options = self.config.mtt
+        features, backbone_stats = self.features(variables, batch, train=True, key=key)
+        _, _, logits, neck_stats = self.head(variables, features, train=True)
+        total, parts = test_time.test_time_loss(
+            features,
+            logits,
+            form=options.form,
+            three_modal_margin_width=options.mmm_margin,
+            cross_identity_margin_width=options.cim_margin,
+        )
+        terms = {"mmm": parts["three_modal"], "cim": parts["cross_identity"]}
+        return total, (terms, self._statistics(backbone_stats, neck_stats), memory)
+
+    def embed(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Features [B, M * D] ``after`` and ``before`` the BNNeck, and those of every modality [B, D] by its name."""
+        features, _ = self.features(variables, batch)
+        concatenated, after, _, _ = self.head(variables, features, train=False)
+        return {"after": after, "before": concatenated, **dict(zip(self.facts.modalities, features, strict=True))}
+
+    def attend(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Attention weights of every modality, each [depth, B, heads, 1 + patches, 1 + patches] (ViT only)."""
+        if not self.is_vit:
+            raise UserError(f"{self.config.model.backbone} has no attention weights; only ViT backbones do")
+        network = {"params": variables["params"]["backbone"]}
+        side = self._side(batch)
+        attend = {}
+        for name in self.facts.modalities:
+            _, attend[name] = self.backbone.apply(network, batch["images"][name], side, return_attention=True)
+        return attend
+
+    def with_statistics(self, variables: Variables, before: np.ndarray) -> Variables:
+        """Variables whose neck normalises by the statistics of the given ``before`` features [N, M * D]."""
+        old = variables["batch_stats"]["bottleneck"]
+        new = {"mean": before.mean(0), "var": before.var(0, ddof=1), "count": old["count"]}
+        cast = {name: jnp.asarray(value, old[name].dtype) for name, value in new.items()}
+        return {**variables, "batch_stats": {**variables["batch_stats"], "bottleneck": cast}}
+
+    def optimizer(self, params: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
+        """SGD (or Adam) in HTT's groups: biases learn at twice the rate, the bias of the neck not at all."""
+        return self._optimizer(self.config.optim, "^bottleneck/bias$", params, epoch_ends)
+
+    def adapt_optimizer(self, params: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
+        """As `optimizer`, for the backbone alone: what has no gradient here gets no decay and no momentum either."""
+        return self._optimizer(self.config.mtt.optim, "^(?!backbone/)", params, epoch_ends)
+
+    def _optimizer(self, options: Any, frozen: str, params: Any, epoch_ends: np.ndarray) -> Any:
+        biases = optimizers.Group("bias", lr_factor=options.bias_lr_factor)
+        groups = (optimizers.Group(frozen, frozen=True), biases)
+        return optimizers.build(optimizer_options(options, groups), params, epoch_ends)
+
+    def protocols(self) -> list[Comparison]:
+        """One comparison: all modalities against all modalities."""
+        every = self.facts.modalities
+        return [Comparison("all modalities", self.config.eval.feature, every, every)]
+
+    def convert_layouts(self) -> dict[str, Any]:
+        """``htt``: the authors' checkpoints."""
+        return {"htt": convert.htt.layout("vit" if self.is_vit else "resnet")}
+
+
+def build(config: Any, facts: DataFacts) -> HTT:
+    """Builds HTT from a config such as ``configs/htt_rgbnt201.py``."""
+    return HTT(config, facts)

@@ -1,0 +1,65 @@
+"""Tiny variants of every method, and batches of noise to run them on: what the generic tests need of a method."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax.methods.base import DataFacts, Method, build
+
+# One line per method: the config that trains it and what to change to make it tiny.
+TINY: dict[str, dict[str, Any]] = {
+    "htt": {"config": "htt_rgbnt201", "model.backbone": "vit_micro", "data.image_size": (32, 16)},
+}
+
+IDENTITIES, PER_IDENTITY, MODALITIES = 4, 4, ("rgb", "nir", "tir")
+
+
+def config(method: str, **overrides: Any) -> Any:
+    """The tiny config of a method; `overrides` are dotted paths with ``__`` for the dot (``model__dtype="bfloat16"``)."""
+    options = dict(TINY[method])
+    module = importlib.import_module(f"configs.{options.pop('config')}")
+    tiny = module.get_config()
+    options.update({name.replace("__", "."): value for name, value in overrides.items()})
+    options.setdefault("train.identities_per_batch", IDENTITIES)
+    options.setdefault("train.images_per_identity", PER_IDENTITY)
+    with tiny.unlocked():
+        for path, value in options.items():
+            node = tiny
+            *parents, leaf = path.split(".")
+            for parent in parents:
+                node = node[parent]
+            if leaf not in node:
+                raise KeyError(f"no config key {path}")
+            node[leaf] = value
+    return tiny
+
+
+def facts(identities: int = 8) -> DataFacts:
+    """Facts of a made-up data set."""
+    return DataFacts(identities=identities, cameras=3, views=2, modalities=MODALITIES)
+
+
+def method(name: str, **overrides: Any) -> tuple[Any, Method]:
+    """(config, tiny method)."""
+    chosen = config(name, **overrides)
+    return chosen, build(chosen, facts())
+
+
+def batch(config: Any, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
+    """A P x K batch of noise images in which identities differ: {images, identity, camera, scene}, as training sees it."""
+    rng = np.random.default_rng(seed)
+    height, width = config.data.image_size
+    people, count = config.train.identities_per_batch, config.train.images_per_identity
+    labels = np.repeat(rng.permutation(facts().identities)[:people], count)
+    look = rng.normal(size=(people, len(MODALITIES), height, width, 3))
+    noise = rng.normal(size=(people * count, len(MODALITIES), height, width, 3))
+    pixels = (np.repeat(look, count, axis=0) + 0.5 * noise).astype(dtype)
+    return {
+        "images": {name: pixels[:, index] for index, name in enumerate(MODALITIES)},
+        "identity": labels.astype(np.int32),
+        "camera": rng.integers(0, facts().cameras, people * count).astype(np.int32),
+        "scene": rng.integers(0, facts().views, people * count).astype(np.int32),
+    }

@@ -1,0 +1,156 @@
+"""What every method must do; each file of ``mmreid_jax/methods`` is found by itself and runs in its tiny variant."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mmreid_jax.methods import base
+from mmreid_jax.testing import tiny
+from mmreid_jax.training import checkpoints
+from mmreid_jax.training import state as states
+from mmreid_jax.training import step as steps
+
+METHODS = base.names()
+EPOCH_ENDS = np.array([4, 8, 12])
+
+
+@pytest.fixture(params=METHODS)
+def name(request):
+    return request.param
+
+
+def start(name, dtype=jnp.float32, **overrides):
+    """Config, method, batch and the state before the first step, in the given type."""
+    config, method = tiny.method(name, **overrides)
+    variables = jax.jit(method.init)(jax.random.key(0))
+    cast = lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
+    variables = jax.tree.map(cast, variables)
+    optimizer = method.optimizer(variables["params"], EPOCH_ENDS)
+    batch = tiny.batch(config, dtype=dtype)
+    return config, method, batch, optimizer, states.create(variables, optimizer)
+
+
+def test_there_are_methods_and_each_has_a_tiny_variant():
+    assert METHODS
+    assert set(METHODS) == set(tiny.TINY)
+
+
+def test_a_config_names_it(name):
+    folder = pathlib.Path(tiny.__file__).parents[2] / "configs"
+    modules = [importlib.import_module(f"configs.{path.stem}") for path in sorted(folder.glob("[!_]*.py"))]
+    used = {module.get_config().method for module in modules if hasattr(module, "get_config")}
+    assert name in used
+
+
+def test_features_are_finite_and_as_long_as_the_batch(name):
+    _, method, batch, _, state = start(name)
+    features = jax.jit(method.embed)(state.variables, batch)
+    for comparison in method.protocols():
+        feature = features[comparison.feature]
+        assert feature.ndim == 2
+        assert len(feature) == len(batch["identity"])
+        assert set(comparison.query) | set(comparison.gallery) <= set(method.facts.modalities)
+    assert all(np.isfinite(np.asarray(value)).all() for value in features.values())
+    assert all(value.dtype == jnp.float32 for value in features.values())
+
+
+def test_gradients_are_finite_and_reach_every_trained_parameter(name):
+    _, method, batch, _, state = start(name)
+    loss = lambda p: method.loss({**state.variables, "params": p}, batch, jax.random.key(1), 0, state.memory)[0]  # noqa: E731
+    gradients = jax.tree_util.tree_leaves_with_path(jax.jit(jax.grad(loss))(state.params))
+    for path, gradient in gradients:
+        assert np.isfinite(np.asarray(gradient)).all(), path
+    silent = [jax.tree_util.keystr(path) for path, gradient in gradients if not np.asarray(gradient).any()]
+    assert not silent, "dead parameters should not be created"
+
+
+def test_a_few_steps_lower_the_loss_of_a_fixed_batch(name):
+    _, method, batch, optimizer, state = start(name, optim__schedule="constant", optim__lr=0.01, model__drop_path=0.0)
+    step = jax.jit(steps.train_step(method.loss, optimizer, seed=0))
+    losses = []
+    for _ in range(6):
+        state, metrics = step(state, batch)
+        losses.append(float(metrics["loss"]))
+    assert losses[-1] < losses[0]
+
+
+def test_the_terms_say_what_the_total_is_made_of(name):
+    _, method, batch, optimizer, state = start(name)
+    _, metrics = jax.jit(steps.train_step(method.loss, optimizer, seed=0))(state, batch)
+    assert len(metrics) > 4
+    assert all(np.isfinite(float(value)) for value in metrics.values())
+
+
+def run_three_steps(name, devices, dtype, adapt=False):
+    config, method, batch, optimizer, state = start(name, dtype)
+    parallel = steps.Parallel(devices)
+    loss = method.loss
+    if adapt:
+        loss = method.adapt_loss
+        optimizer = method.adapt_optimizer(state.params, EPOCH_ENDS)
+        state = states.create(state.variables, optimizer)
+    step = parallel.jit_train(steps.train_step(loss, optimizer, seed=3))
+    state = parallel.place_state(state)
+    losses = []
+    for number in range(3):
+        batch = tiny.batch(config, seed=number, dtype=dtype)
+        state, metrics = step(state, parallel.place_batch(batch))
+        losses.append(steps.fetch(metrics))
+    return losses, steps.fetch(state)
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-10), ("float32", 5e-3)])
+@pytest.mark.parametrize("adapt", [False, True])
+def test_eight_devices_are_one_device(name, precision, tolerance, adapt, x64):
+    """Loss and whole state after three steps; a loss mined on a local shard would be off by about 1e-1."""
+    if adapt and not hasattr(tiny.method(name)[1], "adapt_loss"):
+        return
+    assert len(jax.devices()) >= 8
+    run = functools.partial(run_three_steps, name, dtype=jnp.dtype(precision), adapt=adapt)
+    one, eight = run(jax.devices()[:1]), run(jax.devices()[:8])
+    expected, actual = jax.tree.leaves_with_path(one), jax.tree.leaves(eight)
+    for (path, wanted), got in zip(expected, actual, strict=True):
+        scale = max(1.0, float(np.abs(wanted).max(initial=0.0)))
+        error = float(np.abs(np.asarray(got, np.float64) - np.asarray(wanted, np.float64)).max(initial=0.0))
+        assert error <= tolerance * scale, f"{jax.tree_util.keystr(path)}: {error:.3g}"
+
+
+def test_micro_batches_change_nothing_but_memory(name, x64):
+    """The backbone sees parts of the batch, the losses all of it."""
+    results = []
+    for parts in (1, 4):
+        config, method, batch, optimizer, state = start(name, jnp.float64, train__micro_batches=parts)
+        del config
+        step = jax.jit(steps.train_step(method.loss, optimizer, seed=5))
+        results.append(steps.fetch(step(state, batch)))
+    for wanted, got in zip(*map(jax.tree.leaves, results), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-11 * max(1.0, np.abs(wanted).max(initial=0.0)))
+
+
+def test_bfloat16_stays_close_to_float32(name):
+    features = {}
+    for dtype in ("float32", "bfloat16"):
+        _, method, batch, _, state = start(name, model__dtype=dtype)
+        features[dtype] = np.asarray(jax.jit(method.embed)(state.variables, batch)[method.protocols()[0].feature])
+    error = np.linalg.norm(features["bfloat16"] - features["float32"]) / np.linalg.norm(features["float32"])
+    assert 0 < error < 0.05
+
+
+def test_checkpoint_round_trip(name, tmp_path):
+    _, method, batch, optimizer, state = start(name)
+    step = jax.jit(steps.train_step(method.loss, optimizer, seed=0))
+    state, _ = step(state, batch)
+    with checkpoints.Checkpoints(tmp_path / "checkpoints") as store:
+        store.save(1, state, {"note": "round trip"})
+        store.wait()
+        restored, meta = store.restore(steps.abstract(state))
+    assert meta["note"] == "round trip"
+    for wanted, got in zip(jax.tree.leaves(state), jax.tree.leaves(restored), strict=True):
+        np.testing.assert_array_equal(np.asarray(wanted), np.asarray(got))
