@@ -1,9 +1,9 @@
 """Optimisers in PyTorch's order of operations, with parameter groups chosen by path pattern.
 
 Paths are those of the parameter tree, ``backbone/blocks/attn/qkv/bias``. A group is a regular expression searched for
-anywhere in the path; the first group that matches wins, and parameters that none matches train with the options as they
-stand. Frozen parameters are skipped entirely, as PyTorch skips parameters without a gradient: no weight decay, no
-momentum, no state.
+anywhere in the path; the first group that matches wins, and parameters that none matches train
+with the options as they stand, biases at their own factor where the options have one. Frozen parameters are skipped
+entirely, as PyTorch skips parameters without a gradient: no weight decay, no momentum, no state.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,7 +20,7 @@ import numpy as np
 import optax
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.training import schedules
+from mmreid_jax.training import config, schedules
 
 NAMES = ("sgd", "adam", "adamw")
 
@@ -48,49 +48,81 @@ class Group:
             raise UserError(f"parameter group pattern {self.pattern!r} is not a regular expression: {error}") from None
 
 
-HTT_GROUPS = (Group("^bottleneck/bias$", frozen=True), Group("bias", lr_factor=2.0))
-"""HTT training: the neck's shift is frozen; everything called bias (norms included) learns at twice the rate."""
-
-HTT_ADAPTATION_GROUPS = (Group("^(bottleneck|classifier)/", frozen=True), Group("bias", lr_factor=2.0))
-"""HTT test-time training: neither neck nor classifier gets a gradient, so PyTorch leaves both untouched."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What to optimise with.
+    """What to optimise with; the fields are the keys of ``config.optim``.
 
     Attributes:
       name: ``sgd`` (momentum; decay added to the gradient), ``adam`` (decay added to the gradient) or ``adamw``
         (decay beside the gradient).
-      learning_rate: base rate, given to the schedule.
+      lr: base learning rate, given to the schedule.
       weight_decay: of every parameter whose group does not say otherwise, norms and biases included.
       momentum: ``sgd``; 0 for none.
       nesterov: ``sgd``: Nesterov's form.
       beta1, beta2, epsilon: ``adam`` and ``adamw``.
-      clip_norm: scale the gradient down to this global norm (over all trained parameters); None for no clipping.
-      schedule: of the learning rate.
-      groups: parameter groups in order; the first match wins.
+      clip_norm: scale the gradient down to this global norm (over all trained parameters); 0 for no clipping.
+      bias_lr_factor: learning-rate factor of every parameter with ``bias`` in its name that no group claims.
+      schedule: name of the learning rate's schedule, one of `schedules.NAMES`.
+      warmup_epochs, warmup_start, milestones, minimum, period: of the schedule, see `schedules.Schedule`; a negative
+        `warmup_start` and a `period` of 0 stand for None there.
+      decay: ``gamma`` of the schedule.
     """
 
     name: str = "sgd"
-    learning_rate: float = 0.01
+    lr: float = 0.01
     weight_decay: float = 0.0
     momentum: float = 0.9
     nesterov: bool = False
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    clip_norm: float | None = None
-    schedule: schedules.Schedule = dataclasses.field(default_factory=schedules.Schedule)
-    groups: tuple[Group, ...] = ()
+    clip_norm: float = 0.0
+    bias_lr_factor: float = 1.0
+    schedule: str = "constant"
+    warmup_epochs: int = 0
+    warmup_start: float = -1.0
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    minimum: float = 0.0
+    period: int = 0
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise UserError(f"unknown optimiser {self.name!r}; available: {', '.join(NAMES)}")
-        if self.learning_rate < 0:
-            raise UserError(f"the learning rate is {self.learning_rate}; it must not be negative")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise UserError(f"clip_norm is {self.clip_norm}; give a positive norm, or None for no clipping")
+        for field in ("lr", "weight_decay", "momentum", "clip_norm", "bias_lr_factor"):
+            if getattr(self, field) < 0:
+                raise UserError(f"optim.{field} is {getattr(self, field)}; it must not be negative")
+
+    @classmethod
+    def of(cls, section: Options | Mapping[str, Any]) -> Options:
+        """The options of the config section ``config.optim``; its ``epochs``, the length of the run, is not read here.
+
+        Raises:
+          UserError: an unknown key, named with its nearest match.
+        """
+        if isinstance(section, Options):
+            return section
+        config.check_keys(section, [*(field.name for field in dataclasses.fields(cls)), "epochs"], "optim")
+        values = {key: tuple(v) if isinstance(v, list) else v for key, v in section.items() if key != "epochs"}
+        return cls(**values)
+
+    @property
+    def timetable(self) -> schedules.Schedule:
+        """The schedule with its numbers."""
+        return schedules.Schedule(
+            name=self.schedule,
+            warmup_epochs=self.warmup_epochs,
+            warmup_start=None if self.warmup_start < 0 else self.warmup_start,
+            milestones=self.milestones,
+            gamma=self.decay,
+            minimum=self.minimum,
+            period=self.period or None,
+        )
+
+    def groups(self, claimed: Sequence[Group] = ()) -> tuple[Group, ...]:
+        """The groups of a method, then that of the biases where they have a rate of their own."""
+        biases = () if self.bias_lr_factor == 1.0 else (Group("bias", lr_factor=self.bias_lr_factor),)
+        return (*claimed, *biases)
 
 
 def paths(params: Any) -> Any:
@@ -143,26 +175,31 @@ def describe(groups: Sequence[Group], params: Any) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def rate(options: Options, epoch_ends: np.ndarray, lr_factor: float = 1.0) -> optax.Schedule:
+def rate(options: Options | Mapping[str, Any], epoch_ends: np.ndarray, lr_factor: float = 1.0) -> optax.Schedule:
     """The learning rate of a group as a function of the step; jittable, and callable on the host for logs."""
-    return schedules.make(options.schedule, options.learning_rate, epoch_ends, lr_factor)
+    options = Options.of(options)
+    return schedules.make(options.timetable, options.lr, epoch_ends, lr_factor)
 
 
-def build(options: Options, params: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
+def build(
+    options: Options | Mapping[str, Any], params: Any, epoch_ends: np.ndarray, groups: Sequence[Group] = ()
+) -> optax.GradientTransformation:
     """The optimiser as an optax transformation; all arithmetic in the dtype of the parameters.
 
     The order is PyTorch's: clip; ``g += decay * w`` (sgd, adam); momentum or moments; ``u += decay * w`` (adamw);
     ``w -= rate * u``. The rate comes after the momentum, so a change of rate does not rescale what has accumulated.
 
     Args:
-      options: which, and its numbers.
+      options: which, and its numbers: `Options` or a config section with these keys.
       params: parameter tree; only its structure is used.
       epoch_ends: int64 [epochs], cumulative number of steps at the end of each epoch.
+      groups: the method's parameter groups in order; those of the options come after them.
 
     Raises:
-      UserError: the pattern of a group matches nothing.
+      UserError: an unknown option, or the pattern of a group matches nothing.
     """
-    assigned = assign(options.groups, params)
+    options = Options.of(options)
+    assigned = assign(options.groups(groups), params)
     trained = jax.tree.map(lambda group: not group.frozen, assigned)
     decay = _decayed(options, assigned)
     if options.name == "sgd":
@@ -171,7 +208,7 @@ def build(options: Options, params: Any, epoch_ends: np.ndarray) -> optax.Gradie
     else:
         moments = optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)
         rules = [decay, moments] if options.name == "adam" else [moments, decay]
-    clip = [] if options.clip_norm is None else [optax.clip_by_global_norm(options.clip_norm)]
+    clip = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm else []
     return optax.chain(optax.masked(optax.chain(*clip, *rules), trained), _stepped(options, assigned, epoch_ends))
 
 

@@ -15,7 +15,7 @@ SHAPES = {
     "classifier": {"kernel": (4, 3)},
 }
 ENDS = np.array([2, 3, 5])
-FALLING = Schedule("multi_step", milestones=(1, 2), gamma=0.3)
+FALLING = {"schedule": "multistep", "milestones": (1, 2), "decay": 0.3}
 
 
 def _tree(seed, dtype=np.float64):
@@ -23,10 +23,10 @@ def _tree(seed, dtype=np.float64):
     return jax.tree.map(lambda s: rng.normal(size=s).astype(dtype), SHAPES, is_leaf=lambda s: isinstance(s, tuple))
 
 
-def _run(options, steps=5, dtype=np.float64, gradient_scale=1.0):
+def _run(options, groups=(), steps=5, dtype=np.float64, gradient_scale=1.0):
     """Parameters after each step, as a list of flat dicts of numpy arrays."""
     params = jax.tree.map(jnp.asarray, _tree(0, dtype))
-    optimizer = optimizers.build(options, params, ENDS)
+    optimizer = optimizers.build(options, params, ENDS, groups)
     state = optimizer.init(params)
 
     @jax.jit
@@ -102,12 +102,12 @@ RATES = [0.1, 0.1, 0.03, 0.009, 0.009]
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_is_pytorchs(x64, nesterov):
-    options = Options("sgd", 0.1, weight_decay=0.05, nesterov=nesterov, schedule=FALLING)
+    options = Options("sgd", 0.1, weight_decay=0.05, nesterov=nesterov, **FALLING)
     _assert_equal(_run(options), _torch(_sgd(0.9, nesterov), *_uniform(RATES, 0.05)))
 
 
 def test_sgd_without_momentum_keeps_no_state(x64):
-    options = Options("sgd", 0.1, weight_decay=0.05, momentum=0.0, schedule=FALLING)
+    options = Options("sgd", 0.1, weight_decay=0.05, momentum=0.0, **FALLING)
     _assert_equal(_run(options), _torch(_sgd(0.0), *_uniform(RATES, 0.05)))
     state = optimizers.build(options, _tree(0), ENDS).init(_tree(0))
     assert [leaf.shape for leaf in jax.tree.leaves(state)] == [()]
@@ -115,13 +115,13 @@ def test_sgd_without_momentum_keeps_no_state(x64):
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_adam_is_pytorchs(x64, name):
-    options = Options(name, 0.1, weight_decay=0.05, schedule=FALLING)
+    options = Options(name, 0.1, weight_decay=0.05, **FALLING)
     _assert_equal(_run(options), _torch(_adam(name == "adamw"), *_uniform(RATES, 0.05)))
 
 
 @pytest.mark.parametrize(("name", "rtol"), [("sgd", 1e-6), ("adam", 2e-5), ("adamw", 2e-5)])
 def test_float32_stays_float32_and_close(name, rtol):
-    options = Options(name, 0.1, weight_decay=0.05, schedule=FALLING)
+    options = Options(name, 0.1, weight_decay=0.05, **FALLING)
     got = _run(options, dtype=np.float32)
     assert {value.dtype for value in got[-1].values()} == {np.dtype(np.float32)}
     update = _sgd() if name == "sgd" else _adam(name == "adamw")
@@ -129,7 +129,7 @@ def test_float32_stays_float32_and_close(name, rtol):
 
 
 def test_float32_parameters_stay_float32_under_x64(x64):
-    got = _run(Options("adam", 0.1, weight_decay=0.05, schedule=FALLING), dtype=np.float32)
+    got = _run(Options("adam", 0.1, weight_decay=0.05, **FALLING), dtype=np.float32)
     assert {value.dtype for value in got[-1].values()} == {np.dtype(np.float32)}
 
 
@@ -147,33 +147,49 @@ def test_groups_have_their_rate_and_decay_and_the_first_match_wins(x64):
     rates["backbone/conv/bias"] = [2 * r for r in RATES]
     decays["classifier/kernel"] = 0.2
     for name, update in (("sgd", _sgd()), ("adam", _adam(False)), ("adamw", _adam(True))):
-        options = Options(name, 0.1, weight_decay=0.05, schedule=FALLING, groups=groups)
-        _assert_equal(_run(options), _torch(update, rates, decays))
+        options = Options(name, 0.1, weight_decay=0.05, **FALLING)
+        _assert_equal(_run(options, groups), _torch(update, rates, decays))
 
 
-def test_htt_groups_follow_htts_rates(x64):
-    schedule = Schedule("htt", warmup_epochs=1)
-    options = Options("sgd", 0.1, weight_decay=1e-4, schedule=schedule, groups=optimizers.HTT_GROUPS)
+HTT = {"name": "sgd", "lr": 0.1, "weight_decay": 1e-4, "bias_lr_factor": 2.0, "schedule": "htt", "warmup_epochs": 1}
+
+
+def test_htts_groups_follow_htts_rates(x64):
     t = np.array([1, 1, 2, 3, 3])
     rates, decays = _uniform(None, 1e-4)
     for name in rates:
         rate = 0.2 if name.endswith("bias") else 0.1
         rates[name] = np.where(t < 3, 2e-4 + 0.5 * (rate - 2e-4) * (1 + np.cos(np.pi * t / 3)), 2e-4)
     decays["bottleneck/bias"] = None
-    _assert_equal(_run(options), _torch(_sgd(), rates, decays))
+    got = _run(Options.of(HTT), groups=(Group("bottleneck/bias", frozen=True),))
+    _assert_equal(got, _torch(_sgd(), rates, decays))
 
 
-def test_htt_adaptation_trains_the_backbone_alone(x64):
-    options = Options("sgd", 0.1, weight_decay=1e-4, groups=optimizers.HTT_ADAPTATION_GROUPS)
-    start, end = _flat(_tree(0)), _run(options)[-1]
+def test_adaptation_trains_the_backbone_alone(x64):
+    start, end = _flat(_tree(0)), _run(Options.of(HTT), groups=(Group("^(?!backbone/)", frozen=True),))[-1]
     moved = {name for name in start if not np.array_equal(start[name], end[name])}
     assert moved == {name for name in start if name.startswith("backbone/")}
 
 
+def test_options_of_a_config_section():
+    section = {"name": "adam", "lr": 0.3, "milestones": [2, 4], "schedule": "multistep", "epochs": 80}
+    assert Options.of(section) == Options("adam", 0.3, milestones=(2, 4), schedule="multistep")
+    with pytest.raises(
+        UserError, match=r"unknown key config.optim.weight_decai; did you mean config.optim.weight_decay"
+    ):
+        Options.of({"weight_decai": 0.3})
+
+
+def test_timetable_of_the_options():
+    options = Options(schedule="cosine", warmup_epochs=3, warmup_start=0.0, period=0, minimum=0.5, decay=0.2)
+    assert options.timetable == Schedule("cosine", 3, warmup_start=0.0, gamma=0.2, minimum=0.5, period=None)
+    assert Options(schedule="cosine", period=9).timetable == Schedule("cosine", period=9)
+
+
 def test_frozen_parameters_have_no_state_and_ignore_bad_gradients():
     params = _tree(0, np.float32)
-    options = Options("adam", groups=(Group("^bottleneck", frozen=True), Group("kernel", frozen=True)))
-    optimizer = optimizers.build(options, params, ENDS)
+    groups = (Group("^bottleneck", frozen=True), Group("kernel", frozen=True))
+    optimizer = optimizers.build(Options("adam"), params, ENDS, groups)
     state = optimizer.init(params)
     trained = {name for name in _flat(params) if not name.startswith("bottleneck") and "kernel" not in name}
     assert len([leaf for leaf in jax.tree.leaves(state) if leaf.ndim]) == 2 * len(trained)
@@ -186,8 +202,8 @@ def test_frozen_parameters_have_no_state_and_ignore_bad_gradients():
 
 def test_clipping_counts_trained_parameters_only(x64):
     groups = (Group("^bottleneck", frozen=True),)
-    options = Options("sgd", 0.1, momentum=0.0, clip_norm=0.5, schedule=FALLING, groups=groups)
-    start, end = _flat(_tree(0)), _run(options, steps=1, gradient_scale=7.0)[0]
+    options = Options("sgd", 0.1, momentum=0.0, clip_norm=0.5, **FALLING)
+    start, end = _flat(_tree(0)), _run(options, groups, steps=1, gradient_scale=7.0)[0]
     grads = {name: g for name, g in _flat(_tree(100)).items() if not name.startswith("bottleneck")}
     norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
     for name, g in grads.items():
@@ -202,7 +218,7 @@ def test_small_gradients_are_not_clipped(x64):
 
 def test_unmatched_pattern_is_named():
     with pytest.raises(UserError, match=r"'bottlneck' matches no parameter.* backbone, bottleneck, classifier"):
-        optimizers.build(Options(groups=(Group("bottlneck"),)), _tree(0), ENDS)
+        optimizers.build(Options(), _tree(0), ENDS, (Group("bottlneck"),))
 
 
 def test_a_pattern_shadowed_by_an_earlier_group_is_fine():
@@ -215,10 +231,10 @@ def test_bad_pattern_and_options_are_one_sentence():
         Group("(")
     with pytest.raises(UserError, match="unknown optimiser 'sdg'; available: sgd"):
         Options("sdg")
-    with pytest.raises(UserError, match="clip_norm is 0"):
-        Options(clip_norm=0.0)
-    with pytest.raises(UserError, match="negative"):
-        Options(learning_rate=-1.0)
+    with pytest.raises(UserError, match=r"optim.lr is -1.0; it must not be negative"):
+        Options(lr=-1.0)
+    with pytest.raises(UserError, match="unknown schedule 'cosin'"):
+        optimizers.build(Options(schedule="cosin"), _tree(0), ENDS)
 
 
 def test_describe_counts_every_value_once():
@@ -241,6 +257,6 @@ def test_describe_without_rest():
 
 
 def test_rate_is_what_the_steps_use():
-    options = Options("sgd", 0.1, schedule=FALLING)
+    options = Options("sgd", 0.1, **FALLING)
     got = [float(optimizers.rate(options, ENDS, 2.0)(step)) for step in range(5)]
     np.testing.assert_allclose(got, [2 * r for r in RATES], rtol=1e-6)
