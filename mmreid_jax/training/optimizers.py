@@ -103,7 +103,9 @@ class Options:
         if isinstance(section, Options):
             return section
         config.check_keys(section, [*(field.name for field in dataclasses.fields(cls)), "epochs"], "optim")
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in section.items() if key != "epochs"}
+        values: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in section.items() if key != "epochs"
+        }
         return cls(**values)
 
     @property
