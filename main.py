@@ -5,7 +5,6 @@ python main.py --config configs/htt_rgbnt201.py --config.optim.lr=0.01 --workdir
 python main.py --config configs/htt_rgbnt201.py --eval_only --config.init.checkpoint=runs/htt
 """
 
-import sys
 from pathlib import Path
 
 from absl import app, flags
@@ -37,5 +36,4 @@ def run(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    with friendly_flags(sys.argv):
-        app.run(lambda argv: run_command(run, argv))
+    app.run(lambda argv: run_command(run, argv), flags_parser=friendly_flags)

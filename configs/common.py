@@ -127,7 +127,7 @@ def htt() -> ConfigDict:
             head_margin=0.5,
             dtype="float32",  # or bfloat16
             remat=False,  # less memory, about 10 % more time
-            attention="",  # empty: chosen by JAX; xla, cudnn
+            attention="plain",  # or xla, cudnn (flash attention, bfloat16 on a GPU)
             unroll=1,
         )
     )

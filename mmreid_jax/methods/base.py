@@ -13,7 +13,6 @@ import numpy as np
 import optax
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.training import optimizers, schedules
 
 Array = jax.Array
 Variables = dict[str, Any]
@@ -94,7 +93,7 @@ def names() -> tuple[str, ...]:
 
     found = [info.name for info in pkgutil.iter_modules(package.__path__)]
     modules = {name: importlib.import_module(f"mmreid_jax.methods.{name}") for name in found}
-    return tuple(name for name, module in sorted(modules.items()) if hasattr(module, "build"))
+    return tuple(name for name, module in sorted(modules.items()) if name != "base" and hasattr(module, "build"))
 
 
 def build(config: Any, facts: DataFacts) -> Method:
@@ -110,29 +109,3 @@ def build(config: Any, facts: DataFacts) -> Method:
             raise
         raise UserError(f"unknown method {config.method!r}; available: {', '.join(names())}") from None
     return module.build(config, facts)
-
-
-def optimizer_options(optim: Any, groups: tuple[optimizers.Group, ...]) -> optimizers.Options:
-    """The section ``config.optim`` as options of `mmreid_jax.training.optimizers.build`.
-
-    Args:
-      optim: the section.
-      groups: parameter groups of the method; the first match wins.
-    """
-    schedule = schedules.Schedule(
-        name=optim.schedule,
-        warmup_epochs=optim.warmup_epochs if optim.schedule != "constant" else 0,
-        milestones=tuple(optim.milestones),
-        gamma=optim.decay,
-        period=optim.epochs,
-    )
-    return optimizers.Options(
-        name=optim.name,
-        learning_rate=optim.lr,
-        weight_decay=optim.weight_decay,
-        momentum=optim.momentum,
-        nesterov=optim.nesterov,
-        clip_norm=optim.clip_norm or None,
-        schedule=schedule,
-        groups=groups,
-    )

@@ -20,7 +20,7 @@ import optax
 from mmreid_jax import convert
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import centers, identity, margins, test_time, triplet
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, optimizer_options
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
 from mmreid_jax.models.heads import BNNeck
 from mmreid_jax.models.resnet import ResNet, average_pool
 from mmreid_jax.models.vit import SIZES, VisionTransformer, side_information_rows
@@ -74,7 +74,7 @@ class HTT:
                 side_weight=model.side_weight,
                 dtype=dtype,
                 remat=model.remat,
-                implementation=model.attention or None,
+                implementation=model.attention,
                 unroll=model.unroll,
             )
             self.width = size.width
@@ -260,12 +260,12 @@ class HTT:
         options = self.config.mtt
         features, backbone_stats = self.features(variables, batch, train=True, key=key)
         _, _, logits, neck_stats = self.head(variables, features, train=True)
-        total, parts = test_time.test_time_loss(
+        total, parts = test_time.mtt_loss(
             features,
             logits,
             form=options.form,
-            three_modal_margin_width=options.mmm_margin,
-            cross_identity_margin_width=options.cim_margin,
+            three_modal_width=options.mmm_margin,
+            cross_identity_width=options.cim_margin,
         )
         terms = {"mmm": parts["three_modal"], "cim": parts["cross_identity"]}
         return total, (terms, self._statistics(backbone_stats, neck_stats), memory)
@@ -296,16 +296,13 @@ class HTT:
 
     def optimizer(self, params: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
         """SGD (or Adam) in HTT's groups: biases learn at twice the rate, the bias of the neck not at all."""
-        return self._optimizer(self.config.optim, "^bottleneck/bias$", params, epoch_ends)
+        frozen = [optimizers.Group("^bottleneck/bias$", frozen=True)]
+        return optimizers.build(self.config.optim, params, epoch_ends, frozen)
 
     def adapt_optimizer(self, params: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
         """As `optimizer`, for the backbone alone: what has no gradient here gets no decay and no momentum either."""
-        return self._optimizer(self.config.mtt.optim, "^(?!backbone/)", params, epoch_ends)
-
-    def _optimizer(self, options: Any, frozen: str, params: Any, epoch_ends: np.ndarray) -> Any:
-        biases = optimizers.Group("bias", lr_factor=options.bias_lr_factor)
-        groups = (optimizers.Group(frozen, frozen=True), biases)
-        return optimizers.build(optimizer_options(options, groups), params, epoch_ends)
+        frozen = [optimizers.Group("^(?!backbone/)", frozen=True)]
+        return optimizers.build(self.config.mtt.optim, params, epoch_ends, frozen)
 
     def protocols(self) -> list[Comparison]:
         """One comparison: all modalities against all modalities."""

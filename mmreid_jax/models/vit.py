@@ -68,7 +68,7 @@ class Attention(nn.Module):
 
     size: ViTSize
     dtype: Dtype = None
-    implementation: str | None = None
+    implementation: str | None = "plain"
     return_weights: bool = False
 
     @nn.compact
@@ -80,14 +80,16 @@ class Attention(nn.Module):
         q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, heads, width // heads), 2, 0)
         scale = self.size.scale if self.size.scale is not None else (width // heads) ** -0.5
         weights = None
-        if self.return_weights:
+        if self.implementation == "plain" or self.return_weights:
+            # jax.nn.dot_product_attention rounds its softmax to float32 whatever the type of its arguments.
             exact = jnp.promote_types(q.dtype, jnp.float32)
             scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=exact) * scale
             weights = jax.nn.softmax(scores, axis=-1)
             out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
         else:
             out = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=self.implementation)
-        return _dense(width, "proj", self.dtype)(out.reshape(batch, tokens, width)), weights
+        projected = _dense(width, "proj", self.dtype)(out.reshape(batch, tokens, width))
+        return projected, weights if self.return_weights else None
 
 
 class MLP(nn.Module):
@@ -108,7 +110,7 @@ class Block(nn.Module):
 
     size: ViTSize
     dtype: Dtype = None
-    implementation: str | None = None
+    implementation: str | None = "plain"
     return_weights: bool = False
 
     @nn.compact
@@ -134,7 +136,8 @@ class VisionTransformer(nn.Module):
       side_weight: factor on the side information (``SIE_COE``).
       dtype: type of the computation (None: that of parameters and images). Softmax and layer norms stay in float32.
       remat: recompute the blocks in the backward pass: a fifth of the memory for about 10 % more time.
-      implementation: of `jax.nn.dot_product_attention`: None (chosen by JAX), "xla" or "cudnn".
+      implementation: of the attention: "plain" (einsums and softmax, as exact as the type), or that of
+        `jax.nn.dot_product_attention`: None (chosen by JAX), "xla" or "cudnn" (flash attention, 16-bit types on a GPU).
       unroll: number of blocks per step of the scan over depth.
     """
 
@@ -146,7 +149,7 @@ class VisionTransformer(nn.Module):
     side_weight: float = 3.0
     dtype: Dtype = None
     remat: bool = False
-    implementation: str | None = None
+    implementation: str | None = "plain"
     unroll: int = 1
 
     @property
