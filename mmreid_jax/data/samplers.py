@@ -158,7 +158,7 @@ def pk_reference(identity: np.ndarray, num_identities: int, per_identity: int, e
     orders = [_pk_reference_epoch(rows, num_identities, per_identity, python, numpy) for _ in range(epochs)]
     batch = num_identities * per_identity
     ends = np.cumsum([len(order) // batch for order in orders])
-    return Plan(batch, functools.partial(operator.getitem, orders), ends)
+    return Plan(batch, functools.partial(_stored_epoch, orders), ends)
 
 
 def shuffled(n: int, batch: int, epochs: int, seed: int, drop_last: bool = True) -> Plan:
@@ -296,6 +296,10 @@ def _pk_reference_epoch(
             if not left[chosen]:
                 available.remove(chosen)
     return np.concatenate(order)
+
+
+def _stored_epoch(orders: Sequence[np.ndarray], epoch: int) -> np.ndarray:
+    return orders[epoch]
 
 
 def _shuffled_epoch(n: int, size: int, seed: int, epoch: int) -> np.ndarray:

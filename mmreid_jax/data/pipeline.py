@@ -1,0 +1,360 @@
+"""From records and a plan to batches: read, decode, resize, augment, and read ahead in threads or worker processes.
+
+A batch is a dict of numpy arrays, B samples of M modalities:
+
+* ``images``: {modality: uint8 [B, H, W, 3]}, modalities in the order of the records' views;
+* ``erase``: {modality: int32 [B, 4]}, training only: top, left, height, width of the rectangle that the device fills
+  with noise; height 0 is none;
+* ``identity``: int32 [B], class index in training, identity as the data set writes it in evaluation;
+* ``camera``, ``scene``: int32 [B]; ``index``: int32 [B], row of the records;
+* ``valid``: bool [B], evaluation only: False on the rows that fill up the last batch (copies of its last sample).
+
+The position in a run is the step: a batch depends on (seed, step) and the plan, not on how many threads, workers or
+hosts there are, nor on where the run began.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax.data import images, samplers, store, transforms
+from mmreid_jax.data.records import ImageSource, Records
+from mmreid_jax.errors import UserError
+
+Batch = dict[str, Any]
+READ_AHEAD = 2
+"""Batches that each thread and each worker process keeps ready."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageOptions:
+    """How images are prepared; the defaults are HTT's.
+
+    Attributes:
+      size: (H, W) of what the network sees.
+      interpolation: of training images, one of `transforms.INTERPOLATIONS`.
+      eval_interpolation: of images in evaluation and test-time training.
+      padding: pixels of zeros on each side before the random crop.
+      flip: probability of mirroring a training image.
+      erasing: probability of erasing a rectangle of a training image.
+      shared: the modalities of a sample share flip, crop and rectangle (they share nothing in HTT).
+      broken: policy for files that cannot be decoded, see `images`.
+      cache: folder for stores of decoded images, see `store`; empty for none.
+      cache_gib: largest store, in GiB.
+    """
+
+    size: tuple[int, int]
+    interpolation: str = "bicubic"
+    eval_interpolation: str = "bilinear"
+    padding: int = 10
+    flip: float = 0.0
+    erasing: float = 0.5
+    shared: bool = False
+    broken: str = "error"
+    cache: str = ""
+    cache_gib: float = 8.0
+
+    def __post_init__(self) -> None:
+        """Checks every value; `UserError` names the one that makes no sense."""
+        if len(self.size) != 2 or min(self.size) < 1:
+            raise UserError(f"the image size is {self.size}; it must be (height, width) in pixels")
+        if self.padding < 0:
+            raise UserError(f"the padding is {self.padding} pixels; it must not be negative")
+        for name in ("flip", "erasing"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}; a probability lies between 0 and 1")
+        transforms.check_interpolation(self.interpolation)
+        transforms.check_interpolation(self.eval_interpolation)
+        images.check_policy(self.broken)
+
+    @classmethod
+    def from_config(cls, config: Any) -> ImageOptions:
+        """The options that `config` (anything with attributes, such as ``config.data``) has; defaults for the rest."""
+        values = {f.name: getattr(config, f.name) for f in dataclasses.fields(cls) if hasattr(config, f.name)}
+        if "size" not in values:
+            raise UserError("the data configuration has no size; give size = (height, width) in pixels")
+        return cls(**{**values, "size": tuple(int(side) for side in values["size"])})
+
+    def without_augmentation(self) -> ImageOptions:
+        """These options as test-time training wants them: images as in evaluation, nothing random."""
+        return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, flip=0.0, erasing=0.0)
+
+
+class Batches(Iterator[Batch]):
+    """An iterator over batches that reads ahead; close it, or use it in ``with``, to end its threads and workers."""
+
+    def __init__(
+        self, plan: Sequence[samplers.Draw], load: Loader, start_step: int, threads: int, workers: int
+    ) -> None:
+        """Batches of `plan` from `start_step` on, each made by `load`."""
+        self._modalities = tuple(load.records.views)
+        self._iterator = _grain_iterator(plan, load, start_step, threads, workers) if start_step < len(plan) else None
+
+    def __next__(self) -> Batch:
+        if self._iterator is None:
+            raise StopIteration
+        batch = dict(next(self._iterator))
+        # Sending a batch between processes sorts the keys of dicts; the order of the modalities has a meaning.
+        for name in {"images", "erase"} & batch.keys():
+            batch[name] = {modality: batch[name][modality] for modality in self._modalities}
+        return batch
+
+    def __enter__(self) -> Batches:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends threads and worker processes; more than once is fine."""
+        if self._iterator is not None:
+            self._iterator.close()
+        self._iterator = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """Makes the batch of a draw; picklable, so that worker processes can hold one.
+
+    Attributes:
+      records: the table.
+      pixels: its resized images.
+      options: see `ImageOptions`.
+      identity: int32 [N], what the batches call identity.
+      batch: samples in a global batch.
+      shard: (index, count) of the part of the global batch that is loaded.
+      seed: of the augmentation; None for evaluation.
+    """
+
+    records: Records
+    pixels: images.Pixels
+    options: ImageOptions
+    identity: np.ndarray
+    batch: int
+    shard: tuple[int, int]
+    seed: int | None
+
+    def __call__(self, draw: samplers.Draw) -> Batch:
+        """The batch of `draw`."""
+        return self.training_batch(draw) if self.seed is not None else self.evaluation_batch(draw)
+
+    def training_batch(self, draw: samplers.Draw) -> Batch:
+        """Augmented images; a broken one gives way to another of its identity (see `images`)."""
+        assert self.seed is not None
+        options = self.options
+        here = self._part(len(draw.indices))
+        rows = draw.indices[here].copy()
+        resized, readable = self.pixels.read(rows)
+        for i in np.flatnonzero(~readable):
+            rows[i], resized[i] = self._stand_in(int(rows[i]))
+        modalities = len(self.records.views)
+        numbers = transforms.random_numbers(
+            self.seed, draw.step, len(draw.indices), 1 if options.shared else modalities
+        )[here]
+        numbers = np.broadcast_to(numbers, (len(rows), modalities, numbers.shape[-1]))
+        erase = np.zeros((len(rows), modalities, 4), np.int32)
+        for i, m in np.ndindex(len(rows), modalities):
+            augmentation = transforms.draw(
+                transforms.Numbers(numbers[i, m].tolist()),
+                options.size,
+                padding=options.padding,
+                flip=options.flip,
+                erasing=options.erasing,
+            )
+            resized[i, m] = transforms.apply(resized[i, m], augmentation, options.padding)
+            erase[i, m] = augmentation.erase
+        return {**self._columns(rows, resized), "erase": self._by_modality(erase)}
+
+    def evaluation_batch(self, draw: samplers.Draw) -> Batch:
+        """Images as they are, filled up to the batch size with copies of the last sample."""
+        position = np.arange(self.batch)[self._part(self.batch)]
+        rows = draw.indices[np.minimum(position, len(draw.indices) - 1)]
+        distinct, back = np.unique(rows, return_inverse=True)
+        resized, readable = self.pixels.read(distinct)
+        if not readable.all():
+            row = int(distinct[np.argmin(readable)])
+            raise UserError(
+                f"{self.records.file[row]} of {self.records.name} cannot be read; drop broken images from the table "
+                "before the evaluation (images.drop_broken)"
+            )
+        return {**self._columns(rows, resized[back]), "valid": position < len(draw.indices)}
+
+    def _part(self, batch: int) -> slice:
+        """The positions of this process's part of a global batch."""
+        index, count = self.shard
+        return slice(index * batch // count, (index + 1) * batch // count)
+
+    def _columns(self, rows: np.ndarray, resized: np.ndarray) -> Batch:
+        return {
+            "images": self._by_modality(resized),
+            "identity": self.identity[rows].astype(np.int32),
+            "camera": self.records.camera[rows].astype(np.int32),
+            "scene": self.records.scene[rows].astype(np.int32),
+            "index": rows.astype(np.int32),
+        }
+
+    def _by_modality(self, values: np.ndarray) -> dict[str, np.ndarray]:
+        """[B, M, ...] -> {modality: [B, ...]}."""
+        return {name: np.ascontiguousarray(values[:, m]) for m, name in enumerate(self.records.views)}
+
+    def _stand_in(self, row: int) -> tuple[int, np.ndarray]:
+        """The next readable row of the same identity, in circles, and its images."""
+        own = np.flatnonzero(self.records.identity == self.records.identity[row])
+        for candidate in np.roll(own, -1 - int(np.searchsorted(own, row)))[:-1]:
+            resized, readable = self.pixels.read(np.array([candidate]))
+            if readable[0]:
+                return int(candidate), resized[0]
+        raise UserError(
+            f"no image of identity {self.records.identity[row]} of {self.records.name} can be read; "
+            "leave that identity out or mend its files"
+        )
+
+
+def train_batches(
+    records: Records,
+    plan: samplers.Plan,
+    options: ImageOptions,
+    *,
+    start_step: int = 0,
+    seed: int,
+    threads: int = 1,
+    workers: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> Batches:
+    """The training batches of `plan` from `start_step` on.
+
+    Args:
+      records: the training table.
+      plan: over the rows of `records`.
+      options: how images are prepared.
+      start_step: steps already done; the batches are those that an uninterrupted run would see.
+      seed: of the augmentation.
+      threads: that load ahead; 0 loads when a batch is asked for.
+      workers: processes that load ahead, with `threads` threads each; 0 for none. The command's main module must be
+        guarded by ``if __name__ == "__main__"``, because worker processes import it.
+      shard: (index, count) of this process among those that share the global batch; it loads that part alone.
+
+    Returns:
+      An iterator to use in ``with``; see the module for what a batch holds.
+
+    Raises:
+      UserError: the batch cannot be split into `shard` parts, an image is broken (policy ``error``) and the like.
+    """
+    _check(plan.batch, threads, workers, shard)
+    decoded = images.DecodedImages(records, options.size, options.interpolation, options.broken)
+    pixels = store.open_pixels(decoded, folder=options.cache, limit_gib=options.cache_gib, threads=threads)
+    load = Loader(records, pixels, options, records.class_index(), plan.batch, shard, seed)
+    return Batches(plan, load, start_step, threads, workers)
+
+
+def eval_batches(
+    records: Records,
+    options: ImageOptions,
+    batch_size: int,
+    *,
+    threads: int = 1,
+    workers: int = 0,
+    shard: tuple[int, int] = (0, 1),
+) -> Batches:
+    """All samples of `records` once, in order, in batches of `batch_size`; the last is filled up and marked.
+
+    Args:
+      records: the table; under the policy ``skip`` it must have gone through `images.drop_broken`.
+      options: how images are prepared (size, eval_interpolation, broken, cache).
+      batch_size: samples in a global batch.
+      threads: see `train_batches`.
+      workers: see `train_batches`.
+      shard: see `train_batches`.
+
+    Returns:
+      An iterator to use in ``with``; see the module for what a batch holds.
+    """
+    plan = samplers.sequential(len(records), batch_size)
+    _check(batch_size, threads, workers, shard)
+    decoded = images.DecodedImages(records, options.size, options.eval_interpolation, options.broken)
+    pixels = store.open_pixels(decoded, folder=options.cache, limit_gib=options.cache_gib, threads=threads)
+    load = Loader(records, pixels, options, records.identity, batch_size, shard, None)
+    return Batches(plan, load, 0, threads, workers)
+
+
+def concatenate(tables: Sequence[Records], name: str) -> Records:
+    """The samples of several tables one after another, as test-time training wants query and gallery.
+
+    Raises:
+      UserError: the tables do not hold the same modalities in the same way.
+    """
+    first = tables[0]
+    for table in tables[1:]:
+        if list(table.views.items()) != list(first.views.items()):
+            raise UserError(f"{table.name} and {first.name} store their modalities differently and cannot be joined")
+    offsets = np.cumsum([0, *(len(table.source) for table in tables)])
+    return Records(
+        name=name,
+        identity=np.concatenate([table.identity for table in tables]),
+        camera=np.concatenate([table.camera for table in tables]),
+        scene=np.concatenate([table.scene for table in tables]),
+        file=np.concatenate([table.file for table in tables]),
+        views=first.views,
+        source=JoinedSource(tuple(table.source for table in tables), offsets),
+        rows=np.concatenate([table.rows + offset for table, offset in zip(tables, offsets[:-1], strict=True)]),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinedSource:
+    """Image sources one after another.
+
+    Attributes:
+      sources: the sources.
+      offsets: int64 [sources + 1], index of the first sample of each, and the number of all.
+    """
+
+    sources: tuple[ImageSource, ...]
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return int(self.offsets[-1])
+
+    def encoded(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
+        """See `ImageSource.encoded`."""
+        index = np.asarray(indices, np.int64)
+        owner = np.searchsorted(self.offsets, index, side="right") - 1
+        found: dict[int, dict[str, bytes]] = {}
+        for k in np.unique(owner):
+            positions = np.flatnonzero(owner == k)
+            own = self.sources[k].encoded((index[positions] - self.offsets[k]).tolist())
+            found.update(zip(positions.tolist(), own, strict=True))
+        return [found[position] for position in range(len(index))]
+
+
+def _check(batch: int, threads: int, workers: int, shard: tuple[int, int]) -> None:
+    index, count = shard
+    if not 0 <= index < count:
+        raise UserError(f"part {index} of {count} does not exist; parts are counted from 0")
+    if batch % count:
+        raise UserError(f"batch {batch} cannot be split among {count} processes; choose a multiple of {count}")
+    if threads < 0 or workers < 0:
+        raise UserError(f"{threads} threads and {workers} workers were asked for; neither can be negative")
+
+
+def _grain_iterator(plan: Sequence[samplers.Draw], load: Loader, start_step: int, threads: int, workers: int) -> Any:
+    """One element is one batch, so threads and workers share out whole batches and cannot mix their samples."""
+    import grain
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()  # grain reads its flags; outside of app.run nobody has parsed any
+    batches = grain.MapDataset.source(plan)[start_step:].map(load)
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=READ_AHEAD * threads)
+    iterable = batches.to_iter_dataset(ahead)
+    if workers:
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=READ_AHEAD)
+        iterable = iterable.mp_prefetch(options)
+    return iter(iterable)
