@@ -1,0 +1,330 @@
+"""Charts of scores: CMC curves, training curves, before and after, and what a missing modality costs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmreid_jax.errors import UserError
+from mmreid_jax.visualize import style
+from mmreid_jax.visualize.tables import Score
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS: Mapping[str, str] = {
+    "Loss terms": r"(^|/)loss(/|_|$)|_loss$",
+    "Learning rate": r"(^|[/_])(learning_rate|lr)$",
+    "Scores on the test set": r"(^|/)(mAP|mINP|R-?1|rank-?_?1)$",
+}
+"""Panels of the training curves: heading -> regular expression that finds the names of its series in a log entry."""
+
+_MOST_POINTS = 300  # of a plotted line: more cannot be told apart and makes vector graphics heavy
+
+
+def cmc_curves(
+    curves: Mapping[str, np.ndarray], *, longest_rank: int = 50, name: str = "cmc", caption: str = ""
+) -> style.Picture:
+    """Draws cumulative match characteristics: the share of queries whose first right match is at or before each rank.
+
+    Args:
+      curves: label of the run -> float [K], entry k the share, in [0, 1], for rank k + 1.
+      longest_rank: the last rank drawn.
+      name, caption: see `mmreid_jax.visualize.style.Picture`.
+
+    Raises:
+      UserError: there is no curve.
+    """
+    if not curves or any(not len(curve) for curve in curves.values()):
+        raise UserError("there is no CMC curve to draw; give at least one curve with at least one rank.")
+    shown = {label: 100 * np.asarray(curve, float)[:longest_rank] for label, curve in curves.items()}
+
+    def draw(theme: style.Theme) -> Figure:
+        figure = style.new_figure(theme, 7.2, 4.2)
+        axes = figure.subplots()
+        for position, (label, curve) in enumerate(shown.items()):
+            color = theme.color(position)
+            ranks = np.arange(1, len(curve) + 1)
+            axes.plot(ranks, curve, color=color, label=f"{label}  (rank 1: {curve[0]:.1f} %)")
+            marks = [rank for rank in (1, 5, 10, 20) if rank <= len(curve)]
+            axes.plot(marks, curve[np.array(marks) - 1], "o", color=color, markersize=4.5, clip_on=False)
+        last = max(len(curve) for curve in shown.values())
+        axes.set(xlabel="rank", ylabel="queries with a right match by this rank, %", xlim=(1, max(last, 2)))
+        axes.set_xticks([1, *(rank for rank in (5, 10, 20, 30, 40, 50) if rank <= last)])
+        lowest = min(curve[0] for curve in shown.values())
+        axes.set_ylim(10 * np.floor(lowest / 10) - (10 if lowest >= 10 else 0), 101)
+        axes.set_title("Cumulative match characteristic")
+        axes.legend(loc="lower right")
+        return figure
+
+    said = "; ".join(f"{label}: rank 1 {curve[0]:.1f} %" for label, curve in shown.items())
+    return style.draw_picture(draw, name=name, alt=f"CMC curves. {said}.", caption=caption)
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """Reads a log of one JSON object a line; a last line cut off by an interrupted run is left out.
+
+    Raises:
+      UserError: the file cannot be read, or a line before the last is not a JSON object.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except OSError as error:
+        raise UserError(f"cannot read the log {path} ({error.strerror}); name a metrics.jsonl of a run.") from error
+    entries: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"line {number} of {path} is not JSON; remove the line or name another log.") from error
+        if not isinstance(entry, dict):
+            raise UserError(f"line {number} of {path} is not a JSON object; remove the line or name another log.")
+        entries.append(entry)
+    return entries
+
+
+def training_curves(
+    entries: Sequence[Mapping[str, Any]],
+    *,
+    panels: Mapping[str, str] = PANELS,
+    name: str = "training_curves",
+    caption: str = "",
+) -> style.Picture:
+    """Draws the loss terms, the learning rate and the scores of a run over its steps.
+
+    Args:
+      entries: log entries in order of time, each a flat mapping with ``step`` (or ``epoch``) and some numbers. An entry
+        need
+        not have every number: training and evaluation may be logged apart. Scores are shares in [0, 1].
+      panels: heading of a panel -> regular expression that finds its series by name; a panel without series is left
+        out.
+      name, caption: see `mmreid_jax.visualize.style.Picture`.
+
+    Raises:
+      UserError: no entry has a number that belongs in a panel.
+    """
+    unit = "step" if any("step" in entry for entry in entries) else "epoch"
+    found = {heading: _series(entries, pattern, unit) for heading, pattern in panels.items()}
+    found = {heading: series for heading, series in found.items() if series}
+    if not found:
+        raise UserError(
+            "the log has no loss, learning rate or score to draw; give the entries of a run's metrics.jsonl."
+        )
+
+    def draw(theme: style.Theme) -> Figure:
+        columns = min(2, len(found))
+        rows = -(-len(found) // columns)
+        figure = style.new_figure(theme, 5.0 * columns, 3.3 * rows)
+        grid = figure.add_gridspec(rows, columns)
+        last = max(series[-1, 0] for panel in found.values() for series in panel.values())
+        for position, (heading, series) in enumerate(found.items()):
+            lonely = position == len(found) - 1 and len(found) % columns
+            axes = figure.add_subplot(
+                grid[position // columns, :] if lonely else grid[position // columns, position % columns]
+            )
+            axes.set_title(heading)
+            axes.set_xlim(0, last * 1.02 or 1)
+            axes.set_xlabel(unit)
+            _draw_series(axes, series, theme)
+        return figure
+
+    said = "; ".join(f"{heading}: {', '.join(map(_short, series))}" for heading, series in found.items())
+    return style.draw_picture(draw, name=name, alt=f"Training curves. {said}.", caption=caption)
+
+
+def _series(entries: Sequence[Mapping[str, Any]], pattern: str, unit: str) -> dict[str, np.ndarray]:
+    """Name of each series that the pattern finds -> float [T, 2], step and finite value."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for entry in entries:
+        for key, value in entry.items():
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and unit in entry
+            if number and re.search(pattern, key) and np.isfinite(value):
+                points.setdefault(key, []).append((float(entry[unit]), float(value)))
+    return {key: np.array(values) for key, values in points.items()}
+
+
+def _short(key: str) -> str:
+    """The telling part of a log key: ``loss/identity`` -> ``identity``."""
+    return key.rsplit("/", 1)[-1].replace("_", " ")
+
+
+def _draw_series(axes: Axes, series: Mapping[str, np.ndarray], theme: style.Theme) -> None:
+    scores = all(
+        values[:, 1].max() <= 1 and re.search(PANELS["Scores on the test set"], key) for key, values in series.items()
+    )
+    scale = 100 if scores else 1
+    for position, (key, values) in enumerate(series.items()):
+        color = theme.color(position)
+        step, value = _thinned(values).T
+        axes.plot(
+            step,
+            scale * value,
+            color=color,
+            label=_short(key),
+            marker="o" if len(step) < 40 and scores else None,
+            markersize=3,
+        )
+        if scores:
+            best = int(np.argmax(values[:, 1]))
+            axes.plot(values[best, 0], scale * values[best, 1], "*", color=color, markersize=12, clip_on=False)
+            axes.annotate(
+                f"{scale * values[best, 1]:.1f}",
+                (values[best, 0], scale * values[best, 1]),
+                xytext=(0, 8),
+                textcoords="offset points",
+                ha="center",
+                color=color,
+                fontweight="bold",
+            )
+    if scores:
+        axes.set_ylabel("%")
+        axes.margins(y=0.14)
+    else:
+        axes.set_ylim(bottom=min(0.0, *(values[:, 1].min() for values in series.values())))
+    if len(series) > 1:
+        axes.legend(loc="best", ncols=1 + len(series) // 5)
+
+
+def _thinned(values: np.ndarray) -> np.ndarray:
+    """At most `_MOST_POINTS` points: means over stretches of equal length."""
+    if len(values) <= _MOST_POINTS:
+        return values
+    return np.stack([part.mean(axis=0) for part in np.array_split(values, _MOST_POINTS)])
+
+
+def before_after_bars(
+    before: Mapping[str, Score],
+    after: Mapping[str, Score],
+    *,
+    labels: tuple[str, str] = ("before", "after"),
+    columns: Sequence[str] = ("mAP", "R1", "R5", "R10", "mINP"),
+    title: str = "Before and after",
+    name: str = "before_after",
+    caption: str = "",
+) -> style.Picture:
+    """Draws scores before and after something (test-time training, re-ranking) side by side, with the gain over each
+    pair.
+
+    Args:
+      before, after: score name -> score in [0, 1], or (mean, standard deviation).
+      labels: what the two are called.
+      columns: the scores to draw, in order; those that both lack are left out.
+      title: heading of the figure.
+      name, caption: see `mmreid_jax.visualize.style.Picture`.
+
+    Raises:
+      UserError: no score of `columns` is in both.
+    """
+    shown = [key for key in columns if before.get(key) is not None and after.get(key) is not None]
+    if not shown:
+        raise UserError(f"none of the scores {', '.join(columns)} is known both {labels[0]} and {labels[1]}.")
+    first, second = (np.array([_mean_and_deviation(side[key]) for key in shown]) for side in (before, after))
+
+    def draw(theme: style.Theme) -> Figure:
+        figure = style.new_figure(theme, 1.8 + 1.3 * len(shown), 3.8)
+        axes = figure.subplots()
+        axes.grid(visible=False, axis="x")
+        for position, (values, label) in enumerate(((first, labels[0]), (second, labels[1]))):
+            _draw_bars(axes, np.arange(len(shown)) + 0.4 * (position - 0.5), values, 0.36, theme, position, label)
+        top = np.maximum(first.sum(axis=1), second.sum(axis=1))
+        for place, gain in enumerate(second[:, 0] - first[:, 0]):
+            color = theme.color(2) if gain > 0 else theme.color(4) if gain < 0 else theme.muted
+            where = (place, top[place] + 0.075 * top.max())
+            axes.annotate(f"{gain:+.1f}", where, ha="center", color=color, fontweight="bold")
+        axes.set_xticks(np.arange(len(shown)), shown)
+        axes.set(ylabel="%", ylim=(0, 1.3 * top.max() or 1))
+        axes.set_title(title)
+        axes.legend(loc="upper center", ncols=2, fontsize=9)
+        return figure
+
+    said = "; ".join(f"{key} {a:.1f} → {b:.1f} %" for key, a, b in zip(shown, first[:, 0], second[:, 0], strict=True))
+    return style.draw_picture(draw, name=name, alt=f"{title}: {said}.", caption=caption)
+
+
+def missing_modality_bars(
+    rows: Mapping[str, Mapping[str, Score]],
+    *,
+    columns: Sequence[str] = ("mAP", "R1"),
+    title: str = "When modalities are missing",
+    name: str = "missing_modality",
+    caption: str = "",
+) -> style.Picture:
+    """Draws the scores of several situations, one group of horizontal bars each, the first (nothing missing) as
+    reference.
+
+    Args:
+      rows: situation (``all modalities``, ``without rgb``, ...) -> score name -> score in [0, 1], or (mean, deviation).
+      columns: the scores to draw.
+      title: heading of the figure.
+      name, caption: see `mmreid_jax.visualize.style.Picture`.
+
+    Raises:
+      UserError: there is no row, or a row lacks one of the scores.
+    """
+    if not rows:
+        raise UserError("there is no evaluation with missing modalities to draw.")
+    for situation, scores in rows.items():
+        for key in columns:
+            if scores.get(key) is None:
+                raise UserError(f"the scores of {situation!r} lack {key!r}; they are {', '.join(scores)}.")
+    values = np.array([[_mean_and_deviation(scores[key]) for key in columns] for scores in rows.values()])
+
+    def draw(theme: style.Theme) -> Figure:
+        figure = style.new_figure(theme, 7.2, 1.4 + 0.24 * (len(columns) + 0.8) * len(rows))
+        axes = figure.subplots()
+        axes.grid(visible=False, axis="y")
+        size = 0.8 / len(columns)
+        places = np.arange(len(rows))
+        for position, key in enumerate(columns):
+            offset = places + size * (position - (len(columns) - 1) / 2)
+            _draw_bars(axes, offset, values[:, position], 0.88 * size, theme, position, key, horizontal=True)
+            axes.axvline(values[0, position, 0], color=theme.color(position), linewidth=1, linestyle=(0, (3, 3)))
+        axes.set_yticks(places, list(rows))
+        axes.invert_yaxis()
+        axes.set(xlabel="%", xlim=(0, 1.12 * values.sum(axis=-1).max() or 1))
+        axes.set_title(title)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+        return figure
+
+    said = "; ".join(
+        f"{situation}: {', '.join(f'{key} {value:.1f} %' for key, value in zip(columns, line, strict=True))}"
+        for situation, line in zip(rows, values[..., 0], strict=True)
+    )
+    return style.draw_picture(draw, name=name, alt=f"{title}. {said}.", caption=caption)
+
+
+def _mean_and_deviation(score: Score) -> tuple[float, float]:
+    """A score as mean and standard deviation in per cent."""
+    assert score is not None
+    mean, deviation = score if isinstance(score, tuple) else (score, 0.0)
+    return 100 * mean, 100 * deviation
+
+
+def _draw_bars(
+    axes: Axes,
+    places: np.ndarray,
+    values: np.ndarray,
+    size: float,
+    theme: style.Theme,
+    position: int,
+    label: str,
+    *,
+    horizontal: bool = False,
+) -> None:
+    """One series of bars with its numbers; `values` is [N, 2], mean and standard deviation in per cent."""
+    means, deviations = values.T
+    error: dict[str, Any] = {("xerr" if horizontal else "yerr"): deviations} if deviations.any() else {}
+    draw = axes.barh if horizontal else axes.bar
+    looks: dict[str, Any] = {"color": theme.color(position), "label": label, "ecolor": theme.muted}
+    bars = draw(places, means, size, **looks, **error)
+    axes.bar_label(bars, [f"{mean:.1f}" for mean in means], padding=3, fontsize=8.5, color=theme.ink)
