@@ -63,7 +63,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_json(config: Mapping[str, Any], indent: int | None = 2) -> str:
-    """The config as JSON with sorted keys; tuples become lists.
+    """The config as JSON with sorted keys; tuples become lists, numpy values numbers.
 
     Raises:
       TypeError: a value that JSON has no form for.
@@ -298,7 +298,9 @@ def _unknown(name: str, close: str | None, prefix: str, known: Sequence[str]) ->
 
 
 def _plain(value: Any) -> Any:
-    """A numpy scalar or array as JSON has it."""
+    """A numpy value, a path or a nested config as JSON has it."""
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     if isinstance(value, Path):

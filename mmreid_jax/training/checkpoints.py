@@ -1,0 +1,399 @@
+"""Checkpoints of a run: the best and the latest, written in the background, complete or not there at all.
+
+One folder per checkpoint, named by its step::
+
+    DIR/1200/state/     the arrays of the training state (Orbax)
+    DIR/1200/meta/      JSON: step, version of this library, and what the training loop adds (config, data position)
+    DIR/1200/metrics/   JSON: the scores that decide which checkpoint is best
+
+A checkpoint is written under another name and renamed when it is complete, so a run that is killed at any moment leaves
+the previous one as it was. Arrays are read into the sharding of today's devices, however many there were at the time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import json
+import logging
+import math
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from mmreid_jax import __version__
+from mmreid_jax.errors import UserError
+from mmreid_jax.training import config
+
+FOLDER = "checkpoints"
+"""Name of the folder in a workdir that holds its checkpoints."""
+
+_SCORE = "score"  # What decides, under one name whatever the metric of the run.
+_SHOWN_DIFFERENCES = 3
+
+
+class Checkpoints:
+    """The checkpoints of one run. A context manager: leaving it waits for what is being written."""
+
+    def __init__(self, directory: str | Path, metric: str = "mAP") -> None:
+        """Opens `directory`, creating it if need be; remains of interrupted writes are removed.
+
+        Args:
+          directory: absolute or relative to the working directory.
+          metric: the score, a key of the metrics given to `save`, whose highest value is best.
+
+        Raises:
+          UserError: the directory cannot be created or written.
+        """
+        self.directory = _absolute(directory)
+        self.metric = metric
+        self._quiet = _QuietOrbax()
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_BestAndLatest(),
+            best_fn=_score,
+            enable_async_checkpointing=True,
+            # Else a directory could appear after a failed write was cleaned up.
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+            cleanup_tmp_directories=True,
+        )
+        with self._readable_errors("open"):
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        logging.getLogger("absl").addFilter(self._quiet)
+
+    def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> bool:
+        """Starts to write a checkpoint and returns as soon as the arrays are copied; the state may then be donated.
+
+        Older checkpoints are removed once this one is complete, except the best one.
+
+        Args:
+          step: number of steps done.
+          state: any pytree of arrays.
+          meta: JSON values; `step` and `version` are added.
+          metrics: scores of this state, if it was evaluated; they must contain the metric of the constructor.
+
+        Returns:
+          False where the step is there already; it is left as it is.
+
+        Raises:
+          UserError: the disk is full (also of the checkpoint before, which was still being written), or the directory
+            holds a later step.
+        """
+        scores = {} if metrics is None else {name: float(value) for name, value in metrics.items()}
+        if metrics is not None:
+            if self.metric not in scores:
+                raise ValueError(f"the metrics {sorted(scores)} lack {self.metric!r}, which decides what is best")
+            scores[_SCORE] = scores[self.metric]
+        latest = self.latest_step()
+        if latest is not None and step < latest:
+            raise UserError(
+                f"{self.directory} holds step {latest}, which is later than step {step}; "
+                f"choose another --workdir, or delete the later checkpoints to go on from an earlier one"
+            )
+        if step == latest:
+            return False
+        described = json.loads(config.to_json({**meta, "step": int(step), "version": __version__}))
+        items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(described))
+        with self._readable_errors("write", step):
+            return bool(self._manager.save(step, args=items, metrics=scores))
+
+    def latest_step(self) -> int | None:
+        """Step of the latest complete checkpoint; waits for one that is being written."""
+        self.wait()
+        return max(_scores(self.directory), default=None)
+
+    def best_step(self) -> int | None:
+        """Step of the complete checkpoint with the highest score, of equals the earliest; None without any."""
+        self.wait()
+        return _best(_scores(self.directory))
+
+    def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
+        """Reads a checkpoint into the structure, dtypes and sharding of `like`.
+
+        Args:
+          like: pytree as it was saved: arrays on devices, or `jax.ShapeDtypeStruct` with a sharding; a leaf that is a
+            numpy array, or has no sharding, is read as numpy.
+          step: which checkpoint; None for the latest.
+
+        Returns:
+          (state, meta)
+
+        Raises:
+          UserError: there is no such checkpoint, it does not fit `like`, or it is damaged.
+        """
+        self.wait()
+        steps = sorted(_scores(self.directory))
+        if not steps:
+            raise UserError(f"{self.directory} holds no checkpoint; train first, or give another --workdir")
+        step = steps[-1] if step is None else step
+        if step not in steps:
+            raise UserError(f"{self.directory} holds no step {step}; it has {', '.join(map(str, steps))}")
+        folder = self.directory / str(step)
+        with _readable_damage(folder):
+            saved = _saved_leaves(folder / "state")
+        check_fits(saved, like, f"checkpoint {folder}", dtypes=True)
+        with _readable_damage(folder):
+            items = ocp.args.Composite(
+                state=ocp.args.StandardRestore(jax.tree.map(_target, like)), meta=ocp.args.JsonRestore()
+            )
+            found = self._manager.restore(step, args=items)
+        return found.state, dict(found.meta)
+
+    def wait(self) -> None:
+        """Waits until what is being written is complete.
+
+        Raises:
+          UserError: it could not be written.
+        """
+        with self._readable_errors("write"):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, then lets go of the directory."""
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
+            logging.getLogger("absl").removeFilter(self._quiet)
+
+    def __enter__(self) -> Checkpoints:
+        """Enters the context."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes; an error of the block is not replaced by one of closing."""
+        with contextlib.suppress(UserError) if kind else contextlib.nullcontext():
+            self.close()
+
+    @contextlib.contextmanager
+    def _readable_errors(self, action: str, step: int | None = None) -> Iterator[None]:
+        """Turns a failed write into a sentence, and removes what it left."""
+        try:
+            yield
+        except Exception as error:
+            full = _is_disk_full(error)
+            if not (full or isinstance(error, OSError)):
+                raise
+            left = list(self.directory.glob("*.orbax-checkpoint-tmp*")) if self.directory.is_dir() else []
+            names = {path.name.split(".")[0] for path in left}
+            if jax.process_index() == 0:
+                for path in left:
+                    shutil.rmtree(path, ignore_errors=True)
+            if action == "write":
+                self._manager.reload()
+            complete = max(_scores(self.directory), default=None)
+            which = ", ".join(sorted(names)) or step
+            what = f"checkpoint {which}" if action == "write" and which else "checkpoints"
+            kept = "" if complete is None else f"; the checkpoint of step {complete} is complete"
+            if full:
+                raise UserError(
+                    f"no space left for {what} in {self.directory}{kept}; free some space or choose a --workdir on "
+                    f"another disk, then start the same command again"
+                ) from None
+            raise UserError(
+                f"cannot {action} {what} in {self.directory}: {getattr(error, 'strerror', None) or error}{kept}; "
+                f"choose a --workdir that can be written"
+            ) from None
+
+
+def load_variables(
+    path: str | Path, like: Any = None, which: Literal["best", "last"] = "best"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters and statistics of a trained or converted model, without the rest of the training state.
+
+    Args:
+      path: a run's workdir, its checkpoint folder, one checkpoint in it, or a directory made by ``mmreid_jax.convert``.
+      like: {"params", "batch_stats"} whose structure, dtypes and sharding to take on, see `Checkpoints.restore`; None
+        for numpy arrays as they were saved.
+      which: of several checkpoints, the one with the best score or the last one. Where none was evaluated, the last.
+
+    Returns:
+      (variables {"params", "batch_stats"}, meta)
+
+    Raises:
+      UserError: there is nothing of the kind at `path`, it does not fit `like`, or it is damaged.
+    """
+    folder = _absolute(path)
+    if not folder.is_dir():
+        raise UserError(
+            f"there is no directory {folder}; give a run's workdir or a directory made by mmreid_jax.convert"
+        )
+    if (folder / "meta.json").is_file():
+        return _load_converted(folder, like)
+    checkpoint = _choose(folder, which)
+    with _readable_damage(checkpoint):
+        saved = _saved_leaves(checkpoint / "state")
+        meta = json.loads((checkpoint / "meta" / "metadata").read_text())
+    saved = {name: leaf for name, leaf in saved.items() if name.split("/")[0] in ("params", "batch_stats")}
+    wanted: dict[str, Any] = {"params": {}, "batch_stats": {}, **({} if like is None else like)}
+    if like is None:
+        for name, leaf in saved.items():
+            *parents, last = name.split("/")
+            functools.reduce(lambda tree, key: tree.setdefault(key, {}), parents, wanted)[last] = leaf
+    check_fits(saved, wanted, f"checkpoint {checkpoint}")
+    target = jax.tree.map(_target, wanted)
+    with _readable_damage(checkpoint), ocp.PyTreeCheckpointer() as reader:
+        args = ocp.args.PyTreeRestore(
+            item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
+        )
+        return reader.restore(checkpoint / "state", args=args), meta
+
+
+def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = False) -> None:
+    """Compares names and shapes, before anything is read.
+
+    Args:
+      saved: path ``a/b/c`` -> something with shape and dtype, for every saved array.
+      like: the pytree that is to be filled.
+      what: is read, for the message.
+      dtypes: whether another dtype is a difference; otherwise values are cast.
+
+    Raises:
+      UserError: they differ; names the first differing paths with both shapes.
+    """
+
+    def told(leaf: Any) -> str:
+        shape = str(list(np.shape(leaf)) if not hasattr(leaf, "shape") else list(leaf.shape))
+        return f"{np.dtype(leaf.dtype).name} {shape}" if dtypes else shape
+
+    wanted = {_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(like)}
+    problems = []
+    for name in sorted({*wanted, *saved}):
+        if name not in saved:
+            problems.append(f"{name} {told(wanted[name])} is not in the checkpoint")
+        elif name not in wanted:
+            problems.append(f"{name} {told(saved[name])} is not in the model")
+        elif told(saved[name]) != told(wanted[name]):
+            problems.append(f"{name} is {told(saved[name])} in the checkpoint but {told(wanted[name])} in the model")
+    if problems:
+        shown = "; ".join(problems[:_SHOWN_DIFFERENCES])
+        rest = len(problems) - _SHOWN_DIFFERENCES
+        more = f"; and {rest} more" if rest > 0 else ""
+        raise UserError(f"{what} is of another model: {shown}{more}. Use the config that it was trained with")
+
+
+class _BestAndLatest:
+    """Orbax's question which checkpoints stay: the latest, and the earliest of those with the highest score."""
+
+    def should_preserve(self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: Any) -> Sequence[bool]:
+        """One answer for each checkpoint; they come in the order of their steps."""
+        del context
+        best = _best({info.step: info.metrics for info in checkpoints})
+        return [info.step in (best, checkpoints[-1].step) for info in checkpoints]
+
+
+class _QuietOrbax(logging.Filter):
+    """Drops Orbax's tracebacks of failed writes: the error itself arrives as a sentence."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to keep the record."""
+        return not (record.exc_info and "orbax" in record.pathname)
+
+
+def _absolute(path: str | Path) -> Path:
+    """Orbax takes absolute paths only."""
+    return Path(path).expanduser().absolute()
+
+
+def _scores(directory: Path) -> dict[int, dict[str, float]]:
+    """Step -> scores of every complete checkpoint in a folder; unfinished ones have names that are no numbers."""
+    found = {}
+    for path in directory.iterdir() if directory.is_dir() else ():
+        if path.name.isdecimal() and (path / "state").is_dir():
+            metrics = path / "metrics" / "metrics"
+            found[int(path.name)] = json.loads(metrics.read_text()) if metrics.is_file() else {}
+    return found
+
+
+def _score(metrics: Any) -> float:
+    """What decides which checkpoint is best; minus infinity where there is no number."""
+    score = (metrics or {}).get(_SCORE, -math.inf)
+    return -math.inf if math.isnan(score) else score
+
+
+def _best(scores: Mapping[int, Any]) -> int | None:
+    """The earliest step with the highest score; None where none has one."""
+    known = {step: score for step, metrics in scores.items() if (score := _score(metrics)) > -math.inf}
+    return max(known, key=lambda step: (known[step], -step), default=None)
+
+
+def _choose(folder: Path, which: str) -> Path:
+    """The checkpoint that `folder` is, or the best or last one of a workdir or a folder of checkpoints."""
+    if (folder / "state").is_dir():
+        return folder
+    home = folder / FOLDER if (folder / FOLDER).is_dir() else folder
+    found = _scores(home)
+    if not found:
+        raise UserError(
+            f"{folder} holds no checkpoint; give a run's workdir, one of its checkpoints, or a directory made by "
+            f"mmreid_jax.convert"
+        )
+    best = _best(found) if which == "best" else None
+    return home / str(max(found) if best is None else best)
+
+
+def _path(path: Any) -> str:
+    """``a/b/c`` for the key path of a leaf."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _saved_leaves(folder: Path) -> dict[str, Any]:
+    """Path -> shape and dtype of every array in a saved pytree, without reading the arrays."""
+    tree = ocp.PyTreeCheckpointHandler().metadata(folder).tree
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {_path(path): jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in leaves}
+
+
+def _target(leaf: Any) -> Any:
+    """What tells Orbax to read a leaf like this one: onto the same devices, or as numpy."""
+    if getattr(leaf, "sharding", None) is not None:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding)
+    return np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape)
+
+
+def _is_disk_full(error: BaseException) -> bool:
+    """Whether an error, or what it arose from, is a full disk or quota; the array writer says it in text."""
+    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if "No space left on device" in str(error) or "Disk quota exceeded" in str(error):
+        return True
+    cause = error.__cause__ or error.__context__
+    return cause is not None and _is_disk_full(cause)
+
+
+@contextlib.contextmanager
+def _readable_damage(folder: Path) -> Iterator[None]:
+    """Turns whatever goes wrong while a complete, fitting checkpoint is read into a sentence."""
+    try:
+        yield
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(
+            f"checkpoint {folder} is damaged ({reason[0][:200]}); delete this folder to use the checkpoint before it"
+        ) from error
+
+
+def _load_converted(folder: Path, like: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Variables and meta of a directory made by ``mmreid_jax.convert``, placed like `like`."""
+    from mmreid_jax.convert import store
+
+    variables, meta = store.load(folder)
+    if like is None:
+        return variables, meta
+    check_fits({_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(variables)}, like, f"model {folder}")
+
+    def placed(value: Any, leaf: Any) -> Any:
+        array = np.asarray(value, leaf.dtype)
+        sharding = getattr(leaf, "sharding", None)
+        return array if sharding is None else jax.device_put(array, sharding)
+
+    return jax.tree.map(placed, variables, like), meta
