@@ -82,35 +82,3 @@ class Records:
     def encoded(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         """The encoded images of the samples `indices`."""
         return self.source.encoded([int(self.rows[i]) for i in indices])
-
-
-@dataclasses.dataclass(frozen=True)
-class _JoinedSource:
-    """Several sources one after another."""
-
-    parts: tuple[ImageSource, ...]
-    starts: tuple[int, ...]
-
-    def __len__(self) -> int:
-        return self.starts[-1] + len(self.parts[-1])
-
-    def encoded(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
-        part = np.searchsorted(self.starts, np.asarray(indices), side="right") - 1
-        found: dict[int, dict[str, bytes]] = {}
-        for number in np.unique(part):
-            positions = np.flatnonzero(part == number)
-            local = [int(indices[i]) - self.starts[number] for i in positions]
-            found.update(zip(positions.tolist(), self.parts[number].encoded(local), strict=True))
-        return [found[i] for i in range(len(indices))]
-
-
-def concatenate(tables: Sequence[Records], name: str) -> Records:
-    """The samples of several tables, one table after another; all have the views of the first."""
-    starts = np.cumsum([0, *(len(table.source) for table in tables)])[:-1]
-    source = _JoinedSource(tuple(table.source for table in tables), tuple(int(start) for start in starts))
-    columns = {
-        key: np.concatenate([getattr(table, key) for table in tables])
-        for key in ("identity", "camera", "scene", "file")
-    }
-    rows = np.concatenate([table.rows + start for table, start in zip(tables, starts, strict=True)])
-    return Records(name=name, views=tables[0].views, source=source, rows=rows, **columns)

@@ -1,0 +1,161 @@
+"""The test-time training loop: the steps of training, on unlabelled test batches, from a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmreid_jax import evaluate, train
+from mmreid_jax.data import pipeline, samplers
+from mmreid_jax.errors import UserError
+from mmreid_jax.experiment import Experiment, open_experiment
+from mmreid_jax.retrieval import metrics
+from mmreid_jax.training import distributed, state, step
+
+FOLDER = "adaptation"
+"""Name of the folder in a workdir that holds the checkpoints of the adapted model."""
+
+
+def main(config: Any, workdir: Path) -> None:
+    """Adapts ``config.init.checkpoint`` to the test set; prints scores before and after and writes the report."""
+    experiment = open_experiment(config, workdir)
+    fit(experiment, experiment.trained_variables()[0])
+
+
+def fit(experiment: Experiment, variables: Any) -> None:
+    """Adapts trained variables and reports: before, the best epoch and the last one.
+
+    Raises:
+      UserError: the method cannot be adapted, or the batch does not fit.
+    """
+    config, method = experiment.config, experiment.method
+    if not hasattr(method, "adapt_loss"):
+        raise UserError(f"method {config.method!r} has no test-time training; use --config.task=train")
+    experiment = fitting_devices(experiment)
+    embedder = evaluate.Embedder(experiment)
+    before = evaluate.run(
+        experiment, embedder, experiment.parallel.place_state(variables), "trained", config.eval.missing_modalities
+    )
+    if config.mtt.episodic:
+        after, adapted = [episodic(experiment, embedder, variables)], variables
+    else:
+        after, adapted = continual(experiment, embedder, variables)
+    finish(experiment, [*before, *after], adapted)
+
+
+def fitting_devices(experiment: Experiment) -> Experiment:
+    """The experiment on as many devices as its small test-time batches can be spread over."""
+    import dataclasses
+
+    batch, devices = experiment.config.mtt.batch_size, experiment.parallel.size
+    if batch % devices == 0 or jax.process_count() > 1:
+        return experiment
+    fitting = max(count for count in range(1, devices + 1) if batch % count == 0)
+    return dataclasses.replace(experiment, parallel=step.Parallel(jax.devices()[:fitting]))
+
+
+def continual(
+    experiment: Experiment, embedder: evaluate.Embedder, variables: Any
+) -> tuple[list[evaluate.Result], Any]:
+    """The published procedure: epochs over query and gallery, evaluated after each; (results, best variables)."""
+    config, method, splits = experiment.config, experiment.method, experiment.splits
+    # Parity: where query and gallery are the same folder, every image is visited twice an epoch.
+    records = pipeline.concatenate([splits.query, splits.gallery], f"{config.data.dataset}/query+gallery")
+    plan = samplers.shuffled(len(records), config.mtt.batch_size, config.mtt.optim.epochs, config.seed)
+
+    def reestimated(current: Any) -> Any:
+        if not config.mtt.reestimate_statistics:
+            return current
+        features = [embedder(current, table, ["before"])["before"] for table in (splits.query, splits.gallery)]
+        return experiment.parallel.place_state(method.with_statistics(current, np.concatenate(features)))
+
+    job = train.Job(
+        folder=FOLDER,
+        records=records,
+        plan=plan,
+        images=experiment.image_options.without_augmentation(),
+        loss=method.adapt_loss,
+        optimizer=method.adapt_optimizer(variables["params"], plan.epoch_ends),
+        evaluate_every=1,
+        checkpoint_every=1,
+        evaluate_first="",
+        kind="adapt",
+        before_evaluation=reestimated,
+    )
+    headline = (
+        f"test-time training on {len(records)} samples of {records.name}, batches of {plan.batch}, "
+        f"{config.mtt.optim.epochs} epochs = {len(plan)} steps"
+    )
+    train.run(experiment, job, variables, [headline])
+    results, best = [], variables
+    for which in ("last", "best"):
+        adapted, meta = train.load(experiment, job, variables, which)
+        placed = reestimated(experiment.parallel.place_state(adapted))
+        label = f"after MTT, {which} epoch ({meta['epoch']})"
+        results += evaluate.run(experiment, embedder, placed, label)
+        best = adapted
+    return results[::-1], best
+
+
+def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any) -> evaluate.Result:
+    """Adapts to each set of queries alone, ranks the gallery for it, and forgets: no query profits from another set."""
+    config, method, splits, parallel = experiment.config, experiment.method, experiment.splits, experiment.parallel
+    comparison = method.protocols()[0]
+    protocol = evaluate.protocol_of(experiment)
+    sets = [
+        np.arange(start, min(start + config.mtt.episode_size, len(splits.query)))
+        for start in range(0, len(splits.query), config.mtt.episode_size)
+    ]
+    images = experiment.image_options.without_augmentation()
+    compiled: dict[int, Any] = {}
+    rows = []
+    for number, chosen in enumerate(sets):
+        queries = splits.query.select(chosen, f"{splits.query.name}[{chosen[0]}:{chosen[-1] + 1}]")
+        current = variables
+        if len(queries) >= config.mtt.batch_size:
+            plan = samplers.shuffled(len(queries), config.mtt.batch_size, config.mtt.optim.epochs, config.seed)
+            optimizer = method.adapt_optimizer(variables["params"], plan.epoch_ends)
+            # Sets of one size share a program; only the last one differs.
+            run_step = compiled.setdefault(
+                len(queries),
+                parallel.jit_train(
+                    step.train_step(
+                        method.adapt_loss, optimizer, seed=config.seed, normalization=experiment.normalization
+                    )
+                ),
+            )
+            reached = parallel.place_state(state.create(variables, optimizer))
+            with pipeline.train_batches(
+                queries, plan, images, seed=config.seed, threads=config.data.threads, shard=experiment.shard
+            ) as batches:
+                for batch in batches:
+                    on_device = {name: value for name, value in batch.items() if name != "index"}
+                    reached, _ = run_step(reached, parallel.place_batch(on_device))
+            current = step.fetch(reached.variables)
+        placed = parallel.place_state(current)
+        query = embedder(placed, queries, [comparison.feature])[comparison.feature]
+        gallery = embedder(placed, splits.gallery, [comparison.feature])[comparison.feature]
+        rows.append(protocol.distances(query, gallery))
+        if distributed.is_main():
+            print(f"episode {number + 1} of {len(sets)}: {len(queries)} queries", flush=True)
+    apart = np.concatenate(rows)
+    scores = metrics.evaluate(
+        apart, evaluate.labels_of(splits.query), evaluate.labels_of(splits.gallery), protocol
+    )
+    label = f"after MTT, episodes of {config.mtt.episode_size}"
+    return evaluate.Result(label, comparison.name, scores, f"{protocol.name} v{protocol.version}", apart)
+
+
+def finish(experiment: Experiment, results: list[evaluate.Result], variables: Any) -> None:
+    """Prints the table before and after, keeps the scores and writes the report."""
+    from mmreid_jax import report
+
+    evaluate.keep(experiment.workdir, results)
+    if not distributed.is_main():
+        return
+    print(evaluate.describe(results))
+    if experiment.config.eval.report:
+        print(f"report: {report.write(experiment, experiment.parallel.place_state(variables), results)}")

@@ -1,0 +1,98 @@
+"""A plain folder of images as a records table: one's own data, without a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mmreid_jax.data.records import Records, View
+from mmreid_jax.errors import UserError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+FOLDER_NAMES = {
+    "rgb": ("rgb", "vis", "visible"),
+    "nir": ("nir", "ni", "infrared", "ir"),
+    "tir": ("tir", "ti", "th", "thermal"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSource:
+    """Image files on disk, by modality.
+
+    Attributes:
+      folders: stored image name -> folder.
+      names: file names, equal in every folder.
+    """
+
+    folders: dict[str, Path]
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def encoded(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
+        """See `mmreid_jax.data.records.ImageSource`."""
+        return [{key: (place / self.names[i]).read_bytes() for key, place in self.folders.items()} for i in indices]
+
+
+def open_folder(path: str | Path, modalities: Sequence[str]) -> tuple[Records, tuple[str, ...]]:
+    """The images of a folder.
+
+    Either the images lie in the folder itself and are visible light, or in one subfolder per modality (``rgb``, ``nir``,
+    ``tir`` and the names that data sets use) under the same file names.
+
+    Args:
+      path: the folder.
+      modalities: what the model expects, in its order.
+
+    Returns:
+      (table with identity -1, camera 0, modalities that the folder does not have).
+
+    Raises:
+      UserError: there is no such folder or no image in it, or the modalities hold different files.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give a folder of images")
+    subfolders = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
+    folders = {}
+    for modality in modalities:
+        found = [subfolders[name] for name in FOLDER_NAMES.get(modality, (modality,)) if name in subfolders]
+        if found:
+            folders[modality] = found[0]
+    if not folders:
+        folders = {modalities[0]: root}
+    files = {modality: _images(place) for modality, place in folders.items()}
+    first, *others = files
+    if not files[first]:
+        raise UserError(f"{folders[first]} holds no image ({', '.join(SUFFIXES)})")
+    for other in others:
+        differing = sorted(set(files[first]) ^ set(files[other]))
+        if differing:
+            raise UserError(
+                f"{folders[first]} and {folders[other]} must hold the same file names, one per sample; "
+                f"{len(differing)} differ, such as {differing[0]}"
+            )
+    names = tuple(files[first])
+    count = len(names)
+    # An absent modality points at an image that is there; its pixels are replaced by zeros before the network sees them.
+    views = {modality: View(modality if modality in folders else first) for modality in modalities}
+    table = Records(
+        name=str(root),
+        identity=np.full(count, -1, np.int32),
+        camera=np.zeros(count, np.int32),
+        scene=np.zeros(count, np.int32),
+        file=np.array(names),
+        views=views,
+        source=FolderSource(folders, names),
+        rows=np.arange(count),
+    )
+    return table, tuple(modality for modality in modalities if modality not in folders)
+
+
+def _images(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)

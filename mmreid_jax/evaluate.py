@@ -1,0 +1,194 @@
+"""Evaluation: embed query and gallery, compare them under a protocol, print and keep the scores, write the report."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax.data.records import Records
+from mmreid_jax.experiment import Experiment, open_experiment
+from mmreid_jax.methods.base import Comparison, Variables
+from mmreid_jax.retrieval import distances, metrics, protocols, rerank
+from mmreid_jax.training import distributed, step
+
+RANKS = (1, 5, 10, 20)
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One evaluation.
+
+    Attributes:
+      label: what was evaluated, such as ``trained`` or ``trained, M(RGB)``.
+      comparison: which features were compared.
+      scores: of the protocol.
+      protocol: its name and version, with what was done beside it (re-ranking).
+      distances: float32 [Q, G], for pictures.
+    """
+
+    label: str
+    comparison: str
+    scores: metrics.Scores
+    protocol: str
+    distances: np.ndarray
+
+    def row(self) -> dict[str, Any]:
+        """Scores between 0 and 1 by name, with label, comparison and protocol: a line of ``scores.jsonl``."""
+        ranks = {f"R{rank}": self.scores.rank(rank) for rank in RANKS}
+        values = {"mAP": self.scores.mAP, **ranks, "mINP": self.scores.mINP}
+        counts = {"queries": self.scores.num_valid, "skipped": self.scores.num_skipped}
+        return {"label": self.label, "comparison": self.comparison, "protocol": self.protocol, **values, **counts}
+
+
+class Embedder:
+    """Embeds tables; compiles one program for each set of absent modalities."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._compiled: dict[tuple[str, ...], Callable[..., dict[str, Any]]] = {}
+
+    def __call__(
+        self, variables: Variables, records: Records, names: Sequence[str], absent: Sequence[str] = ()
+    ) -> dict[str, np.ndarray]:
+        """Features of all samples of a table.
+
+        Args:
+          variables: of the method, placed on the devices.
+          records: the table, N samples.
+          names: which features of `Method.embed`.
+          absent: modalities that the network does not get to see.
+
+        Returns:
+          Name -> float32 [N, D].
+        """
+        key = tuple(absent)
+        if key not in self._compiled:
+            pure = step.embed_step(self.experiment.method.embed, self.experiment.normalization, key)
+            self._compiled[key] = self.experiment.parallel.jit_embed(pure)
+        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        seen = 0
+        with self.experiment.evaluation_batches(records) as batches:
+            for batch in batches:
+                # Padding rows follow the last sample of the global batch, whatever part of it this process loaded.
+                on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
+                features = self._compiled[key](variables, self.experiment.parallel.place_batch(on_device))
+                rows = min(len(records) - seen, len(next(iter(features.values()))))
+                seen += rows
+                for name in names:
+                    parts[name].append(np.asarray(features[name])[:rows])
+        return {name: np.concatenate(blocks) for name, blocks in parts.items()}
+
+
+def protocol_of(experiment: Experiment) -> protocols.Protocol:
+    """The protocol of the data set, or the one that ``config.eval.protocol`` names."""
+    chosen = experiment.config.eval.protocol
+    return protocols.by_name(chosen) if chosen else protocols.for_dataset(experiment.config.data.dataset)
+
+
+def compare(
+    experiment: Experiment,
+    embedder: Embedder,
+    variables: Variables,
+    comparison: Comparison,
+    label: str,
+    absent: Sequence[str] = (),
+) -> Result:
+    """Scores one comparison.
+
+    Args:
+      experiment: with query and gallery.
+      embedder: of the experiment.
+      variables: placed on the devices.
+      comparison: of `Method.protocols`.
+      label: for the result.
+      absent: modalities missing in query and gallery, beside those that the comparison leaves out.
+    """
+    splits, options = experiment.splits, experiment.config.eval
+    every = experiment.method.facts.modalities
+    sides = []
+    for records, given in ((splits.query, comparison.query), (splits.gallery, comparison.gallery)):
+        missing = tuple(name for name in every if name not in given or name in absent)
+        if sides and records is splits.query and missing == sides[0][0]:
+            sides.append(sides[0])
+            continue
+        sides.append((missing, embedder(variables, records, [comparison.feature], missing)[comparison.feature]))
+    protocol = protocol_of(experiment)
+    (_, query), (_, gallery) = sides
+    apart = protocol.distances(query, gallery)
+    said = f"{protocol.name} v{protocol.version}"
+    if options.rerank:
+        apart = rerank.k_reciprocal(
+            distances.l2_normalise(query),
+            distances.l2_normalise(gallery),
+            k1=options.rerank_k1,
+            k2=options.rerank_k2,
+            lambda_value=options.rerank_lambda,
+        )
+        said += f", re-ranked (k1={options.rerank_k1}, k2={options.rerank_k2}, lambda={options.rerank_lambda:g})"
+    scores = metrics.evaluate(apart, labels_of(splits.query), labels_of(splits.gallery), protocol)
+    return Result(label, comparison.name, scores, said, apart)
+
+
+def labels_of(records: Records) -> metrics.Labels:
+    """Identity, camera and scene of a table, as retrieval wants them."""
+    return metrics.Labels(records.identity, records.camera, records.scene)
+
+
+def run(
+    experiment: Experiment, embedder: Embedder, variables: Variables, label: str, missing: bool = False
+) -> list[Result]:
+    """Scores every comparison of the method, and with `missing` every combination of absent modalities as well."""
+    results = []
+    for comparison in experiment.method.protocols():
+        results.append(compare(experiment, embedder, variables, comparison, label))
+        if missing:
+            for name, absent in protocols.missing_modality_cases(experiment.method.facts.modalities):
+                results.append(compare(experiment, embedder, variables, comparison, f"{label}, {name}", absent))
+    return results
+
+
+def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
+    """Appends the scores to ``scores.jsonl`` of the workdir."""
+    if not distributed.is_main():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / "scores.jsonl").open("a") as file:
+        for result in results:
+            file.write(json.dumps({**result.row(), **extra, "time": round(time.time(), 3)}) + "\n")
+
+
+def describe(results: Sequence[Result]) -> str:
+    """A table of scores for the console, with the protocol and what was skipped."""
+    from mmreid_jax.visualize import tables
+
+    columns = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
+    rows = {result.label: {name: result.row()[name] for name in columns} for result in results}
+    lines = [tables.text_table(tables.ScoreTable(title="", rows=rows, columns=columns))]
+    first = results[0]
+    lines.append(f"protocol {first.protocol}, {first.scores.num_valid} queries, {first.comparison}")
+    if first.scores.num_skipped:
+        lines.append(first.scores.explain())
+    return "\n".join(lines)
+
+
+def main(config: Any, workdir: Path) -> None:
+    """Evaluates ``config.init.checkpoint`` and writes the report."""
+    from mmreid_jax import report
+
+    experiment = open_experiment(config, workdir)
+    variables, meta = experiment.trained_variables()
+    placed = experiment.parallel.place_state(variables)
+    embedder = Embedder(experiment)
+    results = run(experiment, embedder, placed, "evaluated", config.eval.missing_modalities)
+    keep(workdir, results, checkpoint=str(config.init.checkpoint), step=meta.get("step"))
+    if distributed.is_main():
+        print(describe(results))
+        if config.eval.report:
+            path = report.write(experiment, placed, results)
+            print(f"report: {path}")

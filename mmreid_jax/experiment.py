@@ -1,0 +1,200 @@
+"""What train, adapt and evaluate share: the data, the method and the devices that a config describes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmreid_jax import prepare, synthesize
+from mmreid_jax.data import catalogue, images, pipeline
+from mmreid_jax.data.records import Records
+from mmreid_jax.errors import UserError
+from mmreid_jax.methods import base
+from mmreid_jax.training import checkpoints, inputs
+from mmreid_jax.training.step import Parallel
+
+
+@dataclasses.dataclass(frozen=True)
+class Splits:
+    """The three tables of a data set.
+
+    Attributes:
+      train: training samples.
+      query: samples to look for.
+      gallery: samples to find them among; the very object `query` where both are the same samples.
+    """
+
+    train: Records
+    query: Records
+    gallery: Records
+
+    def facts(self) -> base.DataFacts:
+        """What a method must know of the training data."""
+        return base.DataFacts(
+            identities=len(self.train.identities),
+            cameras=int(self.train.camera.max()) + 1,
+            views=len(np.unique(self.train.scene)),
+            modalities=self.train.modalities,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One config, ready to run.
+
+    Attributes:
+      config: of the experiment.
+      workdir: absolute; checkpoints, logs and the report go there.
+      splits: the data.
+      method: the system.
+      parallel: the devices.
+    """
+
+    config: Any
+    workdir: Path
+    splits: Splits
+    method: Any
+    parallel: Parallel
+
+    @property
+    def normalization(self) -> inputs.Normalization:
+        """Of the images."""
+        return inputs.Normalization(tuple(self.config.data.mean), tuple(self.config.data.std))
+
+    @property
+    def image_options(self) -> pipeline.ImageOptions:
+        """How the pipeline prepares images."""
+        return image_options(self.config.data)
+
+    @property
+    def shard(self) -> tuple[int, int]:
+        """(index, count) of this process: the part of every batch that it loads."""
+        return jax.process_index(), jax.process_count()
+
+    def fresh_variables(self) -> base.Variables:
+        """Variables of an untrained network, on the host."""
+        return jax.tree.map(np.asarray, self.method.init(jax.random.key(self.config.seed)))
+
+    def trained_variables(self) -> tuple[base.Variables, dict[str, Any]]:
+        """Variables and meta data of ``config.init.checkpoint``, on the host.
+
+        Raises:
+          UserError: none is named, or it is not a checkpoint of this method.
+        """
+        chosen = self.config.init
+        if not chosen.checkpoint:
+            raise UserError(
+                "no trained model is named; add --config.init.checkpoint=DIR, a run's workdir or a directory made by "
+                "python -m mmreid_jax.convert"
+            )
+        shapes = jax.eval_shape(self.method.init, jax.random.key(0))
+        return checkpoints.load_variables(chosen.checkpoint, like=shapes, which=chosen.which)
+
+    def evaluation_batches(self, records: Records) -> pipeline.Batches:
+        """All samples in order, in batches that spread evenly over the devices."""
+        options, data = self.config.eval, self.config.data
+        size = -(-options.batch_size // self.parallel.size) * self.parallel.size
+        return pipeline.eval_batches(
+            records, self.image_options, size, threads=data.threads, workers=data.workers, shard=self.shard
+        )
+
+
+def open_experiment(config: Any, workdir: Path) -> Experiment:
+    """Finds and prepares the data, builds the method and looks for devices.
+
+    Raises:
+      UserError: something in the config or the data does not fit.
+    """
+    compile_cache(config)
+    splits = load_splits(config.data)
+    facts = splits.facts()
+    return Experiment(config, workdir, splits, base.build(config, facts), Parallel())
+
+
+def compile_cache(config: Any) -> None:
+    """Keeps compiled steps on disk, so that the second run of a config starts at once."""
+    if config.train.compilation_cache:
+        folder = Path(config.data.data_dir).absolute() / "cache" / "compiled"
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+
+
+def image_options(data: Any, cache: bool = True) -> pipeline.ImageOptions:
+    """The section ``config.data`` as options of the pipeline; without `cache` nothing decoded is kept on disk."""
+    return pipeline.ImageOptions(
+        size=(int(data.image_size[0]), int(data.image_size[1])),
+        padding=data.padding,
+        flip=data.flip,
+        erasing=data.erasing,
+        shared=data.shared_augmentation,
+        broken=data.broken_images,
+        cache=str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else "",
+        cache_gib=data.cache_gib,
+    )
+
+
+def load_splits(data: Any) -> Splits:
+    """The tables of ``config.data.dataset``; the data set is drawn or prepared first where that is still to be done.
+
+    Raises:
+      UserError: the data are missing; says what, how to get them, and how to run on drawn data instead.
+    """
+    folder = Path(data.data_dir).absolute()
+    if data.drawn:
+        folder = draw(data, folder)
+    elif not catalogue.is_prepared(data.dataset, folder):
+        manual = Path(data.manual_dir).absolute() if data.manual_dir else folder / "manual"
+        prepare.prepare(data.dataset, manual, folder)
+    load = functools.partial(
+        catalogue.load,
+        data.dataset,
+        data_dir=folder,
+        rgbnt100_third=data.rgbnt100_third,
+        rgbn300_third=data.rgbn300_third or None,
+    )
+    tables = [load(split) for split in ("train", "query", "gallery")]
+    if data.broken_images == "skip":
+        tables = [tables[0], *(images.drop_broken(table, threads=data.threads) for table in tables[1:])]
+    train, query, gallery = tables
+    for table in tables:
+        if not len(table):
+            raise UserError(f"{table.name} holds no sample; prepare the data set again (python -m mmreid_jax.prepare)")
+    same = len(query) == len(gallery) and bool(np.all(query.file == gallery.file))
+    return Splits(train, query, query if same else gallery)
+
+
+def draw(data: Any, folder: Path) -> Path:
+    """Draws the data set of ``config.data`` and prepares it; returns the folder of the prepared data.
+
+    Every set of parameters has a folder of its own, so that another config never changes what a run was trained on.
+    """
+    chosen = (data.dataset, data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    name = hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
+    drawn = folder / "drawn" / f"{data.dataset}-{name}"
+    synthesize.draw(
+        data.dataset,
+        drawn,
+        seed=data.drawn_seed,
+        identities=data.drawn_identities or None,
+        images_per_identity=data.drawn_images or None,
+        shift=data.drawn_shift if data.drawn_shift >= 0 else None,
+    )
+    prepared = drawn / "prepared"
+    if not catalogue.is_prepared(data.dataset, prepared):
+        prepare.prepare(data.dataset, drawn, prepared)
+    return prepared
+
+
+def steps_of(epoch_ends: np.ndarray, start: int) -> Iterator[tuple[int, int, bool]]:
+    """Counts through a run: (step, epoch, whether the epoch ends with this step), from step `start` on."""
+    epoch = int(np.searchsorted(epoch_ends, start, side="right"))
+    for step in range(start, int(epoch_ends[-1])):
+        last = step + 1 == epoch_ends[epoch]
+        yield step, epoch, bool(last)
+        epoch += last

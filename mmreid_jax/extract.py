@@ -1,0 +1,133 @@
+"""Features of a plain folder of images: ``python -m mmreid_jax.extract --checkpoint DIR --images DIR --out FILE.npz``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmreid_jax.data import folder, pipeline
+from mmreid_jax.data.records import Records
+from mmreid_jax.errors import UserError, run_command
+from mmreid_jax.experiment import image_options
+from mmreid_jax.methods import base
+from mmreid_jax.training import checkpoints, inputs, step
+
+
+class Extractor:
+    """A trained model, ready to embed images.
+
+    Attributes:
+      config: that the model was trained with.
+      method: the system.
+      feature: name of the feature that retrieval compares.
+    """
+
+    def __init__(self, checkpoint: str | Path, which: str = "best") -> None:
+        """Loads a run's workdir.
+
+        Args:
+          checkpoint: workdir of a run of ``main.py``.
+          which: "best" or "last" of its checkpoints.
+
+        Raises:
+          UserError: it is no workdir, or a converted directory, which does not say how its model is used.
+        """
+        from ml_collections import ConfigDict
+
+        variables, meta = checkpoints.load_variables(checkpoint, which="last" if which == "last" else "best")
+        if "config" not in meta or "facts" not in meta:
+            raise UserError(
+                f"{checkpoint} does not say which config its model belongs to; give the workdir of a run. A converted "
+                "checkpoint becomes one by: python main.py --config CONFIG --eval_only --config.init.checkpoint="
+                f"{checkpoint} --workdir DIR"
+            )
+        self.config = ConfigDict(meta["config"])
+        facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
+        self.method: Any = base.build(self.config, base.DataFacts(**facts))
+        self.feature = self.method.protocols()[0].feature
+        self._parallel = step.Parallel()
+        self._variables = self._parallel.place_state(variables)
+
+    def __call__(self, records: Records, absent: Sequence[str] = ()) -> np.ndarray:
+        """Features of all samples, rows of length one: float32 [N, D].
+
+        Args:
+          records: of images.
+          absent: modalities to replace by zeros.
+        """
+        from tqdm import tqdm
+
+        data = self.config.data
+        normalization = inputs.Normalization(tuple(data.mean), tuple(data.std))
+        embed = self._parallel.jit_embed(step.embed_step(self.method.embed, normalization, absent))
+        size = -(-self.config.eval.batch_size // self._parallel.size) * self._parallel.size
+        options = image_options(data, cache=False)
+        rows = []
+        with pipeline.eval_batches(records, options, size, threads=data.threads) as batches:
+            total = -(-len(records) // size)
+            for batch in tqdm(batches, total=total, unit="batch", disable=not sys.stderr.isatty()):
+                on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
+                features = embed(self._variables, self._parallel.place_batch(on_device))[self.feature]
+                rows.append(np.asarray(features)[batch["valid"]])
+        features = np.concatenate(rows)
+        return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def save(path: Path, features: np.ndarray, files: np.ndarray, note: dict[str, Any]) -> None:
+    """Writes features [N, D] with their file names; complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".unfinished.npz")
+    np.savez(unfinished, features=features, files=files, note=json.dumps(note))
+    unfinished.replace(path)
+
+
+def load(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """Features [N, D], file names [N] and the note that `save` wrote.
+
+    Raises:
+      UserError: the file is not one of those.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return stored["features"], stored["files"], json.loads(str(stored["note"]))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is not a feature file of mmreid_jax.extract ({error})") from None
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that name a trained model."""
+    parser.add_argument("--checkpoint", required=True, help="workdir of a run of main.py")
+    parser.add_argument("--which", choices=("best", "last"), default="best", help="of its checkpoints")
+
+
+def describe(records: Records, absent: Sequence[str]) -> str:
+    """One line: what was found in a folder."""
+    missing = f"; no {', '.join(absent)} images, replaced by zeros" if absent else ""
+    return f"{records.name}: {len(records)} samples{missing}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m mmreid_jax.extract", description=__doc__)
+    add_model_flags(parser)
+    parser.add_argument("--images", required=True, help="folder of images, or of one subfolder per modality")
+    parser.add_argument("--out", required=True, type=Path, help="the .npz file to write")
+    arguments = parser.parse_args(argv)
+    extractor = Extractor(arguments.checkpoint, arguments.which)
+    records, absent = folder.open_folder(arguments.images, extractor.method.facts.modalities)
+    print(describe(records, absent))
+    features = extractor(records, absent)
+    note = {"checkpoint": str(arguments.checkpoint), "feature": extractor.feature, "absent": list(absent)}
+    save(arguments.out, features, records.file, {**note, "jax": jax.__version__})
+    print(f"{features.shape[0]} x {features.shape[1]} features (length 1): {arguments.out}")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,189 @@
+"""Gathers what an evaluation knows into the HTML report of a run, and the pictures beside it."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmreid_jax import __version__
+from mmreid_jax.data.images import decode_sample
+from mmreid_jax.data.records import Records
+from mmreid_jax.evaluate import RANKS, Result, protocol_of
+from mmreid_jax.experiment import Experiment
+from mmreid_jax.training import config as configs
+from mmreid_jax.training import step
+from mmreid_jax.visualize import attention, calibration, curves, ranked_lists, report, selection, tables
+
+COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
+SHOWN = 6  # lists of each kind
+Images = Callable[[str, int], dict[str, np.ndarray]]
+
+
+def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> Path:
+    """Writes ``report.html`` and ``figures/`` into the workdir.
+
+    Args:
+      experiment: that was evaluated.
+      variables: of the model whose ranked lists and attention are shown, placed on the devices.
+      results: rows of the table; the last one without a missing modality is the one shown.
+
+    Returns:
+      Path of the HTML file.
+    """
+    splits = experiment.splits
+    whole = [result for result in results if not is_partial(result)]
+    shown = whole[-1]
+    protocol = protocol_of(experiment)
+    images = image_getter(splits.query, splits.gallery)
+
+    def ignore(row: int) -> np.ndarray:
+        return protocol.ignored(splits.query, splits.gallery, row)
+
+    outcomes = selection.outcomes(shown.distances, splits.query, splits.gallery, ignore)
+
+    def lists(rows: np.ndarray) -> list[ranked_lists.RankedList]:
+        return ranked_lists.ranked_lists(shown.distances, splits.query, splits.gallery, images, rows, ignore)
+
+    entries = log_entries(experiment.workdir)
+    rows = {result.label: score_row(result.row()) for result in whole}
+    untrained = [entry for entry in entries if entry.get("kind") == "eval" and entry["step"] == 0]
+    if untrained:
+        rows = {"untrained": score_row(untrained[0]), **rows}
+    calibrated = calibration.calibrate(shown.distances, splits.query, splits.gallery, ignore)
+    chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
+    page = report.Report(
+        title=f"{experiment.config.method.upper()} on {experiment.config.data.dataset}",
+        summary=f"{len(splits.query)} queries against {len(splits.gallery)} gallery samples; shown: {shown.label}.",
+        headline={name: score_row(shown.row())[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
+        command=" ".join(["python", *map(shlex.quote, sys.argv)]),
+        config=configs.flatten(experiment.config),
+        protocol=protocol.describe(),
+        skipped=selection.skipped_sentence(outcomes),
+        scores=score_tables(rows, results),
+        curves=charts(entries, whole, rows, results),
+        ranked_lists=lists(chosen),
+        failures=lists(selection.hardest_failures(outcomes, SHOWN, splits.query.identity)),
+        successes=lists(selection.typical_successes(outcomes, 3, splits.query.identity)),
+        attention=attention_examples(experiment, variables, images, chosen[:4]),
+        attention_note="Attention rollout (Abnar and Zuidema 2020): what the class token draws from each patch.",
+        calibration=calibrated.sentences(),
+        calibration_picture=calibration.calibration_picture(calibrated),
+        dataset=facts(experiment),
+        footer=f"mmreid_jax {__version__}, JAX {jax.__version__}, {jax.devices()[0].device_kind}, "
+        f"{platform.python_implementation()} {platform.python_version()}",
+    )
+    return report.write_report(experiment.workdir / "report.html", page)
+
+
+def is_partial(result: Result) -> bool:
+    """Whether modalities were missing."""
+    return ", M(" in result.label
+
+
+def score_row(row: dict[str, Any]) -> dict[str, float]:
+    """The scores of a row by name."""
+    return {name: float(row[name]) for name in COLUMNS if name in row}
+
+
+def score_tables(rows: dict[str, dict[str, float]], results: Sequence[Result]) -> list[tables.ScoreTable]:
+    """The table of the run, and that of missing modalities where they were evaluated."""
+    found = [tables.ScoreTable(rows, title="Scores", columns=COLUMNS)]
+    partial = {result.label: score_row(result.row()) for result in results if is_partial(result)}
+    if partial:
+        note = "M(X): modality X is missing in queries and gallery (its image is zero after normalisation)."
+        found.append(
+            tables.ScoreTable(partial, title="Missing modalities", note=note, columns=COLUMNS, mark_best=False)
+        )
+    return found
+
+
+def charts(
+    entries: Sequence[dict[str, Any]],
+    whole: Sequence[Result],
+    rows: dict[str, dict[str, float]],
+    results: Sequence[Result],
+) -> list[Any]:
+    """CMC, training curves, before and after, missing modalities: whichever there is something to draw of."""
+    pictures = [curves.cmc_curves({result.label: result.scores.cmc for result in whole})]
+    for kind, title in (("train", "training_curves"), ("adapt", "adaptation_curves")):
+        own = [entry for entry in entries if entry.get("run") == kind]
+        if any(entry.get("kind") == kind for entry in own):
+            pictures.append(curves.training_curves(own, name=title))
+    if len(whole) > 1:
+        first, last = whole[0], whole[-1]
+        pictures.append(
+            curves.before_after_bars(
+                rows[first.label],
+                rows[last.label],
+                labels=(first.label, last.label),
+                title="Test-time training",
+            )
+        )
+    partial = {result.label.split(", ", 1)[1]: score_row(result.row()) for result in results if is_partial(result)}
+    if partial:
+        reference = next(result for result in whole if any(r.label.startswith(f"{result.label}, M(") for r in results))
+        pictures.append(
+            curves.missing_modality_bars({"all modalities": score_row(reference.row()), **partial})
+        )
+    return pictures
+
+
+def log_entries(workdir: Path) -> list[dict[str, Any]]:
+    """Lines of the run's log, if it has one."""
+    path = workdir / "metrics.jsonl"
+    return curves.read_metrics(path) if path.exists() else []
+
+
+def image_getter(query: Records, gallery: Records) -> Images:
+    """A function (side, row) -> {modality: uint8 [h, w, 3]} that decodes one sample."""
+
+    def images(side: str, row: int) -> dict[str, np.ndarray]:
+        records = query if side == "query" else gallery
+        return decode_sample(records, row, records.encoded([row])[0], truncated=True)
+
+    return images
+
+
+def attention_examples(
+    experiment: Experiment, variables: Any, images: Images, rows: np.ndarray
+) -> list[attention.AttentionExample]:
+    """Rollout maps of some queries; none where the method has no attention."""
+    method = experiment.method
+    if not getattr(method, "is_vit", False) or not len(rows):
+        return []
+    chosen = experiment.splits.query.select(rows)
+    with experiment.evaluation_batches(chosen) as batches:
+        batch = next(batches)
+    attend = experiment.parallel.jit_embed(step.embed_step(method.attend, experiment.normalization))
+    on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
+    weights = step.fetch(attend(variables, experiment.parallel.place_batch(on_device)))
+    examples = []
+    for position, row in enumerate(rows):
+        maps = {
+            name: attention.class_token_map(attention.rollout(layers[:, position], discard=0.5), method.backbone.grid)
+            for name, layers in weights.items()
+        }
+        label = f"identity {chosen.identity[position]}, camera {chosen.camera[position] + 1}"
+        examples.append(attention.AttentionExample(images("query", int(row)), maps, label))
+    return examples
+
+
+def facts(experiment: Experiment) -> dict[str, object]:
+    """What the tables of the data set hold."""
+    splits = experiment.splits
+    found: dict[str, object] = {"data set": experiment.config.data.dataset}
+    if experiment.config.data.drawn:
+        found["origin"] = "drawn, not photographed"
+    for name in ("train", "query", "gallery"):
+        table = getattr(splits, name)
+        cameras = len(np.unique(table.camera))
+        found[name] = f"{len(table)} samples, {len(table.identities)} identities, {cameras} cameras"
+    found["modalities"] = ", ".join(splits.train.modalities)
+    return found

@@ -1,0 +1,263 @@
+"""The training loop: data -> step -> log -> evaluate -> checkpoint; it reads top to bottom."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import optax
+
+from mmreid_jax import evaluate
+from mmreid_jax.data import pipeline, samplers
+from mmreid_jax.data.records import Records
+from mmreid_jax.errors import UserError
+from mmreid_jax.experiment import Experiment, open_experiment, steps_of
+from mmreid_jax.training import checkpoints, distributed, logs, state, step
+from mmreid_jax.training import config as configs
+
+
+def main(config: Any, workdir: Path) -> None:
+    """Trains, evaluates on the way, and with ``config.task`` "train_adapt" adapts the best model to the test set."""
+    experiment = open_experiment(config, workdir)
+    variables = fit(experiment)
+    if config.task == "train_adapt":
+        from mmreid_jax import adapt
+
+        adapt.fit(experiment, variables)
+        return
+    finish(experiment, variables)
+
+
+def plan_of(experiment: Experiment) -> samplers.Plan:
+    """The batches of the whole run."""
+    train, config = experiment.config.train, experiment.config
+    identity = experiment.splits.train.identity
+    arguments = (identity, train.identities_per_batch, train.images_per_identity, config.optim.epochs, config.seed)
+    if train.sampler == "reference":
+        return samplers.pk_reference(*arguments)
+    if train.sampler == "counter":
+        return samplers.pk(*arguments)
+    raise UserError(f"config.train.sampler is {train.sampler!r}; choose counter or reference")
+
+
+def fit(experiment: Experiment) -> Any:
+    """Trains until the last epoch, resuming where the workdir says; returns the variables of the best checkpoint.
+
+    Raises:
+      UserError: the batch does not fit the data or the devices, the workdir holds another run, or a loss is not finite.
+    """
+    config, method, splits = experiment.config, experiment.method, experiment.splits
+    notes = configs.check_batch(
+        splits.train.identity,
+        identities_per_batch=config.train.identities_per_batch,
+        images_per_identity=config.train.images_per_identity,
+        devices=experiment.parallel.size,
+        micro_batches=config.train.micro_batches,
+        name=splits.train.name,
+    )
+    plan = plan_of(experiment)
+    fresh = start_variables(experiment)
+    job = Job(
+        folder=checkpoints.FOLDER,
+        records=splits.train,
+        plan=plan,
+        images=experiment.image_options,
+        loss=method.loss,
+        optimizer=method.optimizer(fresh["params"], plan.epoch_ends),
+        evaluate_every=config.train.eval_every,
+        checkpoint_every=config.train.checkpoint_every,
+        evaluate_first="untrained" if config.train.evaluate_first else "",
+        kind="train",
+    )
+    run(experiment, job, fresh, [describe(experiment, plan), *(f"note: {note}" for note in notes)])
+    return load(experiment, job, fresh, "best")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What one run of the loop does; training and test-time training differ in nothing else.
+
+    Attributes:
+      folder: of the checkpoints, below the workdir.
+      records: table that the plan draws from.
+      plan: the batches of the whole run.
+      images: how the pipeline prepares them.
+      loss: `Method.loss` or `Method.adapt_loss`.
+      optimizer: for the parameters.
+      evaluate_every: epochs.
+      checkpoint_every: epochs; an evaluated state is always saved.
+      evaluate_first: label of an evaluation before the first step; empty for none.
+      kind: of the lines in the log, ``train`` or ``adapt``.
+      before_evaluation: variables -> variables to evaluate.
+    """
+
+    folder: str
+    records: Records
+    plan: samplers.Plan
+    images: pipeline.ImageOptions
+    loss: step.LossFunction
+    optimizer: optax.GradientTransformation
+    evaluate_every: int
+    checkpoint_every: int
+    evaluate_first: str
+    kind: str
+    before_evaluation: Callable[[Any], Any] = lambda variables: variables
+
+
+def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str]) -> None:
+    """THE loop: steps, logs, evaluates and saves until the plan ends; goes on where the job's checkpoints stop.
+
+    Args:
+      experiment: with data for evaluation, method and devices.
+      job: what to run.
+      variables: before the first step.
+      headline: printed first.
+
+    Raises:
+      UserError: the folder holds another run, a loss is not finite, or a signal asked to stop.
+    """
+    config, parallel, plan = experiment.config, experiment.parallel, job.plan
+    parallel.check_batch(plan.batch)
+    current = parallel.place_state(state.create(variables, job.optimizer))
+    run_step = parallel.jit_train(
+        step.train_step(job.loss, job.optimizer, seed=config.seed, normalization=experiment.normalization)
+    )
+    embedder = evaluate.Embedder(experiment)
+    selected = experiment.method.protocols()[0].name
+
+    with checkpoints.Checkpoints(experiment.workdir / job.folder) as store, interruption() as interrupted:
+        start = 0
+        if store.latest_step() is not None:
+            current, meta = store.restore(step.abstract(current, parallel.everywhere))
+            check_same_run(config, meta, experiment.workdir)
+            start = int(meta["step"])
+        with logs.RunLog(experiment.workdir, kind=job.kind, start_step=start, total_steps=len(plan)) as log:
+            for line in [*headline, *([f"resuming after step {start} of {len(plan)}"] if start else [])]:
+                log.say(line)
+
+            def score(label: str, at_step: int, epoch: int) -> dict[str, Any]:
+                results = evaluate.run(experiment, embedder, job.before_evaluation(current.variables), label)
+                row = next(result.row() for result in results if result.comparison == selected)
+                log.evaluation(at_step, epoch, row)
+                return row
+
+            if start == 0 and job.evaluate_first:
+                score(job.evaluate_first, 0, 0)
+            batches = pipeline.train_batches(
+                job.records,
+                plan,
+                job.images,
+                start_step=start,
+                seed=config.seed,
+                threads=config.data.threads,
+                workers=config.data.workers,
+                shard=experiment.shard,
+            )
+            with batches:
+                for (index, epoch, epoch_ends), batch in zip(steps_of(plan.epoch_ends, start), batches, strict=True):
+                    on_device = {name: value for name, value in batch.items() if name != "index"}
+                    current, metrics = run_step(current, parallel.place_batch(on_device))
+                    log.step(index + 1, epoch + 1, metrics, images=plan.batch, every=config.train.log_every)
+                    done, stop = index + 1 == len(plan), interrupted()
+                    due = epoch_ends and ((epoch + 1) % job.evaluate_every == 0 or done)
+                    saving = epoch_ends and ((epoch + 1) % job.checkpoint_every == 0 or done)
+                    if due or saving or stop:
+                        log.check_finite()
+                        scores = score(f"epoch {epoch + 1}", index + 1, epoch + 1) if due else None
+                        meta = {"config": config.to_dict(), "facts": dataclasses.asdict(experiment.method.facts)}
+                        meta.update(epoch=epoch + 1, data_position=index + 1)
+                        store.save(index + 1, current, meta, None if scores is None else numbers(scores))
+                    if stop and not done:
+                        store.wait()
+                        raise UserError(
+                            f"stopped by a signal after step {index + 1} of {len(plan)}; "
+                            "the same command goes on from there"
+                        )
+
+
+def load(experiment: Experiment, job: Job, like: Any, which: Literal["best", "last"]) -> tuple[Any, dict[str, Any]]:
+    """Variables and meta data of the job's best or last checkpoint, on the host."""
+    return checkpoints.load_variables(experiment.workdir / job.folder, like=step.abstract(like), which=which)
+
+
+def start_variables(experiment: Experiment) -> Any:
+    """Variables before the first step: of a trained model where the config names one, else fresh."""
+    if experiment.config.init.checkpoint:
+        return experiment.trained_variables()[0]
+    return experiment.fresh_variables()
+
+
+def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:
+    """Raises a `UserError` where the workdir's checkpoint was made by a config that would train something else."""
+    free = ("data.threads", "data.workers", "data.cache_gib", "data.data_dir", "data.manual_dir", "eval.", "train.log_")
+    free += ("train.compilation_cache", "train.checkpoint_every", "task", "mtt.", "init.")
+    changed = [line for line in configs.differences(meta["config"], config) if not line.startswith(free)]
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run of another config ({'; '.join(changed[:3])}); "
+            "choose another --workdir, or delete this one to start again"
+        )
+
+
+def numbers(scores: dict[str, Any]) -> dict[str, float]:
+    """The numbers among the scores."""
+    return {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
+
+
+def describe(experiment: Experiment, plan: samplers.Plan) -> str:
+    """What is about to run, in a few lines."""
+    config, splits = experiment.config, experiment.splits
+    count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(jax.eval_shape(experiment.method.init, jax.random.key(0))))
+    tables = ", ".join(
+        f"{table.name} {len(table)} samples of {len(table.identities)} identities"
+        for table in (splits.train, splits.query, splits.gallery)
+    )
+    train = config.train
+    return "\n".join(
+        (
+            f"{config.method} on {config.data.dataset}: {tables}",
+            f"{count / 1e6:.2f} M parameters, {experiment.parallel.size} x {jax.devices()[0].device_kind}, batch "
+            f"{train.identities_per_batch} x {train.images_per_identity}, {config.optim.epochs} epochs = {len(plan)} steps",
+        )
+    )
+
+
+@contextmanager
+def interruption() -> Iterator[Any]:
+    """Within it the first SIGTERM or SIGINT is noted instead of obeyed; yields a function that tells whether one came."""
+    caught: list[int] = []
+
+    def note(received: int, _: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(received)
+
+    before = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+        before[number] = signal.signal(number, note)
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def finish(experiment: Experiment, variables: Any) -> None:
+    """Evaluates the best model once more, with missing modalities if the config asks, and writes the report."""
+    from mmreid_jax import report
+
+    config = experiment.config
+    placed = experiment.parallel.place_state(variables)
+    embedder = evaluate.Embedder(experiment)
+    results = evaluate.run(experiment, embedder, placed, "trained", config.eval.missing_modalities)
+    evaluate.keep(experiment.workdir, results)
+    if distributed.is_main():
+        print(evaluate.describe(results))
+        if config.eval.report:
+            print(f"report: {report.write(experiment, placed, results)}")
