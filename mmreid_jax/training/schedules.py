@@ -20,7 +20,7 @@ import optax
 
 from mmreid_jax.errors import UserError
 
-NAMES = ("constant", "multistep", "cosine", "htt", "cosine_per_step")
+NAMES = ("constant", "multi_step", "cosine", "htt", "cosine_per_step")
 
 HTT_WARMUP_SHARE = 0.01
 HTT_FINAL_SHARE = 0.002
@@ -35,8 +35,8 @@ class Schedule:
       warmup_epochs: length of the warm-up in epochs; 0 for none.
       warmup_start: share of the rate at which the warm-up begins: epoch e of W runs at ``start + (1 - start) e/W``.
         None for ``(e + 1)/W``. Not used by ``htt`` (always 0.01).
-      milestones: ``multistep``: epochs from which on the rate is multiplied by `gamma` once more.
-      gamma: ``multistep``: factor applied at every milestone.
+      milestones: ``multi_step``: epochs from which on the rate is multiplied by `gamma` once more.
+      gamma: ``multi_step``: factor applied at every milestone.
       minimum: ``cosine`` and ``cosine_per_step``: share of the rate at the end of the cosine.
       period: ``cosine`` and ``htt``: epoch at which the cosine ends; None for the number of epochs of the run.
     """
@@ -120,7 +120,7 @@ def table(schedule: Schedule, base: float, epochs: int, factor: float = 1.0) -> 
         return htt(np.arange(1, epochs + 1), base, period, schedule.warmup_epochs, factor)
     if schedule.name == "constant":
         rates = np.full(epochs, factor * base)
-    elif schedule.name == "multistep":
+    elif schedule.name == "multi_step":
         rates = multi_step(factor * base, epochs, schedule.milestones, schedule.gamma)
     elif schedule.name == "cosine":
         # Only epochs after the warm-up follow the cosine, at their own epoch number: it is not shifted.

@@ -15,7 +15,7 @@ SHAPES = {
     "classifier": {"kernel": (4, 3)},
 }
 ENDS = np.array([2, 3, 5])
-FALLING = {"schedule": "multistep", "milestones": (1, 2), "decay": 0.3}
+FALLING = {"schedule": "multi_step", "milestones": (1, 2), "decay": 0.3}
 
 
 def _tree(seed, dtype=np.float64):
@@ -172,8 +172,8 @@ def test_adaptation_trains_the_backbone_alone(x64):
 
 
 def test_options_of_a_config_section():
-    section = {"name": "adam", "lr": 0.3, "milestones": [2, 4], "schedule": "multistep", "epochs": 80}
-    assert Options.of(section) == Options("adam", 0.3, milestones=(2, 4), schedule="multistep")
+    section = {"name": "adam", "lr": 0.3, "milestones": [2, 4], "schedule": "multi_step", "epochs": 80}
+    assert Options.of(section) == Options("adam", 0.3, milestones=(2, 4), schedule="multi_step")
     with pytest.raises(
         UserError, match=r"unknown key config.optim.weight_decai; did you mean config.optim.weight_decay"
     ):

@@ -26,14 +26,14 @@ def test_htt_period_longer_than_the_run_cuts_the_cosine():
 
 
 def test_multi_step_with_ramp():
-    schedule = Schedule("multistep", warmup_epochs=10, milestones=(20, 50))
+    schedule = Schedule("multi_step", warmup_epochs=10, milestones=(20, 50))
     rates = schedules.table(schedule, 0.1, 81)
     expected = [0.01 * (e + 1) if e < 10 else 0.1 if e < 20 else 0.01 if e < 50 else 0.001 for e in range(81)]
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
 def test_multi_step_with_start_share():
-    rates = schedules.table(Schedule("multistep", warmup_epochs=10, warmup_start=0.01, milestones=(40,)), 1.0, 45)
+    rates = schedules.table(Schedule("multi_step", warmup_epochs=10, warmup_start=0.01, milestones=(40,)), 1.0, 45)
     expected = [0.01 * (1 - e / 10) + e / 10 if e < 10 else 1.0 if e < 40 else 0.1 for e in range(45)]
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
@@ -50,7 +50,7 @@ def test_cosine_ends_at_its_minimum_and_stays():
 
 
 def test_factor_is_a_product_except_for_htt():
-    for name in ("constant", "multistep", "cosine"):
+    for name in ("constant", "multi_step", "cosine"):
         schedule = Schedule(name, warmup_epochs=3, milestones=(4,))
         np.testing.assert_allclose(
             schedules.table(schedule, 0.5, 9, factor=0.1), 0.1 * schedules.table(schedule, 0.5, 9), rtol=1e-12
@@ -115,7 +115,7 @@ def test_warm_up_longer_than_the_run_is_one_sentence():
     [
         ({"name": "cosin"}, "unknown schedule 'cosin'; available: constant"),
         ({"name": "htt", "warmup_epochs": -1}, "warmup_epochs is -1"),
-        ({"name": "multistep", "milestones": (50, 20)}, "ascending"),
+        ({"name": "multi_step", "milestones": (50, 20)}, "ascending"),
     ],
 )
 def test_bad_options(options, message):
