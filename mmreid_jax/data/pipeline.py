@@ -16,6 +16,7 @@ hosts there are, nor on where the run began.
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any
@@ -92,17 +93,14 @@ class Batches(Iterator[Batch]):
         self, plan: Sequence[samplers.Draw], load: Loader, start_step: int, threads: int, workers: int
     ) -> None:
         """Batches of `plan` from `start_step` on, each made by `load`."""
-        self._modalities = tuple(load.records.views)
-        self._iterator = _grain_iterator(plan, load, start_step, threads, workers) if start_step < len(plan) else None
+        self._held = [_grain_iterator(plan, load, start_step, threads, workers)] if start_step < len(plan) else []
+        # Runs at the latest before the interpreter takes itself apart, when grain could no longer stop its processes.
+        self._finalizer = weakref.finalize(self, _end, self._held)
 
     def __next__(self) -> Batch:
-        if self._iterator is None:
+        if not self._held:
             raise StopIteration
-        batch = dict(next(self._iterator))
-        # Sending a batch between processes sorts the keys of dicts; the order of the modalities has a meaning.
-        for name in {"images", "erase"} & batch.keys():
-            batch[name] = {modality: batch[name][modality] for modality in self._modalities}
-        return batch
+        return next(self._held[0]).batch
 
     def __enter__(self) -> Batches:
         return self
@@ -114,9 +112,7 @@ class Batches(Iterator[Batch]):
 
     def close(self) -> None:
         """Ends threads and worker processes; more than once is fine."""
-        if self._iterator is not None:
-            self._iterator.close()
-        self._iterator = None
+        self._finalizer()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +137,9 @@ class Loader:
     shard: tuple[int, int]
     seed: int | None
 
-    def __call__(self, draw: samplers.Draw) -> Batch:
-        """The batch of `draw`."""
-        return self.training_batch(draw) if self.seed is not None else self.evaluation_batch(draw)
+    def __call__(self, draw: samplers.Draw) -> _Parcel:
+        """The batch of `draw`, as grain shall carry it."""
+        return _Parcel(self.training_batch(draw) if self.seed is not None else self.evaluation_batch(draw))
 
     def training_batch(self, draw: samplers.Draw) -> Batch:
         """Augmented images; a broken one gives way to another of its identity (see `images`)."""
@@ -342,6 +338,24 @@ def _check(batch: int, threads: int, workers: int, shard: tuple[int, int]) -> No
         raise UserError(f"batch {batch} cannot be split among {count} processes; choose a multiple of {count}")
     if threads < 0 or workers < 0:
         raise UserError(f"{threads} threads and {workers} workers were asked for; neither can be negative")
+
+
+def _end(held: list[Any]) -> None:
+    """Closes the iterator in `held`, if there is one, and lets go of it."""
+    while held:
+        held.pop().close()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parcel:
+    """A batch on its way out of grain.
+
+    Of a dict, grain would sort the keys (the order of the modalities has a meaning) and put the arrays into shared
+    memory, which is 64 MB in a usual container and which it loses track of when a worker ends. As an object that
+    grain does not know, a batch is pickled whole.
+    """
+
+    batch: Batch
 
 
 def _grain_iterator(plan: Sequence[samplers.Draw], load: Loader, start_step: int, threads: int, workers: int) -> Any:
