@@ -179,7 +179,8 @@ class AttentionExample:
         return {name: (image, overlay(image, maps[name]) if name in maps else None) for name, image in plain.items()}
 
 
-_MARGIN, _GAP, _INNER, _LABEL = 24, 26, 4, 46  # pixels: page margin, between pairs, inside a pair, text above a row
+_MARGIN, _GAP, _INNER = 24, 26, 4  # pixels: page margin, between pairs, inside a pair
+_LABEL, _AFTER = 38, 22  # pixels: text above a row, room after it
 
 
 def attention_picture(
@@ -202,13 +203,13 @@ def attention_picture(
     rows = [example.pairs() for example in examples]
     height, width = cell_size([image for pairs in rows for image, _ in pairs.values()], 208 * 104, 256)
     head = _MARGIN + (36 if title else 0)
-    step = (height + _LABEL, 2 * width + _INNER + _GAP)
+    step = (height + _LABEL + _AFTER, 2 * width + _INNER + _GAP)
     # At least as wide as a heading needs.
     size = (head + len(rows) * step[0] + _MARGIN, max(2 * _MARGIN + len(modalities) * step[1] - _GAP, 420))
     pixels = np.full((*size, 3), 255, np.uint8)
     for row, pairs in enumerate(rows):
         for column, key in enumerate(modalities):
-            top, left = head + row * step[0] + _LABEL - 8, _MARGIN + column * step[1]
+            top, left = head + row * step[0] + _LABEL, _MARGIN + column * step[1]
             for place, image in enumerate(pairs.get(key, ())):
                 x = left + place * (width + _INNER)
                 pixels[top : top + height, x : x + width] = 240 if image is None else fit(image, height, width)

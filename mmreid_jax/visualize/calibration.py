@@ -187,7 +187,9 @@ def calibration_picture(found: Calibration, *, name: str = "calibration", captio
     def draw(theme: style.Theme) -> Figure:
         figure = style.new_figure(theme, 9.6, 4.4)
         left, right = figure.subplots(1, 2)
-        _draw_histograms(left, found, np.linspace(*reach, 81), theme)
+        # As many bins as the smaller side bears: with fewer pairs than bins a histogram shows noise.
+        bins = int(np.clip(4 * min(len(found.genuine), len(found.impostor)) ** (1 / 3), 10, 80))
+        _draw_histograms(left, found, np.linspace(*reach, bins + 1), theme)
         _draw_errors(right, found, np.linspace(*reach, 300), theme)
         for threshold, text, dashes in (
             (found.per_pair, "per pair", (6, 2)),

@@ -125,7 +125,7 @@ def training_curves(
         columns = min(2, len(found))
         rows = -(-len(found) // columns)
         figure = style.new_figure(theme, 5.0 * columns, 3.3 * rows)
-        grid = figure.add_gridspec(rows, columns)
+        grid = figure.add_gridspec(rows, columns, hspace=0.1)
         last = max(series[-1, 0] for panel in found.values() for series in panel.values())
         for position, (heading, series) in enumerate(found.items()):
             lonely = position == len(found) - 1 and len(found) % columns
@@ -185,6 +185,7 @@ def _draw_series(axes: Axes, series: Mapping[str, np.ndarray], theme: style.Them
                 ha="center",
                 color=color,
                 fontweight="bold",
+                path_effects=_halo(theme),
             )
     if scores:
         axes.set_ylabel("%")
@@ -239,12 +240,13 @@ def before_after_bars(
         top = np.maximum(first.sum(axis=1), second.sum(axis=1))
         for place, gain in enumerate(second[:, 0] - first[:, 0]):
             color = theme.color(2) if gain > 0 else theme.color(4) if gain < 0 else theme.muted
-            where = (place, top[place] + 0.075 * top.max())
-            axes.annotate(f"{gain:+.1f}", where, ha="center", color=color, fontweight="bold")
+            looks: dict[str, Any] = {"ha": "center", "color": color, "fontweight": "bold"}
+            # Above the numbers of the bars, whose height is a matter of points and not of per cent.
+            axes.annotate(f"{gain:+.1f}", (place, top[place]), xytext=(0, 18), textcoords="offset points", **looks)
         axes.set_xticks(np.arange(len(shown)), shown)
-        axes.set(ylabel="%", ylim=(0, 1.3 * top.max() or 1))
+        axes.set(ylabel="%", ylim=(0, 1.2 * top.max() or 1))
         axes.set_title(title)
-        axes.legend(loc="upper center", ncols=2, fontsize=9)
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
 
     said = "; ".join(f"{key} {a:.1f} → {b:.1f} %" for key, a, b in zip(shown, first[:, 0], second[:, 0], strict=True))
@@ -293,7 +295,7 @@ def missing_modality_bars(
         axes.invert_yaxis()
         axes.set(xlabel="%", xlim=(0, 1.12 * values.sum(axis=-1).max() or 1))
         axes.set_title(title)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(columns))
         return figure
 
     said = "; ".join(
@@ -327,4 +329,12 @@ def _draw_bars(
     draw = axes.barh if horizontal else axes.bar
     looks: dict[str, Any] = {"color": theme.color(position), "label": label, "ecolor": theme.muted}
     bars = draw(places, means, size, **looks, **error)
-    axes.bar_label(bars, [f"{mean:.1f}" for mean in means], padding=3, fontsize=8.5, color=theme.ink)
+    text: dict[str, Any] = {"fontsize": 8.5, "color": theme.ink, "path_effects": _halo(theme)}
+    axes.bar_label(bars, [f"{mean:.1f}" for mean in means], padding=3, **text)
+
+
+def _halo(theme: style.Theme) -> list[Any]:
+    """An outline in the colour of the paper, so that a number stays legible where it crosses a line."""
+    from matplotlib.patheffects import withStroke
+
+    return [withStroke(linewidth=3, foreground=theme.paper)]

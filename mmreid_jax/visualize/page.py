@@ -24,6 +24,7 @@ from mmreid_jax.visualize.ranked_lists import (
     match_lines,
     modality_rows,
     query_lines,
+    row_names,
     score_line,
 )
 from mmreid_jax.visualize.style import DARK, LIGHT, RIGHT, UNKNOWN, WRONG, Picture
@@ -92,7 +93,7 @@ def picture_html(picture: Picture) -> str:
         if picture.svg_dark is not None:
             dark = data_uri("image/svg+xml", picture.svg_dark)
             image = f"<picture><source media='(prefers-color-scheme: dark)' srcset='{dark}'>{image}</picture>"
-    return f"<figure class='chart'>{_zoom(image, picture.alt)}{_caption(picture.caption)}</figure>"
+    return f"<figure class='chart'>{_zoom(image, picture.caption or picture.alt)}{_caption(picture.caption)}</figure>"
 
 
 def _image(kind: str, content: bytes, alt: str) -> str:
@@ -125,56 +126,42 @@ LEGEND = (
 """What the frames and the lines under the samples of a ranked list mean."""
 
 
-def ranked_list_html(item: RankedList, size: Thumbnails, heading: str = "", limit: float | None = None) -> str:
+def ranked_list_html(item: RankedList, size: Thumbnails) -> str:
     """A ranked list as thumbnails and text.
 
     Args:
       item: the list.
       size: how thumbnails are embedded.
-      heading: printed above it; by default the file name of the query and its scores.
-      limit: distance up to which a match counts; matches beyond it are faded and divided from the others.
     """
     cell = cell_size(list(item.query.images.values()), size.area, size.longest)
     query_rows, gallery_rows = modality_rows(item)
-    heading = heading or (item.query.file or f"query {item.row}")
+    heading = item.query.file or f"query {item.row}"
     what = ", ".join(query_lines(item))
-    columns = [_sample_html(item.query, query_rows, cell, size.quality, query_lines(item), what, "query")]
+    shown = (size.quality, cell)
+    columns = [_sample_html(item.query, query_rows, shown, query_lines(item), what, "query")]
     divided = False
     for match in item.matches:
-        beyond = limit is not None and match.distance > limit
-        if beyond and not divided:
+        if match.beyond and not divided:
             columns.append("<li class='limit' aria-label='threshold'><span>beyond the threshold</span></li>")
             divided = True
-        frame = _FRAMES[match.right] + (" beyond" if beyond else "")
-        columns.append(
-            _sample_html(
-                match.sample,
-                gallery_rows,
-                cell,
-                size.quality,
-                match_lines(match),
-                _said(match),
-                frame,
-                _MARKS[match.right],
-            )
-        )
-    names = [
-        " → ".join(dict.fromkeys(name for name in pair if name)) for pair in zip(query_rows, gallery_rows, strict=True)
-    ]
-    labels = "".join(f"<span>{esc(name.upper())}</span>" for name in names)
+        frame = _FRAMES[match.right] + (" beyond" if match.beyond else "")
+        said, mark = _said(match), _MARKS[match.right]
+        columns.append(_sample_html(match.sample, gallery_rows, shown, match_lines(match), said, frame, mark))
+    labels = "".join(f"<span>{esc(name)}</span>" for name in row_names(item))
     score = f"<span class='score'>{esc(score_line(item))}</span>" if score_line(item) else ""
     comment = f"<p class='comment'>{esc(item.comment)}</p>" if item.comment else ""
-    ratio = f"--ratio:{cell[1] / cell[0]:.4f};--shown:{_shown_height(cell)}px"
+    looks = f"--ratio:{cell[1] / cell[0]:.4f};--shown:{_shown_height(cell)}px"
+    strip = "strip lying" if cell[1] > cell[0] else "strip"
     return (
         f"<article class='ranked'><h3>{esc(heading)} {score}</h3>{comment}"
-        f"<div class='strip' style='{ratio}' tabindex='0'><div class='names' aria-hidden='true'>{labels}</div>"
+        f"<div class='{strip}' style='{looks}' tabindex='0'><div class='names' aria-hidden='true'>{labels}</div>"
         f"<ol>{''.join(columns)}</ol></div></article>"
     )
 
 
 def _shown_height(cell: tuple[int, int]) -> int:
     """Height on the page of a thumbnail, in CSS pixels: upright and wide ones take about the same room."""
-    return round((104 * 52 * cell[0] / cell[1]) ** 0.5)
+    return round((124 * 62 * cell[0] / cell[1]) ** 0.5)
 
 
 def _said(match: Match) -> str:
@@ -188,14 +175,24 @@ def _said(match: Match) -> str:
 def _sample_html(
     sample: Sample,
     rows: Sequence[str],
-    cell: tuple[int, int],
-    quality: int,
+    shown: tuple[int, tuple[int, int]],
     lines: Sequence[str],
     said: str,
     frame: str,
     mark: str = "",
 ) -> str:
-    """A column of a ranked list: the sample in each modality inside one frame, with lines of text under it."""
+    """A column of a ranked list: the sample in each modality inside one frame, with lines of text under it.
+
+    Args:
+      sample: what is shown.
+      rows: the modality in each row.
+      shown: JPEG quality, and height and width of the thumbnails.
+      lines: text under the frame.
+      said: the sample in words.
+      frame: class of the style sheet that colours the frame.
+      mark: HTML of the tick or cross.
+    """
+    quality, cell = shown
     stack = "".join(
         _thumbnail(sample.images[name], cell, quality, f"{said}, {name}{f', {sample.file}' if sample.file else ''}")
         if name in sample.images

@@ -18,13 +18,14 @@ footer{color:var(--muted);font-size:.85rem;padding:.5rem .2rem}
 a{color:var(--accent)}
 nav{font-size:.9rem}
 nav p{color:var(--muted);font-size:.75rem;letter-spacing:.08em;text-transform:uppercase;margin:0 0 .4rem}
-nav ol{list-style:none;margin:0;padding:0}
+nav ol{list-style:none;margin:0;padding:0;display:flex;flex-wrap:wrap;gap:0 1.2rem}
 nav a{display:block;padding:.22rem 0;color:var(--ink);text-decoration:none}
 nav a:hover{color:var(--accent)}
 body.contents nav{max-width:1120px;margin:0 auto;padding:1.5rem 1.5rem 0}
 @media (min-width:1240px){
   body.contents{display:grid;grid-template-columns:15rem minmax(0,1fr)}
   body.contents nav{position:sticky;top:0;align-self:start;margin:0;padding:3rem 0 2rem 2rem}
+  body.contents nav ol{display:block}
   body.contents main{margin:0;max-width:1180px}
 }
 pre{background:var(--ground);border:1px solid var(--line);border-radius:8px;padding:.7rem .9rem;margin:0 0 1rem;
@@ -71,6 +72,7 @@ figcaption{color:var(--muted);font-size:.88rem;margin-top:.35rem;max-width:75ch}
 .strip .names span{height:var(--shown);writing-mode:vertical-rl;transform:rotate(180deg);text-align:center;
   font-size:.68rem;letter-spacing:.06em;color:var(--muted)}
 .strip ol{display:flex;gap:.55rem;margin:0;padding:0;list-style:none}
+.strip.lying ol{flex-wrap:wrap;row-gap:.8rem}
 .sample{flex:none}
 .sample.query{padding-right:.85rem;margin-right:.3rem;border-right:1px solid var(--line)}
 .frame{position:relative;display:flex;flex-direction:column;gap:2px;padding:4px;border-radius:5px;background:var(--unknown)}
@@ -82,10 +84,10 @@ figcaption{color:var(--muted);font-size:.88rem;margin-top:.35rem;max-width:75ch}
 .frame .mark{position:absolute;top:0;left:0;pointer-events:none}
 .mark path{fill:none;stroke:#fff;stroke-width:2.4;stroke-linecap:round;stroke-linejoin:round}
 .lines{font-size:.74rem;line-height:1.38;text-align:center;color:var(--muted);margin-top:.3rem;
-  max-width:calc(var(--shown)*var(--ratio) + 1.4rem);overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
+  width:calc(var(--shown)*var(--ratio) + 8px);overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .lines b,.lines span{display:block}
 .lines b{color:var(--ink)}
-.beyond{opacity:.42}
+.beyond{opacity:.5}
 .limit{flex:none;border-left:2px dashed var(--muted);margin:0 .3rem;display:flex}
 .limit span{writing-mode:vertical-rl;font-size:.7rem;color:var(--muted);padding-left:.2rem}
 .attention{margin:0 0 1.4rem}
@@ -94,6 +96,7 @@ figcaption{color:var(--muted);font-size:.88rem;margin-top:.35rem;max-width:75ch}
 .attention img{display:block;height:var(--shown);width:calc(var(--shown)*var(--ratio));border-radius:5px}
 dialog{border:0;border-radius:12px;padding:1rem;background:var(--paper);color:var(--ink);max-width:96vw;max-height:96vh;
   box-shadow:0 20px 60px rgba(0,0,0,.4)}
+dialog:focus{outline:0}
 dialog::backdrop{background:rgba(10,14,18,.72)}
 dialog img{display:block;max-width:92vw;max-height:82vh;margin:0 auto;border-radius:4px;cursor:zoom-out}
 dialog .photo img{height:min(76vh,560px);width:auto}
@@ -101,7 +104,8 @@ dialog .plot img{width:min(92vw,1400px);object-fit:contain}
 dialog p{margin:.7rem auto 0;color:var(--muted);font-size:.9rem;text-align:center}
 @media (max-width:640px){main{padding:1.4rem .8rem 3rem}section{padding:1.1rem 1rem;border-radius:10px}}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
-@media print{nav,dialog{display:none}body.contents{display:block}section{border:0;padding:0;break-inside:auto}
+@media print{nav,dialog{display:none}body.contents{display:block}
+  .strip ol{flex-wrap:wrap}section{border:0;padding:0;break-inside:auto}
   .ranked,.chart,.attention{break-inside:avoid}}
 """
 """Style sheet; it expects --paper, --ink, --muted, --line, --accent, --ground, --right, --wrong and --unknown."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,12 +52,14 @@ class Match:
       rank: place in the list without ignored samples, counted from 1.
       distance: distance to the query.
       right: whether it has the query's identity; None where identities are not known.
+      beyond: whether its distance is beyond the threshold that the user chose, so that it does not count as a match.
     """
 
     sample: Sample
     rank: int
     distance: float
     right: bool | None = None
+    beyond: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,10 +157,7 @@ def failure_sentence(item: RankedList) -> str:
     before = [match.sample.identity for match in item.matches if match.right is False and match.rank < item.first_hit]
     if not before:
         return "The best-ranked match is right."
-    share = 100 * (item.average_precision or 0.0)
-    number = item.right or 0
-    counted = "the only right match" if number == 1 else f"the first of {number} right matches"
-    first = f"{counted} stands at rank {item.first_hit} of {item.gallery_size}".capitalize()
+    counted = "The only right match" if item.right == 1 else f"The first of {item.right} right matches"
     names, counts = np.unique(np.array(before), return_counts=True)
     chief = int(names[np.argmax(counts)])
     if len(before) == 1:
@@ -171,7 +171,7 @@ def failure_sentence(item: RankedList) -> str:
         )
     else:
         rivals = f"the {len(before)} wrong samples shown before it are of {len(names)} different identities"
-    return f"{first} (average precision {share:.1f} %); {rivals}."
+    return f"{counted} comes only at rank {item.first_hit}: {rivals}."
 
 
 def modality_rows(item: RankedList) -> tuple[list[str], list[str]]:
@@ -190,14 +190,23 @@ def modality_rows(item: RankedList) -> tuple[list[str], list[str]]:
     return query + [""] * (rows - len(query)), gallery + [""] * (rows - len(gallery))
 
 
+def row_names(item: RankedList) -> list[str]:
+    """What is printed beside each row of a list: ``RGB``, or ``IR → RGB`` where query and matches differ."""
+    return [
+        " → ".join(dict.fromkeys(name.upper() for name in pair if name))
+        for pair in zip(*modality_rows(item), strict=True)
+    ]
+
+
 def query_lines(item: RankedList) -> list[str]:
     """The lines of text under the query."""
     return ["query", *_label_lines(item.query)]
 
 
 def match_lines(match: Match) -> list[str]:
-    """The lines of text under a match: rank, labels, distance."""
-    return [f"#{match.rank}", *_label_lines(match.sample), f"{match.distance:.3f}"]
+    """The lines of text under a match: rank, labels (the file's name without its ending where it has none), distance."""
+    labels = _label_lines(match.sample) or [PurePath(match.sample.file.replace("\\", "/")).stem]
+    return [f"#{match.rank}", *filter(None, labels), f"{match.distance:.3f}"]
 
 
 def _label_lines(sample: Sample) -> list[str]:
@@ -315,17 +324,21 @@ def _lay_list(canvas: _Canvas, item: RankedList, top: int, cell: tuple[int, int]
         canvas.write(_MARGIN, top + 2, item.comment, ha="left", fontsize=9, color=style.LIGHT.muted)
         top += _LINE
     top += 6
-    pairs = zip(query_rows, gallery_rows, strict=True)
-    for row, names in enumerate(" → ".join(dict.fromkeys(filter(None, pair))) for pair in pairs):
+    for row, names in enumerate(row_names(item)):
         middle = top + _FRAME + row * (cell[0] + _INNER) + cell[0] / 2
         looks = {"rotation": 90, "va": "center", "fontsize": 8.5, "color": style.LIGHT.muted}
-        canvas.write(left - 16, middle, names.upper(), **looks)
+        canvas.write(left - 16, middle, names, **looks)
     _lay_sample(canvas, item.query, query_rows, query_lines(item), (top, left), cell, style.UNKNOWN)
     for position, match in enumerate(item.matches):
         corner = (top, left + 2 * _GAP + (position + 1) * step)
         _lay_sample(canvas, match.sample, gallery_rows, match_lines(match), corner, cell, frame_color(match.right))
         if match.right is not None:
             _lay_mark(canvas, corner, match.right)
+        if match.beyond:
+            stack = canvas.pixels[
+                top : top + _stack_height(item, cell[0]), corner[1] : corner[1] + cell[1] + 2 * _FRAME
+            ]
+            stack[:] = 255 - (255 - stack) // 2
 
 
 def _lay_sample(
@@ -349,7 +362,15 @@ def _lay_sample(
             canvas.write(x + cell[1] / 2, y + cell[0] / 2, "absent", va="center", fontsize=8, color=style.LIGHT.muted)
     for number, line in enumerate(lines):
         looks: dict[str, Any] = {"weight": "bold"} if number == 0 else {"color": style.LIGHT.muted}
-        canvas.write(left + width / 2, top + height + 6 + number * _LINE, line, fontsize=9, **looks)
+        place = (left + width / 2, top + height + 6 + number * _LINE)
+        canvas.write(*place, _shortened(line, (width + _GAP) // 8 - 1), fontsize=9, **looks)
+
+
+def _shortened(text: str, longest: int) -> str:
+    """The text in at most `longest` characters; the middle goes, because file names differ at their ends."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: (longest - 1) // 2]}…{text[-(longest // 2) :]}"
 
 
 def _lay_mark(canvas: _Canvas, corner: tuple[int, int], right: bool) -> None:

@@ -15,7 +15,7 @@ from mmreid_jax.visualize.ranked_lists import Images, Match, RankedList, Sample,
 from mmreid_jax.visualize.report import LARGEST, fitting
 from mmreid_jax.visualize.style import write_bytes
 
-_LISTS_A_PICTURE = 10  # so that a PNG stays small enough to open anywhere
+_LISTS_A_PICTURE = 5  # so that a PNG stays small enough to open anywhere
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +77,7 @@ def write_search_page(
         )
 
     def render(size: page.Thumbnails) -> str:
-        articles = "".join(page.ranked_list_html(item, size, limit=results.threshold) for item in lists)
+        articles = "".join(page.ranked_list_html(item, size) for item in lists)
         return page.page(
             title, [page.Section("Queries and their matches", articles)], lead=_lead(queries, results, lists, summary)
         )
@@ -105,8 +105,9 @@ def _list(row: int, queries: Sequence[str], results: SearchResults, images: Imag
         return Sample(shown, file=name)
 
     found = zip(results.indices[row, :top].tolist(), results.distances[row, :top].tolist(), strict=True)
+    limit = np.inf if results.threshold is None else results.threshold
     matches = tuple(
-        Match(sample("gallery", index, results.gallery[index]), rank, distance)
+        Match(sample("gallery", index, results.gallery[index]), rank, distance, beyond=distance > limit)
         for rank, (index, distance) in enumerate(found, start=1)
     )
     comment = ""

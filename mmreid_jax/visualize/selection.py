@@ -202,14 +202,14 @@ def skipped_sentence(found: Outcomes) -> str:
     if not count:
         return ""
     emptied = int(np.count_nonzero(found.skipped & (found.removed > 0)))
-    absent = count - emptied
-    parts = []
-    if emptied:
-        parts.append(
-            f"{emptied} because the protocol's rule removed every gallery sample of their identity "
-            "(an identity seen by a single camera has no match left once that camera is ruled out)"
-        )
-    if absent:
-        parts.append(f"{absent} because the gallery holds no sample of their identity at all")
+    ruled_out = (
+        "the protocol's rule removed every gallery sample of their identity (an identity seen by a single camera has "
+        "no match left once that camera is ruled out)"
+    )
+    absent = "the gallery holds no sample of their identity at all"
+    if emptied in (0, count):
+        why = f"because {ruled_out if emptied else absent}"
+    else:
+        why = f"{emptied} because {ruled_out}; {count - emptied} because {absent}"
     every = f"All {count}" if count == len(found.first_hit) else f"{count} of {len(found.first_hit)}"
-    return f"{every} queries have no right match in the gallery and are left out of every score: {'; '.join(parts)}."
+    return f"{every} queries have no right match in the gallery and are left out of every score: {why}."
