@@ -480,7 +480,7 @@ def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: fl
         "gap": float(random.uniform(1.5, 6.0) if kind == "person" else random.uniform(3.0, 9.0)),
     }
     sensor = {
-        "cast": np.exp(random.normal(0, 0.16, 3)),
+        "cast": np.exp(random.normal(0, 0.07, 3)),
         "gain": math.exp(random.normal(0, 0.14)),
         "gamma": math.exp(random.normal(0, 0.10)),
         "noise": random.uniform(0.008, 0.022),
@@ -488,7 +488,7 @@ def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: fl
         "nir_gain": math.exp(random.normal(0, 0.14)),
         "nir_gamma": math.exp(random.normal(0, 0.10)),
         "nir_falloff": random.uniform(0.1, 0.5),
-        "tir_gain": math.exp(random.normal(0, 0.10)),
+        "tir_gain": (1.0 if kind == "person" else 1.3) * math.exp(random.normal(0, 0.10)),
         "tir_offset": random.normal(0, 0.03),
         "tir_blur": random.uniform(1.8, 2.6),
     }

@@ -107,7 +107,7 @@ def _wall(name: str, x: np.ndarray, height: np.ndarray, pixel: float, random: np
         leaves = cloud(random, *shape, cells=24, octaves=3)
         clumps = cloud(random, *shape, cells=5, octaves=2)
         relief = np.maximum(0.15, 1 + 0.9 * leaves + 0.6 * clumps)
-        top = 2.3 + 0.5 * cloud(random, 1, shape[1], cells=1, octaves=1)
+        top = 2.3 + 0.5 * cloud(random, *shape, cells=2, octaves=1)[:1]
         sky = np.clip((height - top - 0.4 * leaves) / 0.1, 0, 1)
         picture[:4] *= relief
         picture += (_colour(0.62, 0.68, 0.78, 0.30, 0.04) - picture) * sky
@@ -115,7 +115,7 @@ def _wall(name: str, x: np.ndarray, height: np.ndarray, pixel: float, random: np
         return picture
     elif name == "fence":
         picture[:4] *= 1 + 0.12 * mottle
-        field = height < 0.9 + 0.25 * cloud(random, 1, shape[1], cells=1, octaves=2)
+        field = height < 0.9 + 0.35 * cloud(random, *shape, cells=4, octaves=3)[:1]
         far = _colour(0.12, 0.16, 0.08, 0.42, 0.27) * (1 + 0.5 * cloud(random, *shape, cells=12))
         picture = np.where(field, far, picture)
         rails = np.maximum(_lines(x, 0.14, 0.025, pixel), _lines(height - 0.1, 1.0, 0.05, pixel)) * (height < 1.25)
@@ -150,12 +150,13 @@ def _furnish(picture: np.ndarray, base: float, per_metre: float, random: np.rand
         if top >= bottom or first >= last:
             continue
         tone = random.choice((0.06, 0.15, 0.4))
-        colour = np.clip(tone * np.exp(random.normal(0, 0.35, 3)), 0.02, 0.7)
+        colour = np.clip(tone * np.exp(random.normal(0, 0.12, 3)), 0.02, 0.7)
         body = np.array([*colour, random.uniform(0.1, 0.7), random.uniform(0.2, 0.44)], np.float32)
         bend = 1 - 0.55 * np.linspace(-0.9, 0.5, last - first, dtype=np.float32) ** 2
         patch = np.repeat(body[:, None], last - first, axis=1)
         patch[:TIR] *= bend
-        picture[:, top:bottom, first:last] = patch[:, None, :]
+        wear = 1 + 0.25 * cloud(random, bottom - top, last - first, cells=3)
+        picture[:, top:bottom, first:last] = patch[:, None, :] * np.stack([wear] * 4 + [1 + 0.1 * (wear - 1)])
         shade = slice(bottom, min(rows, bottom + max(1, int(0.1 * per_metre))))
         picture[:TIR, shade, first:last] *= 0.6
 

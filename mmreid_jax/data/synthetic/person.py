@@ -21,10 +21,18 @@ from mmreid_jax.data.synthetic.streams import folds, generator
 
 Point = tuple[float, float, float]
 
-# Half-widths and half-depths of the trunk in metres, from the hem over waist and chest to the neck.
-_TRUNK_WIDTH = {"man": (0.160, 0.158, 0.152, 0.166, 0.186, 0.160, 0.070), "woman": (0.168, 0.158, 0.132, 0.142, 0.160, 0.136, 0.058)}
-_TRUNK_DEPTH = {"man": (0.112, 0.112, 0.106, 0.115, 0.118, 0.094, 0.060), "woman": (0.116, 0.108, 0.094, 0.106, 0.120, 0.088, 0.054)}
-_NECK_BASE, _HIP, _SHOULDER = 0.845, 0.515, 0.815
+# The trunk from hem (0) over waist and chest to neck (1): places, half-widths and half-depths in metres.
+_TRUNK_PLACES = (0.0, 0.14, 0.3, 0.45, 0.6, 0.75, 0.88, 0.94, 0.98, 1.0)
+_TRUNK_WIDTH = {
+    "man": (0.160, 0.158, 0.152, 0.156, 0.168, 0.178, 0.172, 0.140, 0.085, 0.062),
+    "woman": (0.168, 0.160, 0.138, 0.132, 0.144, 0.154, 0.148, 0.120, 0.074, 0.054),
+}
+_TRUNK_DEPTH = {
+    "man": (0.112, 0.112, 0.106, 0.108, 0.115, 0.116, 0.098, 0.082, 0.066, 0.058),
+    "woman": (0.116, 0.110, 0.097, 0.096, 0.106, 0.122, 0.098, 0.078, 0.062, 0.053),
+}
+_BELLY = (0.9, 1.05, 1.25, 1.25, 1.05, 0.8, 0.5, 0.35, 0.2, 0.1)
+_NECK_BASE, _HIP, _SHOULDER = 0.848, 0.515, 0.797
 _THIGH, _SHIN, _ANKLE, _UPPER_ARM, _FOREARM = 0.240, 0.235, 0.042, 0.165, 0.150
 _HEAD = (0.079, 0.094, 0.118)
 _HEMS = {"t-shirt": 0.475, "shirt": 0.47, "jacket": 0.465, "hoodie": 0.46, "coat": 0.46}
@@ -53,7 +61,7 @@ def _pose(person: Person, shot: Shot) -> _Pose:
     swing = person.stride * shot.stride
     hips, knees, ankles, toes, heels, shoulders, elbows, hands = ([] for _ in range(8))
     hip_half = 0.088 * (0.7 + 0.3 * person.girth)
-    shoulder_half = 0.185 * person.shoulders * (0.8 + 0.2 * person.girth)
+    shoulder_half = 0.172 * person.shoulders * (0.8 + 0.2 * person.girth)
     lean = person.posture + 0.05 * shot.stride
     for side, offset in ((1.0, 0.0), (-1.0, math.pi)):
         phase = shot.phase + person.phase * 0.15 + offset
@@ -113,7 +121,7 @@ class _View:
 
     def __init__(self, shot: Shot, lowest: float, highest: float):
         self.size = shot.size
-        self.azimuth = shot.azimuth if not shot.mirrored else shot.azimuth
+        self.azimuth = shot.azimuth
         self.pitch = shot.camera.pitch
         self._distance = shot.camera.distance
         self._turn = (math.cos(self.azimuth), math.sin(self.azimuth))
@@ -142,8 +150,8 @@ class _View:
 
     def around(self, patch: Patch) -> np.ndarray:
         """float32 [h, w], angle around the body of every pixel: 0 in front, pi / 2 on the left."""
-        angle = np.arctan2(patch.normal[0], np.maximum(patch.normal[2], 1e-3)) + self.azimuth
-        return (angle + math.pi) % (2 * math.pi) - math.pi
+        angle = np.arcsin(np.clip(patch.normal[0], -1, 1)) + math.remainder(self.azimuth, 2 * math.pi)
+        return angle - (2 * math.pi) * np.rint(angle * (0.5 / math.pi))
 
 
 def _wave(position: np.ndarray, period: float, pixel: float) -> np.ndarray:
@@ -180,24 +188,22 @@ class _Painter:
     def __init__(self, canvas: np.ndarray, person: Person, shot: Shot, pose: _Pose, view: _View, light: Light):
         self.canvas, self.person, self.shot, self.pose, self.view, self.light = canvas, person, shot, pose, view, light
         self._stride = max(1, round(256 / shot.size[0]))
-        self._crease = generator(shot.key, "creases").integers(0, 256, 64)
+        self._crease = generator(shot.key, "creases").integers(0, 256, 64).tolist()
         self._parts = 0
 
     def creases(self, patch: Patch, strength: float) -> np.ndarray:
         """float32 [h, w] around 1: relief of the cloth, another for every part."""
         height, width = patch.cover.shape
-        top, left = (int(n) for n in self._crease[[self._parts % 64, (self._parts + 17) % 64]])
+        top, left = self._crease[self._parts % 64], self._crease[(self._parts + 17) % 64]
         self._parts += 1
-        rows = (top + self._stride * np.arange(height)) % 512
-        columns = (left + self._stride * np.arange(width)) % 512
-        return 1 + strength * folds()[rows[:, None], columns[None, :]]
+        return 1 + strength * folds()[top :: self._stride, left :: self._stride][:height, :width]
 
     def segment(self, start: Point, end: Point, radii: Sequence[float], **shape: bool) -> Patch | None:
         """A limb between two points of the body with half-widths in metres."""
         x0, y0, scale0, _ = self.view(start)
         x1, y1, scale1, _ = self.view(end)
-        places = np.linspace(scale0, scale1, len(radii))
-        return tube(self.view.size, (x0, y0), (x1, y1), [r * s for r, s in zip(radii, places, strict=True)], **shape)
+        step = (scale1 - scale0) / (len(radii) - 1)
+        return tube(self.view.size, (x0, y0), (x1, y1), [r * (scale0 + n * step) for n, r in enumerate(radii)], **shape)
 
     def cloth(
         self,
@@ -231,10 +237,10 @@ class _Painter:
         """A temperature of the body on this occasion."""
         return SURROUNDINGS + (temperature - SURROUNDINGS) * self.shot.warmth
 
-    def skin(self, patch: Patch | None, temperature: float, cover: np.ndarray | None = None) -> None:
+    def skin(self, patch: Patch | None, temperature: float, cover: np.ndarray | None = None, shadow: float = 0.25) -> None:
         """Paints a part as bare skin."""
         person = self.person
-        paint(self.canvas, patch, (*person.skin_rgb, person.skin_nir), self.warm(temperature), self.light, cover=cover, shadow=0.25)
+        paint(self.canvas, patch, (*person.skin_rgb, person.skin_nir), self.warm(temperature), self.light, cover=cover, shadow=shadow)
 
     def leg(self, side: int) -> None:
         """Thigh, shin and shoe of one leg."""
@@ -249,10 +255,10 @@ class _Painter:
         if lower.kind == "trousers":
             loose = lower.width
             self.cloth(self.segment(knee, ankle, (joint * loose, calf * loose, cuff * 1.2 * loose**2), flat_end=True), lower, 0.4, 0.06, temperature=warm - 0.03)
-            self.cloth(self.segment(hip, knee, (thigh, joint * loose)), lower, 0.4, 0.07, temperature=warm + 0.03)
+            self.cloth(self.segment(hip, knee, (thigh, joint * loose)), lower, 0.4, 0.07, temperature=warm + 0.03, shadow=0.12)
             return
         self.skin(self.segment(knee, ankle, (joint * 0.85, calf * 0.95, cuff * 0.8)), bare - 0.05)
-        self.skin(self.segment(hip, knee, (thigh * 0.85, joint * 0.86)), bare)
+        self.skin(self.segment(hip, knee, (thigh * 0.85, joint * 0.86)), bare, shadow=0.05)
         if lower.kind == "shorts":
             end = tuple(h + 0.78 * (k - h) for h, k in zip(hip, knee, strict=True))
             self.cloth(self.segment(hip, end, (thigh, thigh * 0.95 * lower.width), flat_end=True), lower, 0.3, 0.08, temperature=warm)  # type: ignore[arg-type]
@@ -282,37 +288,33 @@ class _Painter:
         self.skin(self.segment(hand, tuple(h + 0.35 * (h - e) for h, e in zip(hand, elbow, strict=True)), (0.034, 0.028)), person.hand_temperature)  # type: ignore[arg-type]
         if upper.kind == "t-shirt":
             self.skin(self.segment(elbow, hand, (bend * 0.9, wrist)), 0.5 * (bare + person.hand_temperature))
-            self.skin(self.segment(shoulder, elbow, (top * 0.85, bend * 0.92)), bare)
+            self.skin(self.segment(shoulder, elbow, (top * 0.85, bend * 0.92)), bare, shadow=0.1)
             end = tuple(s + 0.62 * (e - s) for s, e in zip(shoulder, elbow, strict=True))
             self.cloth(self.segment(shoulder, end, (top, top * 1.02 * upper.width), flat_end=True), upper, 0.2, 0.05)  # type: ignore[arg-type]
             return
         thick = {"coat": 1.2, "jacket": 1.12, "hoodie": 1.14}.get(upper.kind, 1.0) * (0.5 + 0.5 * upper.width)
         plain = upper.pattern == "print"
         self.cloth(self.segment(elbow, hand, (bend * thick, wrist * 1.25 * thick), flat_end=True), upper, 0.26, 0.05, pattern=not plain)
-        self.cloth(self.segment(shoulder, elbow, (top * thick, bend * thick)), upper, 0.28, 0.05, pattern=not plain)
+        self.cloth(self.segment(shoulder, elbow, (top * thick, bend * thick)), upper, 0.28, 0.05, pattern=not plain, shadow=0.2)
 
     def trunk(self) -> None:
         """The upper garment from hem to neck, with opening, collar and warm spot; a coat's or skirt's lower part too."""
         person, pose, view = self.person, self.pose, self.view
         upper = person.upper
         thick = {"coat": 1.12, "jacket": 1.07, "hoodie": 1.09}.get(upper.kind, 1.0) * (0.6 + 0.4 * upper.width)
-        belly = np.array([1, 1.1, 1.25, 1.15, 0.8, 0.4, 0.1]) * (person.girth - 1)
-        widths = [
-            view.elliptic(w * (1 + 0.75 * b) * thick * (person.shoulders if i in (4, 5) else 1.0), d * (1 + 1.6 * b) * thick)
-            for i, (w, d, b) in enumerate(zip(_TRUNK_WIDTH[person.sex], _TRUNK_DEPTH[person.sex], belly, strict=True))
-        ]
+        widths = self._trunk_radii(thick)
         if person.lower.kind == "skirt":
             waist, knee_height = (0.0, 0.0, pose.pelvis[2] + 0.03 * person.height), 0.30 * person.height
             spread = max(0.0, abs(pose.knees[0][1] - pose.knees[1][1]) / 2)
-            half = view.elliptic(0.165 * (0.6 + 0.4 * person.girth), 0.125 + 0.7 * spread)
-            flare = view.elliptic(0.215 * person.lower.width, 0.16 + 0.85 * spread)
-            skirt = self.segment(waist, (0.0, 0.0, knee_height), (half * 0.9, half * 1.02, flare), flat_end=True)
+            flare = view.elliptic(0.205 * person.lower.width, 0.13 + 0.9 * spread)
+            shape = (widths[3], widths[0] * 1.04, widths[0] + 0.5 * (flare - widths[0]), flare)
+            skirt = self.segment(waist, (0.0, 0.0, knee_height), shape, flat_start=True, flat_end=True)
             self.cloth(skirt, person.lower, 0.45, 0.17, temperature=person.lower.temperature * 0.97, crease=0.1)
         if upper.kind == "coat":
             spread = max(0.0, abs(pose.knees[0][1] - pose.knees[1][1]) / 2)
             flare = view.elliptic(0.20 * (0.5 + 0.5 * person.girth), 0.15 + 0.7 * spread)
             start, end = (0.0, 0.0, pose.pelvis[2] + 0.02), (0.0, 0.0, 0.29 * person.height)
-            tail = self.segment(start, end, (widths[0] * 1.02, (widths[0] + flare) / 2, flare), flat_end=True)
+            tail = self.segment(start, end, (widths[0] * 1.0, (widths[0] + flare) / 2, flare), flat_start=True, flat_end=True)
             self.cloth(tail, upper, 0.5, 0.17, crease=0.09, temperature=upper.temperature - 0.03)
             self._front_line(tail, 0.35)
         hem = (0.0, 0.0, pose.pelvis[2] + (_HEMS[upper.kind] - _HIP) * person.height)
@@ -332,7 +334,7 @@ class _Painter:
         elif upper.kind in ("hoodie", "coat"):
             self._front_line(patch, 0.3)
         else:
-            collar = patch.cover * smoothstep(patch.along - 0.11 * np.cos(around), 0.875, 0.90)
+            collar = patch.cover * smoothstep(patch.along + 0.045 * np.cos(around), 0.965, 0.985)
             if upper.kind == "t-shirt":
                 self.skin(patch, person.face_temperature - 0.06, cover=collar)
             else:
@@ -342,6 +344,18 @@ class _Painter:
             x, y, scale, _ = view((0.0, pose.neck[1] - 0.09, pose.neck[2] - 0.01))
             self.cloth(ball(view.size, (x, y), (0.125 * scale, 0.065 * scale)), upper, 0.2, 0.1, pattern=False)
         self._straps(patch, around)
+
+    def _trunk_radii(self, thick: float) -> list[float]:
+        """Half-widths in metres of the trunk as seen from here, at equally spaced places from hem to neck."""
+        person = self.person
+        widths = []
+        for place, wide, deep, belly in zip(
+            _TRUNK_PLACES, _TRUNK_WIDTH[person.sex], _TRUNK_DEPTH[person.sex], _BELLY, strict=True
+        ):
+            stout = belly * (person.girth - 1)
+            shoulders = person.shoulders if 0.7 < place < 0.95 else 1.0
+            widths.append(self.view.elliptic(wide * (1 + 0.75 * stout) * thick * shoulders, deep * (1 + 1.6 * stout) * thick))
+        return np.interp(np.linspace(0, 1, 25), _TRUNK_PLACES, widths).tolist()
 
     def _leak(self, patch: Patch) -> np.ndarray | float:
         """Extra warmth of the garment where this person loses most."""
@@ -371,7 +385,9 @@ class _Painter:
         person, bag = self.person, self.person.bag_garment
         if person.bag == "backpack":
             on_front = np.cos(around) > 0
-            band = np.exp(-(((np.abs(around) - 0.62) / 0.17) ** 4)) * on_front * smoothstep(patch.along, 0.35, 0.45)
+            wide = np.interp(patch.along, _TRUNK_PLACES, _TRUNK_WIDTH[person.sex]).astype(np.float32)
+            aside = np.abs(np.sin(around)) * wide
+            band = np.exp(-(((aside - 0.098) / 0.026) ** 4)) * on_front * smoothstep(patch.along, 0.35, 0.45)
         elif person.bag == "shoulder bag":
             diagonal = (patch.along - 0.42) - 0.42 * np.sin(around) * np.where(np.cos(around) > 0, 1.0, 1.0)
             band = np.exp(-((diagonal / 0.045) ** 4))
@@ -383,7 +399,7 @@ class _Painter:
         """The bag itself; it hardly takes the body's warmth."""
         person, pose, view = self.person, self.pose, self.view
         bag = person.bag_garment
-        cold = SURROUNDINGS - 0.03 + 0.05 * FABRIC_WARMTH(bag)
+        cold = SURROUNDINGS - 0.03 + 0.05 * _warmth(bag)
         if person.bag == "backpack":
             back = -(0.118 * (1 + 1.2 * max(0.0, person.girth - 1)) + 0.085)
             top = (0.0, pose.neck[1] + back, pose.neck[2] - 0.07)
@@ -443,31 +459,42 @@ class _Painter:
         tall = _HEAD[2] * scale
         light, canvas = self.light, self.canvas
         hair_colour = (*person.hair_rgb, person.hair_nir)
-        if person.hair not in ("bald", "short"):
-            crown = ball(view.size, (x, y - 0.06 * tall), (half * 1.10, tall * 1.04))
-            behind = math.cos(view.azimuth) < 0.2
-            if crown is not None and behind:
-                paint(canvas, crown, hair_colour, self.warm(person.hair_temperature), light, relief=self.creases(crown, 0.12), shadow=0.15)
+        if person.hair != "bald":
+            volume = 1.05 if person.hair == "short" else 1.10
+            crown = ball(view.size, (x, y - 0.07 * tall), (half * volume, tall * (volume - 0.05)))
+            if crown is not None:
+                upper_half = crown.cover * smoothstep(0.62 - crown.along, -0.06, 0.06)
+                relief = self.creases(crown, 0.12)
+                paint(canvas, crown, hair_colour, self.warm(person.hair_temperature), light, relief=relief, cover=upper_half)
+        turn, side = math.cos(view.azimuth), math.sin(view.azimuth)
+        if turn > -0.3:  # nose and chin stand out of the oval
+            for forward, upward, radius in ((0.090, -0.022, 0.017), (0.066, -0.082, 0.034)):
+                tip = (0.0, self.pose.head[1] + forward, self.pose.head[2] + upward)
+                spot_x, spot_y, spot_scale, _ = view(tip)
+                self.skin(ball(view.size, (spot_x, spot_y), (radius * spot_scale, radius * spot_scale)), person.face_temperature - 0.08)
         patch = ball(view.size, (x, y), (half, tall))
         if patch is None:
             return
         cos, sin = math.cos(view.pitch), math.sin(view.pitch)
         up = -patch.normal[1] * cos + patch.normal[2] * sin
         towards = patch.normal[2] * cos + patch.normal[1] * sin
-        turn, side = math.cos(view.azimuth), math.sin(view.azimuth)
         left = patch.normal[0] * turn + towards * side
         front = -patch.normal[0] * side + towards * turn
         face = self._face(left, front, up)
         nose = np.exp(-(left**2 + (up + 0.12) ** 2) / 0.03) * (front > 0)
         eyes = np.exp(-((np.abs(left) - 0.36) ** 2 + (up - 0.12) ** 2) / 0.05) * (front > 0)
         temperature = person.face_temperature - 0.12 * nose + 0.03 * eyes
-        skin = [channel * face for channel in person.skin_rgb]
-        paint(canvas, patch, (*skin, person.skin_nir * (0.4 + 0.6 * face)), self.warm(temperature), light, shadow=0.3)
+        reflectance = [channel * face for channel in (*person.skin_rgb, person.skin_nir)]
+        relief: float | np.ndarray = 1.0
         if person.hair != "bald":
             low = -0.42 if person.hair == "short" else -1.1
             line = low + (0.56 - low) * smoothstep(front, -0.05 if person.hair == "short" else 0.15, 0.62)
-            hair = patch.cover * smoothstep(up - line, -0.07, 0.07)
-            paint(canvas, patch, hair_colour, self.warm(person.hair_temperature), light, relief=self.creases(patch, 0.10), cover=hair)
+            hair = smoothstep(up - line, -0.07, 0.07)
+            # Mixed before painting: painted one over the other, a rim of skin would show around dark hair.
+            reflectance = [skin + hair * (strand - skin) for skin, strand in zip(reflectance, hair_colour, strict=True)]
+            temperature = temperature + hair * (person.hair_temperature - temperature)
+            relief = 1 + hair * (self.creases(patch, 0.10) - 1)
+        paint(canvas, patch, reflectance, self.warm(temperature), light, relief=relief, shadow=0.25)
         if person.glasses:
             lens = np.exp(-(((np.abs(left) - 0.40) / 0.24) ** 4) - ((up - 0.10) / 0.16) ** 4) * (front > 0.2)
             arm = np.exp(-(((up - 0.14) / 0.06) ** 2)) * (front > -0.1) * (np.abs(left) > 0.6)
@@ -509,7 +536,8 @@ class _Painter:
                 self.cloth(brim, hat, 0.1, 0.1, temperature=0.4, crease=0.0)
 
 
-def FABRIC_WARMTH(garment: Garment) -> float:  # noqa: N802
+def _warmth(garment: Garment) -> float:
+    """How much warmth comes through a fabric, above the surroundings."""
     return garment.temperature - SURROUNDINGS
 
 

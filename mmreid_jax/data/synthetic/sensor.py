@@ -8,6 +8,9 @@ from mmreid_jax.data.synthetic.attributes import Shot
 from mmreid_jax.data.synthetic.raster import NIR, TIR, Light
 from mmreid_jax.data.synthetic.streams import generator, white_noise
 
+# Sensors are described for images of the native size; a smaller image shows the same detail on fewer pixels.
+_NATIVE_ROWS = {"person": 256, "vehicle": 128}
+
 # light -> (ambient, direct, level, colour of the light, share of the lamp in the near infrared)
 _LIGHTS = {
     "day": (0.62, 0.62, 1.0, (1.0, 0.98, 0.95), 0.55),
@@ -25,6 +28,11 @@ def lighting(shot: Shot) -> Light:
     if shot.mirrored:
         right = -right
     return Light((right, down, towards), ambient, direct, lamp)
+
+
+def level(shot: Shot) -> float:
+    """How much light there is, as a share of daylight."""
+    return _LIGHTS[shot.light][2]
 
 
 def _bands(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -68,8 +76,8 @@ def _glare(shot: Shot) -> np.ndarray:
 def visible(canvas: np.ndarray, shot: Shot) -> np.ndarray:
     """uint8 [H, W, 3], the colour image: reflected light, dark and noisy at night, tinted by light and sensor."""
     sensor = shot.camera
-    _, _, level, tint, _ = _LIGHTS[shot.light]
-    colour = canvas[:3] * (level * shot.brightness * sensor.gain)
+    tint = _LIGHTS[shot.light][3]
+    colour = canvas[:3] * (level(shot) * shot.brightness * sensor.gain)
     colour *= (np.array(tint, np.float32) * np.array(sensor.cast, np.float32))[:, None, None]
     x, y = _bands(*shot.size)
     if shot.light == "night":
@@ -89,8 +97,8 @@ def near_infrared(canvas: np.ndarray, shot: Shot) -> np.ndarray:
     sensor = shot.camera
     x, y = _bands(*shot.size)
     lamp = 1 - sensor.nir_falloff * (x * x + y * y) / 2
-    level = {"day": 1.0, "dusk": 0.9, "night": 0.85}[shot.light]
-    radiance = canvas[NIR] * lamp * (level * sensor.nir_gain)
+    ambient = {"day": 1.0, "dusk": 0.9, "night": 0.85}[shot.light]
+    radiance = canvas[NIR] * lamp * (ambient * sensor.nir_gain)
     if shot.glare:
         radiance = radiance + 0.25 * _glare(shot)
     curve = np.exp(np.log(np.clip(radiance, 0, 1) + 1e-5) * np.float32(0.6 * sensor.nir_gamma))
@@ -107,10 +115,6 @@ def thermal(canvas: np.ndarray, shot: Shot) -> np.ndarray:
         warm + 0.006 * stripes, sensor.tir_blur * shot.size[0] / _NATIVE_ROWS[sensor.kind], 0.6 * sensor.noise, shot.key + 2
     )
     return np.repeat(grey[:, :, None], 3, axis=2)
-
-
-# Sensors are described for images of the native size; a smaller image shows the same detail on fewer pixels.
-_NATIVE_ROWS = {"person": 256, "vehicle": 128}
 
 
 def expose(canvas: np.ndarray, shot: Shot) -> dict[str, np.ndarray]:

@@ -60,8 +60,8 @@ def cloud(random: np.random.Generator, height: int, width: int, cells: float, oc
 
 @functools.cache
 def folds() -> np.ndarray:
-    """float32 [512, 512], standardised: creases of cloth, longer than wide, at the scale of a 256 pixel high person."""
+    """float32 [768, 768], standardised: creases of cloth, longer than wide, at the scale of a 256 pixel high person."""
     random = generator(0, "folds")
-    creases = cloud(random, 512, 512, 22, octaves=2) + 0.8 * cloud(random, 512, 512, 60, octaves=2)
+    creases = cloud(random, 768, 768, 33, octaves=2) + 0.8 * cloud(random, 768, 768, 90, octaves=2)
     creases = np.abs(creases) - np.abs(creases).mean()
-    return creases / creases.std()
+    return (creases / creases.std()).astype(np.float32)
