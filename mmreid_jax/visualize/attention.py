@@ -165,7 +165,7 @@ class AttentionExample:
     Attributes:
       images: modality -> uint8 [H, W, 3].
       maps: modality -> float [h, w]; a modality without a map is shown as the plain image alone.
-      label: what is printed beside it, such as ``identity 258, camera 0``.
+      label: what is printed beside it, such as ``identity 258, camera 1``.
     """
 
     images: Mapping[str, np.ndarray]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -18,12 +19,28 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PANELS: Mapping[str, str] = {
-    "Loss terms": r"(^|/)loss(/|_|$)|_loss$",
-    "Learning rate": r"(^|[/_])(learning_rate|lr)$",
-    "Scores on the test set": r"(^|/)(mAP|mINP|R-?1|rank-?_?1)$",
-}
-"""Panels of the training curves: heading -> regular expression that finds the names of its series in a log entry."""
+
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+    """A panel of the training curves: its heading, which numbers of a log line it draws, and how."""
+
+    heading: str
+    pattern: str
+    per_cent: bool = False
+    best: bool = False
+    logarithmic: bool = False
+
+
+_SCORES = _Panel("Scores on the test set", r"^(.*/)?(mAP|mINP|R-?1|rank-?1)$", per_cent=True, best=True)
+_PANELS = (
+    # Whatever a method's step reports and no other panel claims is one of its loss terms.
+    _Panel("Loss terms", r""),
+    _Panel("Learning rate", r"^(.*/)?(learning_rate|lr)$"),
+    _Panel("Accuracy on the training batches", r"^(.*/)?accuracy$", per_cent=True),
+    _Panel("Norms", r"^norm_", logarithmic=True),
+    _SCORES,
+)
+_BOOKKEEPING = ("step", "epoch", "images_per_second", "time")
 
 _MOST_POINTS = 300  # of a plotted line: more cannot be told apart and makes vector graphics heavy
 
@@ -96,7 +113,6 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 def training_curves(
     entries: Sequence[Mapping[str, Any]],
     *,
-    panels: Mapping[str, str] = PANELS,
     name: str = "training_curves",
     caption: str = "",
 ) -> style.Picture:
@@ -114,43 +130,41 @@ def training_curves(
       UserError: no entry has a number that belongs in a panel.
     """
     unit = "step" if any("step" in entry for entry in entries) else "epoch"
-    found = {heading: _series(entries, pattern, unit) for heading, pattern in panels.items()}
-    found = {heading: series for heading, series in found.items() if series}
+    found = _series(entries, unit)
     if not found:
-        raise UserError(
-            "the log has no loss, learning rate or score to draw; give the entries of a run's metrics.jsonl."
-        )
+        raise UserError("the log has no loss, learning rate or score to draw; give the lines of a run's metrics.jsonl.")
 
     def draw(theme: style.Theme) -> Figure:
         columns = min(2, len(found))
         rows = -(-len(found) // columns)
         figure = style.new_figure(theme, 5.0 * columns, 3.3 * rows)
         grid = figure.add_gridspec(rows, columns, hspace=0.1)
-        last = max(series[-1, 0] for panel in found.values() for series in panel.values())
-        for position, (heading, series) in enumerate(found.items()):
-            lonely = position == len(found) - 1 and len(found) % columns
-            axes = figure.add_subplot(
-                grid[position // columns, :] if lonely else grid[position // columns, position % columns]
-            )
-            axes.set_title(heading)
-            axes.set_xlim(0, last * 1.02 or 1)
-            axes.set_xlabel(unit)
-            _draw_series(axes, series, theme)
+        last = max(values[-1, 0] for series in found.values() for values in series.values())
+        for position, (panel, series) in enumerate(found.items()):
+            row, column = divmod(position, columns)
+            alone = position == len(found) - 1 and column == 0
+            axes = figure.add_subplot(grid[row, :] if alone else grid[row, column])
+            axes.set(title=panel.heading, xlabel=unit, xlim=(0, last * 1.02 or 1))
+            _draw_series(axes, panel, series, theme)
         return figure
 
-    said = "; ".join(f"{heading}: {', '.join(map(_short, series))}" for heading, series in found.items())
+    said = "; ".join(f"{panel.heading}: {', '.join(map(_short, series))}" for panel, series in found.items())
     return style.draw_picture(draw, name=name, alt=f"Training curves. {said}.", caption=caption)
 
 
-def _series(entries: Sequence[Mapping[str, Any]], pattern: str, unit: str) -> dict[str, np.ndarray]:
-    """Name of each series that the pattern finds -> float [T, 2], step and finite value."""
-    points: dict[str, list[tuple[float, float]]] = {}
+def _series(entries: Sequence[Mapping[str, Any]], unit: str) -> dict[_Panel, dict[str, np.ndarray]]:
+    """What each panel draws: name of the series -> float [T, 2], step and value. Panels without any are absent."""
+    points: dict[_Panel, dict[str, list[tuple[float, float]]]] = {panel: {} for panel in _PANELS}
     for entry in entries:
+        evaluation = any(re.search(_SCORES.pattern, key) for key in entry)
         for key, value in entry.items():
-            number = isinstance(value, (int, float)) and not isinstance(value, bool) and unit in entry
-            if number and re.search(pattern, key) and np.isfinite(value):
-                points.setdefault(key, []).append((float(entry[unit]), float(value)))
-    return {key: np.array(values) for key, values in points.items()}
+            number = isinstance(value, (int, float)) and not isinstance(value, bool) and np.isfinite(value)
+            panel = next(panel for panel in reversed(_PANELS) if re.search(panel.pattern, key))
+            if number and unit in entry and key not in _BOOKKEEPING and evaluation == (panel is _SCORES):
+                points[panel].setdefault(key, []).append((float(entry[unit]), float(value)))
+    return {
+        panel: {key: np.array(values) for key, values in series.items()} for panel, series in points.items() if series
+    }
 
 
 def _short(key: str) -> str:
@@ -158,41 +172,31 @@ def _short(key: str) -> str:
     return key.rsplit("/", 1)[-1].replace("_", " ")
 
 
-def _draw_series(axes: Axes, series: Mapping[str, np.ndarray], theme: style.Theme) -> None:
-    scores = all(
-        values[:, 1].max() <= 1 and re.search(PANELS["Scores on the test set"], key) for key, values in series.items()
-    )
-    scale = 100 if scores else 1
+def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], theme: style.Theme) -> None:
+    scale = 100 if panel.per_cent else 1
     for position, (key, values) in enumerate(series.items()):
         color = theme.color(position)
         step, value = _thinned(values).T
-        axes.plot(
-            step,
-            scale * value,
-            color=color,
-            label=_short(key),
-            marker="o" if len(step) < 40 and scores else None,
-            markersize=3,
-        )
-        if scores:
-            best = int(np.argmax(values[:, 1]))
-            axes.plot(values[best, 0], scale * values[best, 1], "*", color=color, markersize=12, clip_on=False)
-            axes.annotate(
-                f"{scale * values[best, 1]:.1f}",
-                (values[best, 0], scale * values[best, 1]),
-                xytext=(0, 8),
-                textcoords="offset points",
-                ha="center",
-                color=color,
-                fontweight="bold",
-                path_effects=_halo(theme),
-            )
-    if scores:
+        marker = "o" if panel.best and len(step) < 40 else None
+        best = values[int(np.argmax(values[:, 1]))] * (1, scale)
+        label = f"{_short(key)}  (best: {best[1]:.1f} %)" if panel.best else _short(key)
+        axes.plot(step, scale * value, color=color, label=label, marker=marker, markersize=3)
+        if panel.best:
+            axes.plot(*best, "*", color=color, markersize=12, clip_on=False)
+    if panel.per_cent:
         axes.set_ylabel("%")
-        axes.margins(y=0.14)
+    if panel.best:
+        every = scale * np.concatenate([values[:, 1] for values in series.values()])
+        room = max(0.1 * np.ptp(every), 2)  # at least four points from foot to head, or noise fills the panel
+        axes.set_ylim(max(0, every.min() - room), min(100, every.max() + room))
+    elif panel.logarithmic and all((values[:, 1] > 0).all() for values in series.values()):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
     else:
-        axes.set_ylim(bottom=min(0.0, *(values[:, 1].min() for values in series.values())))
-    if len(series) > 1:
+        axes.set_ylim(bottom=min(0.0, *(scale * values[:, 1].min() for values in series.values())))
+    if panel.best:
+        axes.legend(loc="upper left", ncols=3, bbox_to_anchor=(0, -0.2))
+    elif len(series) > 1:
         axes.legend(loc="best", ncols=1 + len(series) // 5)
 
 

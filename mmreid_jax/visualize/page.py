@@ -121,7 +121,7 @@ _MARKS = {True: _mark("right", "M3 8.5l3.2 3.2L13 5"), False: _mark("wrong", "M4
 _FRAMES = {True: "right", False: "wrong", None: "unknown"}
 LEGEND = (
     f"<ul class='legend'><li>{_MARKS[True]} same identity as the query</li><li>{_MARKS[False]} another identity</li>"
-    "<li>Under each sample: rank, identity, camera (from 0), distance. A click enlarges.</li></ul>"
+    "<li>Under each sample: rank, identity, camera (counted from 1), distance. A click enlarges.</li></ul>"
 )
 """What the frames and the lines under the samples of a ranked list mean."""
 

@@ -33,7 +33,8 @@ class Sample:
 
     Attributes:
       images: modality -> uint8 [H, W, 3].
-      identity, camera: its labels, or None where they are not known.
+      identity, camera: its labels, or None where they are not known; cameras are counted from 0 here and printed
+        counted from 1, as most data sets do in their file names.
       file: its file name, or empty.
     """
 
@@ -204,14 +205,14 @@ def query_lines(item: RankedList) -> list[str]:
 
 
 def match_lines(match: Match) -> list[str]:
-    """The lines of text under a match: rank, labels (the file's name without its ending where it has none), distance."""
+    """The lines of text under a match: rank, labels (its file's name where it has none), distance."""
     labels = _label_lines(match.sample) or [PurePath(match.sample.file.replace("\\", "/")).stem]
     return [f"#{match.rank}", *filter(None, labels), f"{match.distance:.3f}"]
 
 
 def _label_lines(sample: Sample) -> list[str]:
     lines = [] if sample.identity is None else [f"id {sample.identity}"]
-    return lines if sample.camera is None else [*lines, f"cam {sample.camera}"]
+    return lines if sample.camera is None else [*lines, f"cam {sample.camera + 1}"]
 
 
 def score_line(item: RankedList) -> str:
@@ -290,7 +291,7 @@ def _layout(lists: Sequence[RankedList], title: str) -> _Canvas:
     cell = cell_size(every, _PICTURE_AREA, _PICTURE_LONGEST)
     columns = 1 + max(len(item.matches) for item in lists)
     step = cell[1] + 2 * _FRAME + _GAP
-    width = 2 * _MARGIN + _LABEL_COLUMN + columns * step + 2 * _GAP
+    width = max(2 * _MARGIN + _LABEL_COLUMN + columns * step + 2 * _GAP, 640)  # a heading needs some room
     heights = [_list_height(item, cell[0]) for item in lists]
     top = _MARGIN + (44 if title else 0)
     canvas = _Canvas(np.full((top + sum(heights) + _MARGIN, width, 3), 255, np.uint8), [])
@@ -318,10 +319,13 @@ def _lay_list(canvas: _Canvas, item: RankedList, top: int, cell: tuple[int, int]
     query_rows, gallery_rows = modality_rows(item)
     left = _MARGIN + _LABEL_COLUMN
     heading = " · ".join(part for part in (item.query.file or f"query {item.row}", score_line(item)) if part)
-    canvas.write(_MARGIN, top + 12, heading, ha="left", fontsize=9.5, weight="bold")
+    longest = canvas.pixels.shape[1] // 8
+    canvas.write(_MARGIN, top + 12, _shortened(heading, longest), ha="left", fontsize=9.5, weight="bold")
     top += _HEAD
     if item.comment:
-        canvas.write(_MARGIN, top + 2, item.comment, ha="left", fontsize=9, color=style.LIGHT.muted)
+        canvas.write(
+            _MARGIN, top + 2, _shortened(item.comment, longest), ha="left", fontsize=9, color=style.LIGHT.muted
+        )
         top += _LINE
     top += 6
     for row, names in enumerate(row_names(item)):
@@ -335,9 +339,8 @@ def _lay_list(canvas: _Canvas, item: RankedList, top: int, cell: tuple[int, int]
         if match.right is not None:
             _lay_mark(canvas, corner, match.right)
         if match.beyond:
-            stack = canvas.pixels[
-                top : top + _stack_height(item, cell[0]), corner[1] : corner[1] + cell[1] + 2 * _FRAME
-            ]
+            right = corner[1] + cell[1] + 2 * _FRAME
+            stack = canvas.pixels[top : top + _stack_height(item, cell[0]), corner[1] : right]
             stack[:] = 255 - (255 - stack) // 2
 
 

@@ -127,8 +127,10 @@ def new_figure(theme: Theme, width: float, height: float) -> Figure:
     """An empty figure of `width` x `height` inches on the theme's paper, drawn by Agg."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(width, height), facecolor=theme.paper, layout="constrained")
+    layout = ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.1)
+    figure = Figure(figsize=(width, height), facecolor=theme.paper, layout=layout)
     FigureCanvasAgg(figure)
     return figure
 
@@ -158,6 +160,7 @@ def _settings(theme: Theme) -> Any:
         "svg.fonttype": "path",
         "svg.hashsalt": "mmreid_jax",  # the ids inside an SVG are random otherwise, and equal figures differ
         "text.color": theme.ink,
+        "text.parse_math": False,  # file names and labels may hold a dollar sign
         "xtick.color": theme.muted,
         "ytick.color": theme.muted,
     }
