@@ -218,7 +218,7 @@ def read_drawn(layout: Layout, root: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
-class AlignedImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class AlignedImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Builder of a data set whose samples are aligned images of several modalities.
 
     Images are stored byte for byte as they lie on disk. Records lie in the order of the sorted file names. The class

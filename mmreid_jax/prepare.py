@@ -1,0 +1,246 @@
+"""Prepares a data set once: checks the image files, writes them into records, compares them with the public counts.
+
+``python -m mmreid_jax.prepare --dataset rgbnt201 --manual_dir DIR [--data_dir DIR] [--check_images] [--force]``
+
+The records appear in one rename when they are complete; a run that is killed leaves nothing that looks prepared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import io
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax.data import catalogue, verify
+from mmreid_jax.errors import UserError, run_command
+
+_UNFINISHED = "incomplete."
+_READERS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A prepared data set.
+
+    Attributes:
+      dataset: its name.
+      directory: where its records lie.
+      fresh: True when this call wrote them, False when they were there.
+      report: how they compare with the public counts and names.
+    """
+
+    dataset: str
+    directory: pathlib.Path
+    fresh: bool
+    report: verify.Report
+
+
+def prepare(
+    dataset: str,
+    manual_dir: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str],
+    *,
+    check_images: bool = False,
+    force: bool = False,
+    progress: bool = False,
+) -> Prepared:
+    """Makes sure that a data set is prepared in `data_dir`.
+
+    Args:
+      dataset: one of `catalogue.datasets`.
+      manual_dir: the data set's folder or its parent; None to accept what is prepared already.
+      data_dir: folder of prepared data sets.
+      check_images: decode every image and name those that cannot be read.
+      force: write the records again even if they are there.
+      progress: show progress bars on standard error.
+
+    Raises:
+      UserError: folders or counterparts are missing, names are wrong, images are unreadable, the disk is too small, or
+        the data prepared earlier were made from other files.
+    """
+    builder = catalogue.builder_class(dataset)
+    directory = catalogue.prepared_dir(dataset, data_dir)
+    if manual_dir is not None:
+        with _alone(directory.parent):
+            earlier = None if force else catalogue.source_of(dataset, data_dir)
+            fresh = _write_if_needed(builder, manual_dir, directory, earlier, check_images, progress)
+    elif force or check_images or catalogue.source_of(dataset, data_dir) is None:
+        raise UserError(
+            f"name the folder of {dataset}'s images with --manual_dir. {builder.LAYOUT.instructions} "
+            f"{builder.LAYOUT.without_data}"
+        )
+    else:
+        fresh = False
+    return Prepared(dataset, directory, fresh, verify.check(dataset, _load_all(dataset, data_dir)))
+
+
+def summary(prepared: Prepared) -> str:
+    """A table of the splits (identities, samples, cameras) and the verdict, for the terminal."""
+    tables = _load_all(prepared.dataset, prepared.directory.parent.parent)
+    lines = [f"{'split':<10}{'identities':>12}{'samples':>10}  cameras (samples)"]
+    for split, records in tables.items():
+        cameras, samples = np.unique(records.camera, return_counts=True)
+        seen = ", ".join(f"{camera} ({count})" for camera, count in zip(cameras, samples, strict=True))
+        lines.append(f"{split:<10}{len(records.identities):>12}{len(records):>10}  {seen}")
+    state = "prepared" if prepared.fresh else "already prepared"
+    return "\n".join([f"{prepared.dataset}: {state} in {prepared.directory}", *lines, str(prepared.report)])
+
+
+def _load_all(dataset: str, data_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    return {split: catalogue.load(dataset, split, data_dir) for split in catalogue.splits(dataset)}
+
+
+def _write_if_needed(
+    builder: Any,
+    manual_dir: str | os.PathLike[str],
+    directory: pathlib.Path,
+    earlier: Mapping[str, Any] | None,
+    check_images: bool,
+    progress: bool,
+) -> bool:
+    """Writes the records unless the same ones are there; True if it wrote."""
+    from tfds_builders import common
+
+    layout = builder.LAYOUT
+    root = common.find_root(layout, manual_dir)
+    samples = [sample for split in layout.splits for sample in common.list_samples(layout, root, split)]
+    source = common.describe_source(layout, root, samples)
+    if earlier and earlier["fingerprint"] != source["fingerprint"]:
+        raise UserError(
+            f"{layout.name} was prepared in {directory} from other files ({_in_words(earlier)}) than those now in "
+            f"{root} ({_in_words(source)}); prepare again with --force, or use another --data_dir"
+        )
+    if check_images or (layout.width and not earlier):
+        _check_images(samples, layout.width, check_images, _bar(progress, "check images"))
+    if earlier:
+        return False
+    _check_space(directory.parent, samples)
+    _write(builder, manual_dir, directory, _bar(progress, "write records"))
+    return True
+
+
+def _write(builder: Any, manual_dir: str | os.PathLike[str], directory: pathlib.Path, bar: Callable[..., Any]) -> None:
+    """Writes the records in a folder beside `directory` and moves them there, replacing what was there."""
+    import tensorflow_datasets as tfds
+
+    unfinished = directory.parent / f"{_UNFINISHED}{os.getpid()}"
+    writer = builder(data_dir=unfinished, file_format="array_record")
+    writer.progress = bar
+    settings = tfds.download.DownloadConfig(manual_dir=pathlib.Path(manual_dir).expanduser(), try_download_gcs=False)
+    tfds.disable_progress_bar()
+    try:
+        # TFDS announces a download of unknown size; there is none.
+        with contextlib.redirect_stdout(io.StringIO()):
+            writer.download_and_prepare(download_dir=unfinished / "downloads", download_config=settings)
+        if directory.exists():
+            directory.rename(unfinished / "replaced")
+        pathlib.Path(writer.data_dir).rename(directory)
+    except OSError as error:
+        raise UserError(f"cannot write the records of {builder.name} to {directory.parent}: {error}") from error
+    finally:
+        tfds.enable_progress_bar()
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Only one process at a time prepares a data set; the first thing it does is to remove what killed ones left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock_file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --data_dir") from error
+    with lock_file as lock:
+        # Some network file systems have no locks; then two processes at once are the user's risk.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in folder.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def _check_space(folder: pathlib.Path, samples: Sequence[Any]) -> None:
+    needed = sum(path.stat().st_size for sample in samples for path in sample.images.values())
+    free = shutil.disk_usage(folder).free
+    if needed * 1.02 > free:
+        sizes = f"{free / 1e9:.2f} GB free but the records need {needed / 1e9:.2f} GB"
+        raise UserError(f"{folder} has {sizes}; choose another --data_dir")
+
+
+def _check_images(samples: Sequence[Any], width: int | None, decode: bool, bar: Callable[..., Any]) -> None:
+    """Raises UserError naming the images that cannot be read or whose width is not that of the data set."""
+    from PIL import ImageFile
+
+    from tfds_builders import common
+
+    paths = sorted({path for sample in samples for path in sample.images.values()})
+    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+            found = list(bar(pool.map(lambda path: _image_problem(path, width, decode), paths), total=len(paths)))
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+    bad = [f"{path} ({problem})" for path, problem in zip(paths, found, strict=True) if problem]
+    if bad:
+        raise UserError(f"{len(bad)} of {len(paths)} images cannot be used: {common.few(bad)}; get them again")
+
+
+def _image_problem(path: pathlib.Path, width: int | None, decode: bool) -> str | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if width and image.width != width:
+                return f"{image.width} pixels wide, not {width}"
+            if decode:
+                image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        return "not a readable image" if "cannot identify" in str(error) else str(error)
+    return None
+
+
+def _in_words(source: Mapping[str, Any]) -> str:
+    kind = "drawn" if source["drawn"] else "real"
+    return f"{source['files']} {kind} files, {source['bytes']} bytes, of {source['folder']}"
+
+
+def _bar(progress: bool, title: str) -> Callable[..., Any]:
+    """A progress bar around an iterable, or the iterable itself."""
+    if not progress:
+        return lambda items, total=None: items
+    from tqdm import tqdm
+
+    return lambda items, total=None: tqdm(items, desc=title, total=total, unit=" images", leave=False)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m mmreid_jax.prepare", description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True, help=", ".join(catalogue.datasets()))
+    parser.add_argument("--manual_dir", help="the data set's folder or its parent")
+    parser.add_argument(
+        "--data_dir",
+        default=catalogue.default_data_dir(),
+        help=f"folder of prepared data sets (${catalogue.DATA_DIR_VARIABLE}, else data)",
+    )
+    parser.add_argument(
+        "--check_images", action="store_true", help="decode every image and name those that cannot be read"
+    )
+    parser.add_argument("--force", action="store_true", help="write the records again even if they are there")
+    options = vars(parser.parse_args(arguments))
+    print(summary(prepare(**options, progress=True)))
+
+
+if __name__ == "__main__":
+    run_command(main)

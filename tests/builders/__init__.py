@@ -1,0 +1,1 @@
+"""Tests of the TFDS builders and of the prepare command."""
