@@ -1,0 +1,129 @@
+"""ImageNet weights of Vision Transformers in timm's names (``jx_vit_base_p16_224``), as TransReID and HTT load them.
+
+Reference: ``load_param`` and ``resize_pos_embed`` in ``model/backbones/vit_pytorch.py`` of TransReID and HTT.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from mmreid_jax.convert.layout import AS_IS, VECTOR, Drop, Entries, Layout, Rule, conv, linear, norm
+from mmreid_jax.errors import UserError
+
+RULES: tuple[Rule, ...] = (
+    Rule("cls_token", "params/cls_token", dataclasses.replace(AS_IS, ndim=3)),
+    Rule("pos_embed", "params/pos_embed", dataclasses.replace(AS_IS, ndim=3)),
+    Rule("sie_embed", "params/sie_embed", dataclasses.replace(AS_IS, ndim=3), optional=True),
+    *conv("patch_embed.proj", "patch_embed", bias=True),
+    *norm("blocks.{i}.norm1", "blocks/norm1"),
+    *linear("blocks.{i}.attn.qkv", "blocks/attn/qkv", bias=False),
+    Rule("blocks.{i}.attn.qkv.bias", "params/blocks/attn/qkv/bias", VECTOR, optional=True),
+    *linear("blocks.{i}.attn.proj", "blocks/attn/proj"),
+    *norm("blocks.{i}.norm2", "blocks/norm2"),
+    *linear("blocks.{i}.mlp.fc1", "blocks/mlp/fc1"),
+    *linear("blocks.{i}.mlp.fc2", "blocks/mlp/fc2"),
+    *norm("norm", "norm"),
+)
+DROPS: tuple[Drop, ...] = (
+    Drop("*head*", "ImageNet classifier, re-identification has its own"),
+    Drop("*dist*", "distillation token and classifier, not part of the backbone"),
+    Drop("fc.*", "ImageNet classifier, re-identification has its own"),
+    Drop("pre_logits.*", "belongs to the ImageNet classifier"),
+)
+
+
+def layout(grid: tuple[int, int] | None = None, distilled: bool | None = None) -> Layout:
+    """The name map of a ViT.
+
+    Args:
+      grid: rows and columns of patches of the images to embed; the position table is resized to it. None: the table
+        must fit as it is (a count of tokens alone does not tell a standing from a lying grid).
+      distilled: row 1 of the position table belongs to a distillation token and is removed; None: it does where the
+        file holds ``dist_token``.
+    """
+
+    def prepare(entries: Entries) -> tuple[Entries, list[str]]:
+        return _prepare(entries, grid, distilled)
+
+    return Layout("vit", RULES, DROPS, prepare=prepare)
+
+
+def _prepare(entries: Entries, grid: tuple[int, int] | None, distilled: bool | None) -> tuple[Entries, list[str]]:
+    """Makes patch weights 4-D, removes the distillation row and resizes the position table."""
+    out, notes = dict(entries), []
+    weight = entries.get("patch_embed.proj.weight")
+    if weight is not None and weight.ndim == 2:
+        side = math.isqrt(weight.shape[1] // 3)
+        if 3 * side * side != weight.shape[1]:
+            raise UserError(f"patch_embed.proj.weight is {list(weight.shape)}: its rows are no square RGB patches")
+        out["patch_embed.proj.weight"] = weight.reshape(len(weight), 3, side, side)
+        notes.append(f"patch_embed.proj.weight {list(weight.shape)} read as {side}x{side} patches")
+    table = entries.get("pos_embed")
+    if table is None or table.ndim != 3:
+        return out, notes
+    if distilled or (distilled is None and "dist_token" in entries):
+        table = np.delete(table, 1, axis=1)
+        notes.append("row 1 of pos_embed removed: it belongs to the distillation token")
+    if grid is not None and table.shape[1] != 1 + grid[0] * grid[1]:
+        old = math.isqrt(table.shape[1] - 1)
+        table = resize_position_table(table, grid)
+        notes.append(f"pos_embed resized from {old}x{old} to {grid[0]}x{grid[1]}")
+    out["pos_embed"] = table
+    return out, notes
+
+
+def resize_position_table(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Resizes the grid rows of a position table bilinearly, with half-pixel centres and without antialiasing.
+
+    Float32 tables are resized in float32 in the order of PyTorch's CPU kernel, and give its numbers to the bit.
+
+    Args:
+      table: [1, 1 + n * n, D]; row 0 belongs to the class token and is kept.
+      grid: rows and columns wanted.
+
+    Returns:
+      [1, 1 + rows * columns, D] in the dtype of the table.
+
+    Raises:
+      UserError: the table is no square grid.
+    """
+    side = math.isqrt(max(table.shape[1] - 1, 0))
+    if not side or side * side != table.shape[1] - 1:
+        raise UserError(
+            f"pos_embed cannot be resized: below the class token's row it has {table.shape[1] - 1} rows, which form no "
+            f"square grid; give weights trained on square images, or images of the size that they were trained on"
+        )
+    # Half precision has too few bits for the weights.
+    dtype = np.dtype(np.float64 if table.dtype == np.float64 else np.float32).type
+    square = table[0, 1:].astype(dtype).reshape(side, side, -1)
+    top, bottom, upper, lower = _neighbours(side, grid[0], dtype)
+    left, right, nearer, farther = _neighbours(side, grid[1], dtype)
+    upper, lower = upper[:, None, None], lower[:, None, None]
+    nearer, farther = nearer[None, :, None], farther[None, :, None]
+    out = (lower * nearer) * square[bottom][:, left]
+    for weight, rows, columns in (
+        (lower * farther, bottom, right),
+        (upper * farther, top, right),
+        (upper * nearer, top, left),
+    ):
+        out = _multiply_add(weight, square[rows][:, columns], out)
+    resized = out.reshape(1, -1, table.shape[2]).astype(table.dtype)
+    return np.concatenate([table[:, :1], resized], axis=1)
+
+
+def _neighbours(old: int, new: int, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Indices of both neighbours on the old axis and their weights, for each place of the new axis."""
+    scale = np.float64(dtype(old) / dtype(new))
+    place = np.maximum((scale * (np.arange(new) + 0.5) - 0.5).astype(dtype), dtype(0))
+    first = np.minimum(place.astype(np.int64), old - 1)
+    weight = np.clip(place - first.astype(dtype), dtype(0), dtype(1))
+    return first, np.minimum(first + 1, old - 1), dtype(1) - weight, weight
+
+
+def _multiply_add(weight: np.ndarray, value: np.ndarray, addend: np.ndarray) -> np.ndarray:
+    """``weight * value + addend``, for float32 with a single rounding as the fused instruction has."""
+    wide = weight.astype(np.float64) * value.astype(np.float64) + addend.astype(np.float64)
+    return wide.astype(addend.dtype)
