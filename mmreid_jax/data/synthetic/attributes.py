@@ -535,6 +535,7 @@ def shot(
     shift: float = 0.5,
     size: tuple[int, int] | None = None,
     light: str | None = None,
+    view: int | None = None,
 ) -> Shot:
     """The moment `frame` of the passage of `identity` in front of a camera in a scene (time id).
 
@@ -544,6 +545,7 @@ def shot(
     Args:
       size: (height, width); the native size of the kind where None.
       light: ``day``, ``dusk`` or ``night``, if it must be that.
+      view: side from which a vehicle is seen, 0...7; the camera's number minus one where None.
     """
     passage = generator(seed, f"{kind} passage", identity, camera_index, scene)
     moment = generator(seed, f"{kind} moment", identity, camera_index, (scene % 2**31) * 2**31 + frame)
@@ -555,7 +557,8 @@ def shot(
     day_glare = 0.35 if moment.random() < 0.04 else 0.0
     heading = passage.uniform(-math.pi, math.pi)
     if kind == "vehicle":
-        azimuth = (camera_index - 1) * math.pi / 4 + passage.normal(0, 0.16) + moment.normal(0, 0.08)
+        side_seen = camera_index - 1 if view is None else view
+        azimuth = side_seen * math.pi / 4 + passage.normal(0, 0.16) + moment.normal(0, 0.08)
     else:
         azimuth = heading + 0.12 * frame * passage.choice((-1.0, 1.0)) + moment.normal(0, 0.15)
     occluders = {"none": 0.80, "pole": 0.06, "hedge": 0.05, "box": 0.05, "passer-by": 0.04}

@@ -605,3 +605,11 @@ def draw_person(identity: Person, shot: Shot) -> dict[str, np.ndarray]:
     _paint_person(canvas, identity, shot, light)
     occlude(canvas, shot, light)
     return sensor.expose(canvas, shot)
+
+
+def draw_nobody(shot: Shot) -> dict[str, np.ndarray]:
+    """The same three images without a person: a false detection."""
+    canvas = backdrop(shot)
+    light = sensor.lighting(shot)
+    occlude(canvas, shot, light)
+    return sensor.expose(canvas, shot)

@@ -1,0 +1,114 @@
+"""One picture that shows what was drawn: identities in rows, cameras and modalities in columns."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections import defaultdict
+
+import numpy as np
+
+from mmreid_jax.data.synthetic import layouts, writer
+from mmreid_jax.data.synthetic.layouts import Layout, Sample
+from mmreid_jax.errors import UserError
+
+_GAP, _MARGIN, _HEADER = 4, 74, 40
+_PAPER, _INK, _EMPTY, _NOTE = (250, 250, 248), (30, 30, 34), (226, 226, 222), (255, 210, 60)
+
+
+def _choose(samples: list[Sample], identities: int, cameras: int) -> list[list[Sample]]:
+    """Rows of samples, one identity each, one sample a camera; identities that most cameras saw come first."""
+    seen: dict[int, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in samples:
+        if sample.identity > 0:
+            # In MSVR310 the place changes with the scene and the side with the view: the view makes the better columns.
+            column = sample.camera if sample.view is None else sample.view + 1
+            seen[sample.identity][column].append(sample)
+    order = sorted(seen, key=lambda identity: (-min(cameras, len(seen[identity])), identity))
+    rows = []
+    for identity in sorted(order[:identities]):
+        columns = sorted(seen[identity])
+        step = max(1, len(columns) // cameras)
+        rows.append([group[len(group) // 2] for column in columns[::step][:cameras] for group in (seen[identity][column],)])
+    return rows
+
+
+def _place(sample: Sample) -> str:
+    return f"camera {sample.camera}" if sample.view is None else f"view {sample.view}"
+
+
+def _load(layout: Layout, root: pathlib.Path, sample: Sample) -> dict[str, np.ndarray]:
+    from PIL import Image
+
+    images: dict[str, np.ndarray] = {}
+    for path, parts in layout.paths(sample).items():
+        with Image.open(root / path) as picture:
+            whole = np.asarray(picture.convert("RGB"))
+        images.update(zip(parts, np.split(whole, len(parts), axis=1), strict=True))
+    return images
+
+
+def contact_sheet(
+    dataset: str,
+    folder: str | os.PathLike[str],
+    out_png: str | os.PathLike[str],
+    *,
+    identities: int = 6,
+    cameras: int = 4,
+    split: str = "train",
+) -> pathlib.Path:
+    """Writes a picture with identities in rows, and for each of several cameras all modalities side by side.
+
+    Args:
+      dataset: one of `layouts.LAYOUTS`.
+      folder: the `out` of `write`, or the data set's folder in it.
+      out_png: the picture to write.
+      identities, cameras: how many to show at most.
+      split: ``train``, ``query`` or ``gallery``.
+
+    Raises:
+      UserError: there is no drawn data set, or the picture cannot be written.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    layout = layouts.layout(dataset)
+    root = pathlib.Path(folder)
+    root = root / layout.root if (root / layout.root).is_dir() else root
+    drawn = writer.read_marker(root)
+    if drawn is None or drawn.get("dataset") != dataset:
+        raise UserError(f"{root} holds no drawn {dataset}; draw it first with python -m mmreid_jax.synthesize")
+    sizes = {} if drawn["full"] else {key: drawn[key] for key in ("identities", "images_per_identity", "cameras")}
+    samples = [sample for sample in layouts.plan(dataset, full=drawn["full"], **sizes) if split in sample.splits]
+    rows = _choose(samples, identities, cameras)
+    height, width = drawn["image_size"]
+    columns = max(len(row) for row in rows)
+    block = len(layout.modalities) * width
+    sheet = Image.new("RGB", (_MARGIN + columns * (block + 3 * _GAP), _HEADER + len(rows) * (height + _GAP)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    titles = [next(_place(row[c]) for row in rows if c < len(row)) for c in range(columns)]
+    for c in range(columns):
+        left = _MARGIN + c * (block + 3 * _GAP)
+        draw.text((left + 4, 4), titles[c], _INK, font)
+        for m, name in enumerate(layout.modalities):
+            draw.text((left + m * width + 4, 22), name, _INK, font)
+    for r, row in enumerate(rows):
+        top = _HEADER + r * (height + _GAP)
+        draw.text((6, top + height // 2 - 14), f"identity\n{row[0].identity}", _INK, font)
+        for c in range(columns):
+            left = _MARGIN + c * (block + 3 * _GAP)
+            if c >= len(row):
+                draw.rectangle((left, top, left + block - 1, top + height - 1), _EMPTY)
+                continue
+            images = _load(layout, root, row[c])
+            strip = np.concatenate([images[name] for name in layout.modalities], axis=1)
+            sheet.paste(Image.fromarray(strip), (left, top))
+            if _place(row[c]) != titles[c]:
+                draw.text((left + 4, top + 2), _place(row[c]), _NOTE, font)
+    target = pathlib.Path(out_png)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(target)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write the contact sheet {target}: {error}") from error
+    return target
