@@ -172,7 +172,7 @@ def failure_sentence(item: RankedList) -> str:
         )
     else:
         rivals = f"the {len(before)} wrong samples shown before it are of {len(names)} different identities"
-    return f"{counted} comes only at rank {item.first_hit}: {rivals}."
+    return f"{counted} does not come before rank {item.first_hit}: {rivals}."
 
 
 def modality_rows(item: RankedList) -> tuple[list[str], list[str]]:

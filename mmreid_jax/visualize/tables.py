@@ -41,9 +41,8 @@ class ScoreTable:
 
     def best(self, column: str) -> set[str]:
         """Names of the rows with the highest score of a column after rounding; empty where nothing is to be marked."""
-        printed = {
-            name: round(1000 * _mean(row.get(column))) for name, row in self.rows.items() if _known(row.get(column))
-        }
+        known = {name: _mean(row.get(column)) for name, row in self.rows.items() if _known(row.get(column))}
+        printed = {name: float(f"{100 * mean:.1f}") for name, mean in known.items()}
         if not self.mark_best or len(printed) < 2:
             return set()
         return {name for name, value in printed.items() if value == max(printed.values())}
