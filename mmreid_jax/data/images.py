@@ -74,10 +74,9 @@ class DecodedImages:
         for i, (row, stored) in enumerate(zip(rows, encoded, strict=True)):
             try:
                 images[i] = self.resized(int(row), stored)
-            except BrokenImage as error:
+            except BrokenImage:
                 if self.broken != "skip":
                     raise
-                _warn_once(str(error))
                 readable[i] = False
         return images, readable
 
@@ -208,11 +207,6 @@ def _scan(records: Records, threads: int) -> Iterator[tuple[int, BrokenImage | N
             rows = range(start, min(start + _SCAN_CHUNK, len(records)))
             yield from pool.map(check, rows, records.encoded(rows))
             progress.update(len(rows))
-
-
-@functools.cache
-def _warn_once(message: str) -> None:
-    _log.warning("%s", message)
 
 
 @functools.cache

@@ -16,6 +16,8 @@ hosts there are, nor on where the run began.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 import weakref
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -27,6 +29,7 @@ from mmreid_jax.data import images, samplers, store, transforms
 from mmreid_jax.data.records import ImageSource, Records
 from mmreid_jax.errors import UserError
 
+_log = logging.getLogger(__name__)
 Batch = dict[str, Any]
 READ_AHEAD = 2
 """Batches that each thread and each worker process keeps ready."""
@@ -72,14 +75,6 @@ class ImageOptions:
         transforms.check_interpolation(self.interpolation)
         transforms.check_interpolation(self.eval_interpolation)
         images.check_policy(self.broken)
-
-    @classmethod
-    def from_config(cls, config: Any) -> ImageOptions:
-        """The options that `config` (anything with attributes, such as ``config.data``) has; defaults for the rest."""
-        values = {f.name: getattr(config, f.name) for f in dataclasses.fields(cls) if hasattr(config, f.name)}
-        if "size" not in values:
-            raise UserError("the data configuration has no size; give size = (height, width) in pixels")
-        return cls(**{**values, "size": tuple(int(side) for side in values["size"])})
 
     def without_augmentation(self) -> ImageOptions:
         """These options as test-time training wants them: images as in evaluation, nothing random."""
@@ -206,6 +201,8 @@ class Loader:
         for candidate in np.roll(own, -1 - int(np.searchsorted(own, row)))[:-1]:
             resized, readable = self.pixels.read(np.array([candidate]))
             if readable[0]:
+                file = self.records.file
+                _warn_once(f"{file[row]} of {self.records.name} cannot be read; {file[candidate]} takes its place")
                 return int(candidate), resized[0]
         raise UserError(
             f"no image of identity {self.records.identity[row]} of {self.records.name} can be read; "
@@ -338,6 +335,11 @@ def _check(batch: int, threads: int, workers: int, shard: tuple[int, int]) -> No
         raise UserError(f"batch {batch} cannot be split among {count} processes; choose a multiple of {count}")
     if threads < 0 or workers < 0:
         raise UserError(f"{threads} threads and {workers} workers were asked for; neither can be negative")
+
+
+@functools.cache
+def _warn_once(message: str) -> None:
+    _log.warning("%s", message)
 
 
 def _end(held: list[Any]) -> None:

@@ -222,6 +222,7 @@ def _capped_shares(share: np.ndarray, total: int, cap: int) -> np.ndarray:
     """float64 [C], shares scaled to the sum `total` and held at `cap`; what is cut off goes to the others."""
     capped = np.zeros(len(share), bool)
     while True:
+        # Once all are held at the cap there is nothing left to share out, and nothing to divide by.
         scaled = share * ((total - cap * capped.sum()) / max(share[~capped].sum(), np.finfo(float).tiny))
         over = ~capped & (scaled > cap)
         if not over.any():

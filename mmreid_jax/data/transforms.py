@@ -21,8 +21,8 @@ from mmreid_jax.errors import UserError
 
 ERASING_ATTEMPTS = 10
 NO_RECTANGLE = (0, 0, 0, 0)
-# Flip, top, left and whether to erase, then area, aspect, top and left of each attempt to erase.
-NUMBERS_PER_IMAGE = 4 + 4 * ERASING_ATTEMPTS
+# Flip, top, left and whether to erase; area and aspect of every attempt; top and left of the rectangle.
+NUMBERS_PER_IMAGE = 4 + 2 * ERASING_ATTEMPTS + 2
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")
 
 

@@ -1,0 +1,200 @@
+import pickle
+
+import numpy as np
+import pytest
+
+from mmreid_jax.data import samplers
+from mmreid_jax.errors import UserError
+
+SEEDS = range(12)
+
+
+def random_labels(seed):
+    """Labels of 2 to 30 identities with 1 to 40 images each, shuffled, and a P and K that fit."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 41, rng.integers(2, 31))
+    labels = rng.permutation(np.repeat(rng.permutation(1000)[: len(counts)], counts))
+    return labels, int(rng.integers(2, len(counts) + 1)), int(rng.integers(1, 6))
+
+
+def orders(plan):
+    """The rows of every epoch."""
+    return np.split(np.concatenate([draw.indices for draw in plan]), plan.epoch_ends[:-1] * plan.batch)
+
+
+def same(first, second):
+    return [draw.indices.tolist() for draw in first] == [draw.indices.tolist() for draw in second]
+
+
+@pytest.mark.parametrize("make", [samplers.pk, samplers.pk_reference])
+@pytest.mark.parametrize("seed", SEEDS)
+class TestPByKBatches:
+    def test_batches_are_p_blocks_of_k_with_distinct_identities(self, make, seed):
+        labels, p, k = random_labels(seed)
+        plan = make(labels, p, k, 2, seed)
+        assert len(plan) > 0
+        for draw in plan:
+            blocks = labels[draw.indices].reshape(p, k)
+            assert (blocks == blocks[:, :1]).all()
+            assert len(set(blocks[:, 0])) == p
+
+    def test_images_repeat_in_a_block_only_where_an_identity_has_too_few(self, make, seed):
+        labels, p, k = random_labels(seed)
+        for draw in make(labels, p, k, 2, seed):
+            for block in draw.indices.reshape(p, k):
+                if np.sum(labels == labels[block[0]]) >= k:
+                    assert len(set(block)) == k
+
+    def test_epochs_differ_and_seeds_differ(self, make, seed):
+        labels = np.repeat(np.arange(20), 12)
+        first, second = orders(make(labels, 4, 4, 2, seed))
+        assert not np.array_equal(first[:16], second[:16])
+        assert not np.array_equal(orders(make(labels, 4, 4, 1, seed + 1))[0][:16], first[:16])
+
+    def test_same_arguments_same_plan(self, make, seed):
+        labels, p, k = random_labels(seed)
+        assert same(make(labels, p, k, 2, seed), make(labels, p, k, 2, seed))
+
+
+class TestBalanced:
+    @pytest.mark.parametrize("seed", SEEDS)
+    def test_images_of_an_identity_differ_by_at_most_one_appearance(self, seed):
+        labels, p, k = random_labels(seed)
+        for order in orders(samplers.pk(labels, p, k, 3, seed)):
+            shown = np.bincount(order, minlength=len(labels))
+            for identity in np.unique(labels):
+                own = shown[labels == identity]
+                assert own.max() - own.min() <= 1
+
+    def test_an_epoch_shows_every_image_once_where_the_numbers_divide(self):
+        labels = np.repeat(np.arange(12), 8)
+        for order in orders(samplers.pk(labels, 4, 4, 3, 0)):
+            assert sorted(order) == list(range(len(labels)))
+
+    def test_on_average_every_image_is_shown_once_an_epoch(self):
+        counts = np.array([4, 5, 6, 7, 9, 13, 22, 30, 17, 8])
+        labels = np.repeat(np.arange(len(counts)), counts)
+        epochs = 400
+        shown = np.bincount(np.concatenate(orders(samplers.pk(labels, 2, 4, epochs, 1))), minlength=len(labels))
+        per_epoch = np.bincount(labels, shown) / counts / epochs
+        # 15 batches of 8 hold 120 of the 121 images; rounding to groups adds a standard error of at most 0.01.
+        np.testing.assert_allclose(per_epoch, 120 / 121, atol=0.05)
+
+    def test_a_large_identity_is_held_at_one_block_a_batch(self):
+        labels = np.repeat(np.arange(4), [400, 8, 8, 8])
+        plan = samplers.pk(labels, 3, 4, 1, 0)
+        assert all((labels[draw.indices] == 0).sum() == 4 for draw in plan)
+
+    def test_as_many_identities_as_places(self):
+        labels = np.repeat(np.arange(3), [5, 1, 9])
+        for draw in samplers.pk(labels, 3, 2, 2, 0, steps_per_epoch=7):
+            assert set(labels[draw.indices]) == {0, 1, 2}
+
+    @pytest.mark.parametrize("steps", [1, 3, 50])
+    def test_steps_per_epoch(self, steps):
+        labels, p, k = random_labels(3)
+        plan = samplers.pk(labels, p, k, 4, 0, steps_per_epoch=steps)
+        assert plan.epoch_ends.tolist() == [steps, 2 * steps, 3 * steps, 4 * steps]
+        assert all(len(draw.indices) == p * k for draw in plan)
+
+    def test_an_epoch_does_not_depend_on_how_many_there_are(self):
+        labels, p, k = random_labels(5)
+        long, short = samplers.pk(labels, p, k, 9, 7), samplers.pk(labels, p, k, 2, 7)
+        assert same(long[: len(short)], short)
+
+
+class TestReference:
+    def test_epochs_follow_each_other_and_differ_in_length(self):
+        labels = np.repeat(np.arange(9), [3, 4, 5, 9, 12, 1, 8, 4, 30])
+        plan = samplers.pk_reference(labels, 3, 4, 6, 1234)
+        lengths = np.diff(plan.epoch_ends, prepend=0)
+        assert len(set(lengths)) > 1
+        assert [draw.epoch for draw in plan] == np.repeat(np.arange(6), lengths).tolist()
+
+    def test_no_image_twice_in_an_epoch_and_only_whole_groups(self):
+        labels = np.repeat(np.arange(6), [4, 5, 6, 7, 8, 9])
+        for order in orders(samplers.pk_reference(labels, 2, 4, 3, 0)):
+            assert len(set(order)) == len(order)
+            assert (np.bincount(labels[order]) % 4 == 0).all()
+
+
+class TestShuffled:
+    def test_every_sample_once_and_the_odd_one_dropped(self):
+        plan = samplers.shuffled(11, 2, 3, 0)
+        assert plan.epoch_ends.tolist() == [5, 10, 15]
+        for order in orders(plan):
+            assert len(order) == len(set(order)) == 10
+        assert not np.array_equal(*orders(plan)[:2])
+
+    def test_the_dropped_sample_changes(self):
+        assert len({(set(range(11)) - set(order)).pop() for order in orders(samplers.shuffled(11, 2, 20, 0))}) > 3
+
+    def test_without_drop_last_the_last_batch_is_shorter(self):
+        plan = samplers.shuffled(11, 4, 2, 0, drop_last=False)
+        assert [len(draw.indices) for draw in plan] == [4, 4, 3, 4, 4, 3]
+        for epoch in (plan[:3], plan[3:]):
+            assert sorted(np.concatenate([draw.indices for draw in epoch])) == list(range(11))
+
+
+def test_sequential_is_every_sample_in_order():
+    plan = samplers.sequential(5, 2)
+    assert [draw.indices.tolist() for draw in plan] == [[0, 1], [2, 3], [4]]
+    assert plan.epoch_ends.tolist() == [3]
+
+
+class TestPlan:
+    plans = (
+        samplers.pk(np.repeat(np.arange(6), 9), 3, 4, 3, 0),
+        samplers.pk_reference(np.repeat(np.arange(6), 9), 3, 4, 3, 0),
+        samplers.shuffled(30, 4, 3, 0),
+        samplers.sequential(30, 4),
+    )
+
+    @pytest.mark.parametrize("plan", plans)
+    def test_access_in_any_order_and_after_pickling(self, plan):
+        forwards = list(plan)
+        copy = pickle.loads(pickle.dumps(plan))
+        for step in np.random.default_rng(0).permutation(len(plan)).tolist():
+            for drawn in (plan[step], copy[step], copy[step - len(plan)]):
+                assert (drawn.step, drawn.epoch) == (step, forwards[step].epoch)
+                np.testing.assert_array_equal(drawn.indices, forwards[step].indices)
+
+    @pytest.mark.parametrize("plan", plans)
+    def test_ends(self, plan):
+        assert len(plan) == plan.epoch_ends[-1] == len(list(plan))
+        assert plan.epoch_ends.dtype == np.int64
+        with pytest.raises(IndexError):
+            plan[len(plan)]
+        with pytest.raises(IndexError):
+            plan[-len(plan) - 1]
+
+    def test_indices_are_int64(self):
+        assert all(plan[0].indices.dtype == np.int64 for plan in self.plans)
+
+
+LABELS = np.repeat(np.arange(5), 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: samplers.identities_per_batch(30, 4), "batch 30 is not P x K with K=4; choose a multiple of 4"),
+        (lambda: samplers.identities_per_batch(2, 4), "choose a multiple of 4"),
+        (lambda: samplers.pk(LABELS, 8, 4, 1, 0), r"P=8 identities cannot be drawn from 5.*at most 5 x K=4 = 20"),
+        (lambda: samplers.pk_reference(LABELS, 6, 2, 1, 0), r"P=6 identities cannot be drawn from 5"),
+        (lambda: samplers.pk(LABELS, 0, 4, 1, 0), "both must be positive"),
+        (lambda: samplers.pk(LABELS, 2, 4, 0, 0), "number of epochs is 0"),
+        (lambda: samplers.pk(LABELS, 2, 4, 1, -1), "seed is -1"),
+        (lambda: samplers.pk(LABELS, 2, 4, 1, 0, steps_per_epoch=0), "steps_per_epoch is 0"),
+        (lambda: samplers.shuffled(3, 4, 1, 0), "3 samples do not fill a batch of 4"),
+        (lambda: samplers.shuffled(3, 0, 1, 0), "batch size is 0"),
+        (lambda: samplers.sequential(0, 4), "0 samples"),
+    ],
+)
+def test_what_is_impossible_is_said_in_a_sentence(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+def test_identities_per_batch():
+    assert samplers.identities_per_batch(32, 4) == 8

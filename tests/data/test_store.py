@@ -1,0 +1,158 @@
+import errno
+import pickle
+import resource
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from noise_records import damage, noise_records
+
+from mmreid_jax.data import images, store
+from mmreid_jax.errors import UserError
+
+SIZE = (32, 16)
+GIB = 1.0
+
+
+@pytest.fixture
+def records(tmp_path):
+    return noise_records(tmp_path / "images", counts=(3, 5, 4))
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return str(tmp_path / "cache")
+
+
+def decoded(records, **options):
+    return images.DecodedImages(records, **{"size": SIZE, "interpolation": "bicubic", **options})
+
+
+def folders(cache):
+    return {path.name for path in Path(cache).iterdir() if path.is_dir()}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_equals_decoding_on_the_fly_bit_for_bit(records, cache, threads):
+    fly = decoded(records)
+    stored = store.open_pixels(fly, folder=cache, limit_gib=GIB, threads=threads)
+    assert isinstance(stored, store.Store)
+    rows = np.array([11, 0, 0, 7, 3])
+    for ours, theirs in zip(stored.read(rows), fly.read(rows), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert stored.read(rows)[0].shape == (5, 3, *SIZE, 3)
+
+
+def test_is_built_once(records, cache, monkeypatch):
+    store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    monkeypatch.setattr(store, "_build", lambda *_: pytest.fail("built again"))
+    again = store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    np.testing.assert_array_equal(again.read(np.arange(12))[0], decoded(records).read(np.arange(12))[0])
+
+
+def test_survives_pickling_as_a_path(records, cache):
+    stored = store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    sent = pickle.dumps(stored)
+    assert len(sent) < 1000
+    np.testing.assert_array_equal(pickle.loads(sent).read(np.arange(12))[0], stored.read(np.arange(12))[0])
+
+
+def test_what_is_read_can_be_changed_without_touching_the_store(records, cache):
+    stored = store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    first = stored.read(np.array([0]))[0]
+    kept = first.copy()
+    first[:] = 0
+    np.testing.assert_array_equal(stored.read(np.array([0]))[0], kept)
+
+
+def test_other_content_is_another_store(records, cache, tmp_path):
+    others = [
+        decoded(records),
+        decoded(records, size=(16, 16)),
+        decoded(records, interpolation="bilinear"),
+        decoded(records, broken="skip"),
+        decoded(records.select([1, 0, 2])),
+        decoded(records.select(np.arange(12), name="noise/other")),
+        decoded(noise_records(tmp_path / "again", counts=(3, 5, 4), seed=1)),
+    ]
+    for other in others:
+        stored = store.open_pixels(other, folder=cache, limit_gib=GIB)
+        rows = np.arange(len(other.records))
+        np.testing.assert_array_equal(stored.read(rows)[0], other.read(rows)[0])
+    assert len(folders(cache)) == len(others)
+
+
+def test_is_not_used_when_switched_off_or_too_large(records, cache):
+    fly = decoded(records)
+    assert store.open_pixels(fly, folder="", limit_gib=GIB) is fly
+    size = 12 * 3 * 32 * 16 * 3
+    assert store.open_pixels(fly, folder=cache, limit_gib=(size - 1) / 2**30) is fly
+    assert isinstance(store.open_pixels(fly, folder=cache, limit_gib=size / 2**30), store.Store)
+
+
+class TestNoSpace:
+    def check(self, records, cache, caplog, message):
+        fly = decoded(records)
+        assert store.open_pixels(fly, folder=cache, limit_gib=GIB) is fly
+        assert len(caplog.records) == 1
+        assert message in caplog.text
+        assert not folders(cache)
+
+    def test_known_beforehand(self, records, cache, caplog, monkeypatch):
+        monkeypatch.setattr(store.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))
+        self.check(records, cache, caplog, "GiB free")
+
+    def test_while_writing(self, records, cache, caplog, monkeypatch):
+        # The kernel refuses to let a file grow beyond 20,000 bytes: the same path as a full disk.
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+        try:
+            self.check(records, cache, caplog, f"[Errno {errno.EFBIG}]")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    def test_folder_that_cannot_be_made(self, records, tmp_path, caplog):
+        (tmp_path / "file").write_text("in the way")
+        fly = decoded(records)
+        assert store.open_pixels(fly, folder=str(tmp_path / "file" / "cache"), limit_gib=GIB) is fly
+        assert "decoded whenever they are read" in caplog.text
+
+
+def test_a_build_that_was_interrupted_leaves_no_store(records, cache, monkeypatch):
+    fly = decoded(records)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            store.open_pixels(fly, folder=cache, limit_gib=GIB)
+    assert not folders(cache)
+    stored = store.open_pixels(fly, folder=cache, limit_gib=GIB)
+    np.testing.assert_array_equal(stored.read(np.arange(12))[0], fly.read(np.arange(12))[0])
+
+
+def test_a_damaged_store_is_named(records, cache, tmp_path):
+    stored = store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    (stored.folder / "images.npy").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"damaged.*delete that folder"):
+        store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+
+
+class TestBrokenImages:
+    def test_error_stops_the_build_and_names_the_file(self, records, cache):
+        damage(records, 4)
+        with pytest.raises(images.BrokenImage, match=r"'nir' of 0004\.jpg of noise/train"):
+            store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+        assert not folders(cache)
+
+    def test_skip_marks_and_reports_them(self, records, cache, caplog):
+        damage(records, 4)
+        damage(records, 9, "rgb")
+        stored = store.open_pixels(decoded(records, broken="skip"), folder=cache, limit_gib=GIB)
+        pixels, readable = stored.read(np.arange(12))
+        assert np.flatnonzero(~readable).tolist() == stored.broken_rows == [4, 9]
+        assert not pixels[[4, 9]].any()
+        assert "2 of 12 samples of noise/train cannot be read and are replaced: 0004.jpg, 0009.jpg" in caplog.text
