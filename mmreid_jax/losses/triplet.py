@@ -1,0 +1,65 @@
+"""Batch-hard triplet loss."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mmreid_jax.losses.vectors import at_least_float32, l2_normalise
+
+Array = jax.Array
+
+
+def batch_hard_triplet(
+    features: Array,
+    labels: Array,
+    margin: float | None = None,
+    normalize: bool = False,
+    hard_factor: float = 0.0,
+) -> tuple[Array, tuple[Array, Array]]:
+    """Pulls each sample to its farthest positive and pushes it from its nearest negative in the batch.
+
+    With d_ij = sqrt(max(|x_i - x_j|^2, 1e-12)), ap_i = (1 + h) max d_ij over j of the same identity (i included) and
+    an_i = (1 - h) min d_ij over j of other identities: mean_i log(1 + exp(ap_i - an_i)) without a margin, else
+    mean_i max(0, ap_i - an_i + margin). The batch may be in any order and identities may differ in size. A batch of one
+    identity has no negatives: its loss and gradient are zero. Of equally distant samples the first gets the gradient.
+
+    Reference: Hermans et al. 2017, equation 5; hard_factor and the floor under the root as in TransReID, whose code
+    needs the same number of samples for every identity.
+
+    Args:
+      features: [B, D].
+      labels: int [B].
+      margin: None for the soft margin.
+      normalize: compare features of unit length.
+      hard_factor: h above.
+
+    Returns:
+      Scalar loss, (ap [B], an [B]); an is 0 where there is no negative.
+    """
+    features = at_least_float32(features)
+    if normalize:
+        features = l2_normalise(features)
+    same = labels[:, None] == labels[None, :]
+    squared = _squared_distances(jax.lax.stop_gradient(features))
+    # Only the chosen pairs are differentiated: B differences instead of B x B distances, and no cancellation in them.
+    positive = _distance(features, features[jnp.argmax(jnp.where(same, squared, -jnp.inf), axis=1)])
+    negative = _distance(features, features[jnp.argmin(jnp.where(same, jnp.inf, squared), axis=1)])
+    has_negative = ~jnp.all(same, axis=1)
+    positive = (1.0 + hard_factor) * positive
+    negative = (1.0 - hard_factor) * jnp.where(has_negative, negative, 0.0)
+    excess = positive - negative
+    terms = jax.nn.softplus(excess) if margin is None else jax.nn.relu(excess + margin)
+    return jnp.mean(jnp.where(has_negative, terms, 0.0)), (positive, negative)
+
+
+def _squared_distances(x: Array) -> Array:
+    """[B, D] -> [B, B] by |x|^2 + |y|^2 - 2 x.y, floored where the root's gradient would explode."""
+    lengths = jnp.sum(x * x, axis=-1)
+    products = jnp.matmul(x, x.T, precision="highest")
+    return jnp.maximum(lengths[:, None] + lengths[None, :] - 2.0 * products, 1e-12)
+
+
+def _distance(x: Array, y: Array) -> Array:
+    """[B, D], [B, D] -> [B]."""
+    return jnp.sqrt(jnp.maximum(jnp.sum(jnp.square(x - y), axis=-1), 1e-12))
