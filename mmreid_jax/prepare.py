@@ -145,8 +145,9 @@ def _write(builder: Any, manual_dir: str | os.PathLike[str], directory: pathlib.
         if directory.exists():
             directory.rename(unfinished / "replaced")
         pathlib.Path(writer.data_dir).rename(directory)
-    except OSError as error:
-        raise UserError(f"cannot write the records of {builder.name} to {directory.parent}: {error}") from error
+    except (OSError, RuntimeError) as error:
+        cause = str(error).splitlines()[-1]  # TFDS puts the whole record before it
+        raise UserError(f"cannot write the records of {builder.name} to {directory.parent}: {cause}") from error
     finally:
         tfds.enable_progress_bar()
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -175,7 +175,10 @@ class PreparedImages:
 
     def rows(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """The records `indices`, images as encoded files."""
-        return self._open().__getitems__([int(index) for index in indices])
+        try:
+            return self._open().__getitems__([int(index) for index in indices])
+        except RuntimeError as error:  # what the record reader raises on a damaged file
+            raise _damaged(self.directory, error) from error
 
     def _open(self) -> Any:
         # An open reader must not be used on both sides of a fork.
@@ -230,15 +233,13 @@ def _data_source(directory: pathlib.Path, split: str, images: Sequence[str]) -> 
     """TFDS's random access to the records of a split, images left encoded."""
     import tensorflow_datasets as tfds
 
-    damaged = f"the prepared data in {directory} are damaged"
-    remedy = "prepare them again: python -m mmreid_jax.prepare with --force"
     try:
         builder = tfds.builder_from_directory(directory)
         missing = [path.name for path in map(pathlib.Path, builder.info.splits[split].filepaths) if not path.is_file()]
     except (OSError, ValueError, KeyError, AssertionError) as error:
-        raise UserError(f"{damaged} ({error}); {remedy}") from error
+        raise _damaged(directory, error) from error
     if missing:
-        raise UserError(f"{damaged}: {', '.join(missing)} is missing; {remedy}")
+        raise _damaged(directory, f"missing {', '.join(missing)}")
     stored = [name for name in builder.info.features if isinstance(builder.info.features[name], tfds.features.Image)]
     return builder.as_data_source(split, decoders={name: tfds.decode.SkipDecoding() for name in stored})
 
@@ -249,7 +250,11 @@ def _read_source(directory: pathlib.Path) -> dict[str, Any]:
     try:
         return json.loads((directory / common.SOURCE_FILE).read_text())
     except (OSError, ValueError) as error:
-        raise UserError(
-            f"the prepared data in {directory} do not say what they were made from ({error}); "
-            "prepare them again: python -m mmreid_jax.prepare with --force"
-        ) from error
+        raise _damaged(directory, error) from error
+
+
+def _damaged(directory: str | os.PathLike[str], cause: object) -> UserError:
+    return UserError(
+        f"the prepared data in {directory} are damaged ({cause}); prepare them again: python -m mmreid_jax.prepare "
+        "with --force"
+    )

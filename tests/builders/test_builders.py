@@ -234,7 +234,7 @@ def test_empty_split_is_an_error(tmp_path):
     root = trees.write("rgbnt100", tmp_path)
     for path in (root / "query").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="no images in .*query"):
+    with pytest.raises(UserError, match=r"no images in .*query"):
         prepare("rgbnt100", tmp_path, tmp_path / "data")
 
 
