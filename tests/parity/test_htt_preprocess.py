@@ -9,12 +9,12 @@ from mmreid_jax.data import images, transforms
 from mmreid_jax.data.records import View
 from mmreid_jax.testing import goldens
 
-CASES = [
-    pytest.param(golden, name, id=name)
+GOLDENS = [
+    golden
     for golden in map(goldens.load, goldens.cases("htt"))
-    for name, case in golden.json.get("cases", {}).items()
-    if "recipe.image" in case.get("input", {}).get("fn", "")
+    if any("recipe.image" in case.get("input", {}).get("fn", "") for case in golden.json.get("cases", {}).values())
 ]
+CASES = [pytest.param(golden, name, id=name) for golden in GOLDENS for name in golden.json["cases"]]
 
 
 @pytest.mark.parametrize(("golden", "name"), CASES)
@@ -45,15 +45,13 @@ class TestPreprocess:
 
     @staticmethod
     def cut(case, image, expected):
-        """Every modality is its crop resized to the first one's size; stored are those that this changes."""
+        """Crops are the columns of the image; stored is what resizing makes of those that do not fit already."""
         columns = case["crops_left_right"]
         views = {str(m): View("image", tuple(pair)) for m, pair in enumerate(columns, start=1)}
         modalities = images.cut({"image": image}, views, "a golden image")
-        size = modalities["1"].shape[:2]
         for m, (left, right) in enumerate(columns, start=1):
             np.testing.assert_array_equal(modalities[str(m)], image[:, left:right])
-        stored = {int(re.match(r"modality(\d+)_", key)[1]) for key in expected}
-        assert stored == {m for m, (left, right) in enumerate(columns, start=1) if right - left != size[1]}
+        size = modalities["1"].shape[:2]
         for key, pixels in expected.items():
             modality, train, rows = re.fullmatch(
                 r"modality(\d+)_(train_)?resized_uint8(?:_rows(\d+_\d+))?", key
