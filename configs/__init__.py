@@ -1,0 +1,1 @@
+"""One file per experiment; ``common.py`` holds every key with its meaning."""

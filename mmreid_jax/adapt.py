@@ -13,7 +13,7 @@ from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment
 from mmreid_jax.retrieval import metrics
-from mmreid_jax.training import distributed, state, step
+from mmreid_jax.training import distributed, optimizers, state, step
 
 FOLDER = "adaptation"
 """Name of the folder in a workdir that holds the checkpoints of the adapted model."""
@@ -57,9 +57,7 @@ def fitting_devices(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, parallel=step.Parallel(jax.devices()[:fitting]))
 
 
-def continual(
-    experiment: Experiment, embedder: evaluate.Embedder, variables: Any
-) -> tuple[list[evaluate.Result], Any]:
+def continual(experiment: Experiment, embedder: evaluate.Embedder, variables: Any) -> tuple[list[evaluate.Result], Any]:
     """The published procedure: epochs over query and gallery, evaluated after each; (results, best variables)."""
     config, method, splits = experiment.config, experiment.method, experiment.splits
     # Parity: where query and gallery are the same folder, every image is visited twice an epoch.
@@ -79,6 +77,7 @@ def continual(
         images=experiment.image_options.without_augmentation(),
         loss=method.adapt_loss,
         optimizer=method.adapt_optimizer(variables["params"], plan.epoch_ends),
+        learning_rate=optimizers.rate(config.mtt.optim, plan.epoch_ends),
         evaluate_every=1,
         checkpoint_every=1,
         evaluate_first="",
@@ -142,9 +141,7 @@ def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any
         if distributed.is_main():
             print(f"episode {number + 1} of {len(sets)}: {len(queries)} queries", flush=True)
     apart = np.concatenate(rows)
-    scores = metrics.evaluate(
-        apart, evaluate.labels_of(splits.query), evaluate.labels_of(splits.gallery), protocol
-    )
+    scores = metrics.evaluate(apart, evaluate.labels_of(splits.query), evaluate.labels_of(splits.gallery), protocol)
     label = f"after MTT, episodes of {config.mtt.episode_size}"
     return evaluate.Result(label, comparison.name, scores, f"{protocol.name} v{protocol.version}", apart)
 

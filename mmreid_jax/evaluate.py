@@ -111,7 +111,7 @@ def compare(
     """
     splits, options = experiment.splits, experiment.config.eval
     every = experiment.method.facts.modalities
-    sides = []
+    sides: list[tuple[tuple[str, ...], np.ndarray]] = []
     for records, given in ((splits.query, comparison.query), (splits.gallery, comparison.gallery)):
         missing = tuple(name for name in every if name not in given or name in absent)
         if sides and records is splits.query and missing == sides[0][0]:

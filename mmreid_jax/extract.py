@@ -1,4 +1,4 @@
-"""Features of a plain folder of images: ``python -m mmreid_jax.extract --checkpoint DIR --images DIR --out FILE.npz``."""
+"""Features of a folder of images: ``python -m mmreid_jax.extract --checkpoint DIR --images DIR --out FILE.npz``."""
 
 from __future__ import annotations
 

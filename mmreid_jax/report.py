@@ -129,9 +129,7 @@ def charts(
     partial = {result.label.split(", ", 1)[1]: score_row(result.row()) for result in results if is_partial(result)}
     if partial:
         reference = next(result for result in whole if any(r.label.startswith(f"{result.label}, M(") for r in results))
-        pictures.append(
-            curves.missing_modality_bars({"all modalities": score_row(reference.row()), **partial})
-        )
+        pictures.append(curves.missing_modality_bars({"all modalities": score_row(reference.row()), **partial}))
     return pictures
 
 

@@ -1,4 +1,4 @@
-"""Ranked matches for a folder of queries: ``python -m mmreid_jax.search --checkpoint DIR --query DIR --gallery DIR``."""
+"""Ranked matches for a folder: ``python -m mmreid_jax.search --checkpoint DIR --query DIR --gallery DIR``."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment, steps_of
-from mmreid_jax.training import checkpoints, distributed, logs, state, step
+from mmreid_jax.training import checkpoints, distributed, logs, optimizers, state, step
 from mmreid_jax.training import config as configs
 
 
@@ -70,6 +70,7 @@ def fit(experiment: Experiment) -> Any:
         images=experiment.image_options,
         loss=method.loss,
         optimizer=method.optimizer(fresh["params"], plan.epoch_ends),
+        learning_rate=optimizers.rate(config.optim, plan.epoch_ends),
         evaluate_every=config.train.eval_every,
         checkpoint_every=config.train.checkpoint_every,
         evaluate_first="untrained" if config.train.evaluate_first else "",
@@ -90,6 +91,7 @@ class Job:
       images: how the pipeline prepares them.
       loss: `Method.loss` or `Method.adapt_loss`.
       optimizer: for the parameters.
+      learning_rate: step -> base rate, for the log.
       evaluate_every: epochs.
       checkpoint_every: epochs; an evaluated state is always saved.
       evaluate_first: label of an evaluation before the first step; empty for none.
@@ -103,6 +105,7 @@ class Job:
     images: pipeline.ImageOptions
     loss: step.LossFunction
     optimizer: optax.GradientTransformation
+    learning_rate: Callable[[int], Any]
     evaluate_every: int
     checkpoint_every: int
     evaluate_first: str
@@ -137,7 +140,13 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
             current, meta = store.restore(step.abstract(current, parallel.everywhere))
             check_same_run(config, meta, experiment.workdir)
             start = int(meta["step"])
-        with logs.RunLog(experiment.workdir, kind=job.kind, start_step=start, total_steps=len(plan)) as log:
+        with logs.RunLog(
+            experiment.workdir,
+            kind=job.kind,
+            start_step=start,
+            total_steps=len(plan),
+            last_good=store.latest_step,
+        ) as log:
             for line in [*headline, *([f"resuming after step {start} of {len(plan)}"] if start else [])]:
                 log.say(line)
 
@@ -163,6 +172,7 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
                 for (index, epoch, epoch_ends), batch in zip(steps_of(plan.epoch_ends, start), batches, strict=True):
                     on_device = {name: value for name, value in batch.items() if name != "index"}
                     current, metrics = run_step(current, parallel.place_batch(on_device))
+                    metrics["learning_rate"] = job.learning_rate(index)
                     log.step(index + 1, epoch + 1, metrics, images=plan.batch, every=config.train.log_every)
                     done, stop = index + 1 == len(plan), interrupted()
                     due = epoch_ends and ((epoch + 1) % job.evaluate_every == 0 or done)
@@ -195,7 +205,15 @@ def start_variables(experiment: Experiment) -> Any:
 
 def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:
     """Raises a `UserError` where the workdir's checkpoint was made by a config that would train something else."""
-    free = ("data.threads", "data.workers", "data.cache_gib", "data.data_dir", "data.manual_dir", "eval.", "train.log_")
+    free: tuple[str, ...] = (
+        "data.threads",
+        "data.workers",
+        "data.cache_gib",
+        "data.data_dir",
+        "data.manual_dir",
+        "eval.",
+        "train.log_",
+    )
     free += ("train.compilation_cache", "train.checkpoint_every", "task", "mtt.", "init.")
     changed = [line for line in configs.differences(meta["config"], config) if not line.startswith(free)]
     if changed:
@@ -213,7 +231,9 @@ def numbers(scores: dict[str, Any]) -> dict[str, float]:
 def describe(experiment: Experiment, plan: samplers.Plan) -> str:
     """What is about to run, in a few lines."""
     config, splits = experiment.config, experiment.splits
-    count = sum(int(np.prod(x.shape)) for x in jax.tree.leaves(jax.eval_shape(experiment.method.init, jax.random.key(0))))
+    count = sum(
+        int(np.prod(x.shape)) for x in jax.tree.leaves(jax.eval_shape(experiment.method.init, jax.random.key(0)))
+    )
     tables = ", ".join(
         f"{table.name} {len(table)} samples of {len(table.identities)} identities"
         for table in (splits.train, splits.query, splits.gallery)
@@ -223,14 +243,15 @@ def describe(experiment: Experiment, plan: samplers.Plan) -> str:
         (
             f"{config.method} on {config.data.dataset}: {tables}",
             f"{count / 1e6:.2f} M parameters, {experiment.parallel.size} x {jax.devices()[0].device_kind}, batch "
-            f"{train.identities_per_batch} x {train.images_per_identity}, {config.optim.epochs} epochs = {len(plan)} steps",
+            f"{train.identities_per_batch} x {train.images_per_identity}, "
+            f"{config.optim.epochs} epochs = {len(plan)} steps",
         )
     )
 
 
 @contextmanager
 def interruption() -> Iterator[Any]:
-    """Within it the first SIGTERM or SIGINT is noted instead of obeyed; yields a function that tells whether one came."""
+    """Notes the first SIGTERM or SIGINT instead of obeying it; yields a function that tells whether one came."""
     caught: list[int] = []
 
     def note(received: int, _: Any) -> None:

@@ -17,7 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmreid_jax import convert
+from mmreid_jax.convert import htt as htt_layout
+from mmreid_jax.convert import resnet as resnet_layout
+from mmreid_jax.convert import store
+from mmreid_jax.convert import vit as vit_layout
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import centers, identity, margins, test_time, triplet
 from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
@@ -57,8 +60,8 @@ class HTT:
             raise UserError(f"config.model.head is {model.head!r}; choose one of {', '.join(HEADS)}")
         if self.classes < facts.identities:
             raise UserError(
-                f"config.model.num_classes is {self.classes}, but the training data have {facts.identities} identities; "
-                "leave it 0 to count them"
+                f"config.model.num_classes is {self.classes}, but the training data have {facts.identities} identities;"
+                " leave it 0 to count them"
             )
         dtype = jnp.dtype(model.dtype) if model.dtype != "float32" else None
         self.neck = BNNeck(self.classes)
@@ -121,8 +124,8 @@ class HTT:
         return {"params": params, "batch_stats": stats}
 
     def _load_backbone(self, fresh: Variables) -> Variables:
-        layout = convert.vit.layout() if self.is_vit else convert.resnet.layout()
-        loaded, _ = convert.open_weights(self.config.init.backbone, layout, fresh)
+        layout = vit_layout.layout(self.backbone.grid) if self.is_vit else resnet_layout.layout()
+        loaded, _ = store.open_weights(self.config.init.backbone, layout, fresh)
         return loaded
 
     def _side(self, batch: Batch) -> Array | None:
@@ -196,7 +199,7 @@ class HTT:
     def head(self, variables: Variables, features: Array, train: bool) -> tuple[Array, Array, Array, dict[str, Any]]:
         """Features [M, B, D] -> concatenation, its BNNeck feature, logits, new statistics of the neck."""
         concatenated = jnp.concatenate(list(features), axis=-1)
-        network = {
+        network: dict[str, Any] = {
             "params": {name: variables["params"][name] for name in ("bottleneck", "classifier")},
             "batch_stats": {"bottleneck": variables["batch_stats"]["bottleneck"]},
         }
@@ -255,7 +258,7 @@ class HTT:
     def adapt_loss(
         self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Mapping[str, Any]
     ) -> tuple[Array, tuple[Terms, dict[str, Any], Mapping[str, Any]]]:
-        """Multi-modal test-time training: 3M + CIM on the pseudo labels of this very forward pass; no true label is read."""
+        """Multi-modal test-time training: 3M + CIM on the pseudo labels of this forward pass; no true label is read."""
         del step
         options = self.config.mtt
         features, backbone_stats = self.features(variables, batch, train=True, key=key)
@@ -311,7 +314,9 @@ class HTT:
 
     def convert_layouts(self) -> dict[str, Any]:
         """``htt``: the authors' checkpoints."""
-        return {"htt": convert.htt.layout("vit" if self.is_vit else "resnet")}
+        if not self.is_vit:
+            return {"htt": htt_layout.layout("resnet")}
+        return {"htt": htt_layout.layout("vit", self.backbone.grid)}
 
 
 def build(config: Any, facts: DataFacts) -> HTT:

@@ -1,7 +1,7 @@
 """HTT's networks, training steps and test-time training against numbers of the authors' code.
 
-Every case file of the suite ``htt`` that holds a ``state_dict`` is run, in float32 and in float64. What a case is follows
-from its contents; weights enter through the conversion code that a user's checkpoint takes.
+Every case file of the suite ``htt`` that holds a ``state_dict`` is run, in float32 and in float64. What a case is
+follows from its contents; weights enter through the conversion code that a user's checkpoint takes.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from configs import htt_rgbnt201
-from mmreid_jax import convert
 from mmreid_jax.convert import layout as layouts
+from mmreid_jax.convert import vit
 from mmreid_jax.methods import base
 from mmreid_jax.models.vit import SIZES, VisionTransformer
 from mmreid_jax.testing import goldens
@@ -151,7 +151,7 @@ def evaluate(run):
     if run.is_resnet:
         network = {name: variables[name]["backbone"] for name in ("params", "batch_stats")}
         stages = jax.jit(lambda v, x: method.backbone.apply(v, x, False, return_stages=True))(network, images["rgb"])
-        stem, maps = (np.moveaxis(np.asarray(stages[name]), -1, 1) for name in ("maxpool", list(stages)[-1]))
+        stem, maps = (np.moveaxis(np.asarray(stages[name]), -1, 1) for name in ("maxpool", "layer4"))
         outputs.update(stem_img1_slice=stem[0, :8, :16, :16], stem_shape=stem.shape, map_shape=maps.shape)
     run.compare(outputs)
 
@@ -162,7 +162,7 @@ def pretrained(run):
     network = VisionTransformer(SIZES["vit_base"], pixels.shape[1:3])
     like = jax.eval_shape(network.init, jax.random.key(0), pixels)
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, run.dtype), like)
-    loaded, _ = layouts.import_state(convert.vit.layout(), run.entries, like)
+    loaded, _ = layouts.import_state(vit.layout(network.grid), run.entries, like)
     feature = jax.jit(network.apply)(loaded, pixels)
     width = run.golden.arrays["pos_embed_head"].shape[-1]
     run.compare({"base_feat": feature, "pos_embed_head": loaded["params"]["pos_embed"][0, :, :width]})
