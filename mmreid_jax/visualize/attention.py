@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.visualize import style
+from mmreid_jax.visualize.canvas import Canvas
 from mmreid_jax.visualize.images import as_uint8, cell_size, fit
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def rollout(attention: np.ndarray, *, heads: str = "mean", discard: float = 0.0) -> np.ndarray:
@@ -206,30 +203,21 @@ def attention_picture(
     step = (height + _LABEL + _AFTER, 2 * width + _INNER + _GAP)
     # At least as wide as a heading needs.
     size = (head + len(rows) * step[0] + _MARGIN, max(2 * _MARGIN + len(modalities) * step[1] - _GAP, 420))
-    pixels = np.full((*size, 3), 255, np.uint8)
+    canvas = Canvas(*size)
     for row, pairs in enumerate(rows):
         for column, key in enumerate(modalities):
             top, left = head + row * step[0] + _LABEL, _MARGIN + column * step[1]
             for place, image in enumerate(pairs.get(key, ())):
                 x = left + place * (width + _INNER)
-                pixels[top : top + height, x : x + width] = 240 if image is None else fit(image, height, width)
+                canvas.pixels[top : top + height, x : x + width] = 240 if image is None else fit(image, height, width)
 
-    def draw(theme: style.Theme) -> Figure:
-        figure = style.new_figure(theme, size[1] / style.DPI, size[0] / style.DPI)
-        figure.set_layout_engine("none")
-        figure.figimage(pixels)
-
-        def write(x: float, y: float, text: str, **looks: Any) -> None:
-            figure.text(x / size[1], 1 - y / size[0], text, va="top", ha="left", **looks)
-
-        if title:
-            write(_MARGIN, _MARGIN - 4, title, fontsize=14, weight="bold")
-        for row, example in enumerate(examples):
-            y = head + row * step[0]
-            write(_MARGIN, y, example.label, fontsize=9.5, weight="bold")
-            for column, key in enumerate(modalities):
-                write(_MARGIN + column * step[1], y + 19, key.upper(), fontsize=8.5, color=theme.muted)
-        return figure
-
+    if title:
+        canvas.write(_MARGIN, _MARGIN - 4, title, ha="left", fontsize=14, weight="bold")
+    for row, example in enumerate(examples):
+        y = head + row * step[0]
+        canvas.write(_MARGIN, y, example.label, ha="left", fontsize=9.5, weight="bold")
+        for column, key in enumerate(modalities):
+            x = _MARGIN + column * step[1]
+            canvas.write(x, y + 19, key.upper(), ha="left", fontsize=8.5, color=style.LIGHT.muted)
     alt = f"Attention maps of {len(examples)} samples in {', '.join(modalities)}, each beside its image."
-    return style.draw_picture(draw, name=name, alt=alt, caption=caption, vector=False, dpi=style.DPI)
+    return canvas.picture(name=name, alt=alt, caption=caption)

@@ -138,7 +138,8 @@ def ranked_list_html(item: RankedList, size: Thumbnails) -> str:
     heading = item.query.file or f"query {item.row}"
     what = ", ".join(query_lines(item))
     shown = (size.quality, cell)
-    columns = [_sample_html(item.query, query_rows, shown, query_lines(item), what, "query")]
+    query = _sample_html(item.query, query_rows, shown, query_lines(item), what, "query")
+    columns: list[str] = []
     divided = False
     for match in item.matches:
         if match.beyond and not divided:
@@ -146,7 +147,8 @@ def ranked_list_html(item: RankedList, size: Thumbnails) -> str:
             divided = True
         frame = _FRAMES[match.right] + (" beyond" if match.beyond else "")
         said, mark = _said(match), _MARKS[match.right]
-        columns.append(_sample_html(match.sample, gallery_rows, shown, match_lines(match), said, frame, mark))
+        column = _sample_html(match.sample, gallery_rows, shown, match_lines(match), said, frame, mark)
+        columns.append(f"<li>{column}</li>")
     labels = "".join(f"<span>{esc(name)}</span>" for name in row_names(item))
     score = f"<span class='score'>{esc(score_line(item))}</span>" if score_line(item) else ""
     comment = f"<p class='comment'>{esc(item.comment)}</p>" if item.comment else ""
@@ -155,7 +157,7 @@ def ranked_list_html(item: RankedList, size: Thumbnails) -> str:
     return (
         f"<article class='ranked'><h3>{esc(heading)} {score}</h3>{comment}"
         f"<div class='{strip}' style='{looks}' tabindex='0'><div class='names' aria-hidden='true'>{labels}</div>"
-        f"<ol>{''.join(columns)}</ol></div></article>"
+        f"{query}<ol>{''.join(columns)}</ol></div></article>"
     )
 
 
@@ -202,7 +204,8 @@ def _sample_html(
     text = f"<b>{esc(lines[0])}</b>" + "".join(f"<span>{esc(line)}</span>" for line in lines[1:])
     title = f" title='{esc(sample.file)}'" if sample.file else ""
     return (
-        f"<li class='sample {frame}'{title}><div class='frame'>{mark}{stack}</div><div class='lines'>{text}</div></li>"
+        f"<div class='sample {frame}'{title}><div class='frame'>{mark}{stack}</div>"
+        f"<div class='lines'>{text}</div></div>"
     )
 
 

@@ -73,8 +73,8 @@ figcaption{color:var(--muted);font-size:.88rem;margin-top:.35rem;max-width:75ch}
   font-size:.68rem;letter-spacing:.06em;color:var(--muted)}
 .strip ol{display:flex;gap:.55rem;margin:0;padding:0;list-style:none}
 .strip.lying ol{flex-wrap:wrap;row-gap:.8rem}
-.sample{flex:none}
-.sample.query{padding-right:.85rem;margin-right:.3rem;border-right:1px solid var(--line)}
+.strip li,.sample.query{flex:none}
+.sample.query{padding-right:.85rem;margin-right:.85rem;border-right:1px solid var(--line)}
 .frame{position:relative;display:flex;flex-direction:column;gap:2px;padding:4px;border-radius:5px;background:var(--unknown)}
 .right>.frame,.mark.right{background:var(--right)}
 .wrong>.frame,.mark.wrong{background:var(--wrong)}

@@ -11,17 +11,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.visualize import style
+from mmreid_jax.visualize.canvas import Canvas
 from mmreid_jax.visualize.images import as_uint8, cell_size, fit
 from mmreid_jax.visualize.selection import Ignore, Labels, check_distances, ignored, ranked
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Images = Callable[[str, int], Mapping[str, np.ndarray]]
 """Image getter: (``query`` or ``gallery``, row of its table) -> modality -> uint8 [H, W, 3]."""
@@ -241,17 +239,6 @@ _LINE, _LABEL_COLUMN, _HEAD = 17, 30, 30  # pixels: a line of text, the column o
 _PICTURE_AREA, _PICTURE_LONGEST = 176 * 88, 192  # of a thumbnail
 
 
-@dataclasses.dataclass
-class _Canvas:
-    """Pixels to be filled and texts to be written over them; coordinates from the top left, in pixels."""
-
-    pixels: np.ndarray
-    texts: list[tuple[float, float, str, dict[str, Any]]]
-
-    def write(self, x: float, y: float, text: str, **style: Any) -> None:
-        self.texts.append((x, y, text, style))
-
-
 def ranked_lists_picture(
     lists: Sequence[RankedList], *, name: str = "ranked_lists", title: str = "", caption: str = ""
 ) -> style.Picture:
@@ -268,25 +255,14 @@ def ranked_lists_picture(
     """
     if not lists:
         raise UserError("there is no ranked list to draw; choose at least one query.")
-    canvas = _layout(lists, title)
-
-    def draw(theme: style.Theme) -> Figure:
-        height, width = canvas.pixels.shape[:2]
-        figure = style.new_figure(theme, width / style.DPI, height / style.DPI)
-        figure.set_layout_engine("none")
-        figure.figimage(canvas.pixels)
-        for x, y, text, looks in canvas.texts:
-            figure.text(x / width, 1 - y / height, text, **{"color": theme.ink, "va": "top", "ha": "center"} | looks)
-        return figure
-
     shown = sum(len(item.matches) for item in lists)
     right = sum(bool(match.right) for item in lists for match in item.matches)
     known = any(match.right is not None for item in lists for match in item.matches)
     alt = f"Ranked lists of {len(lists)} queries with {shown} matches" + (f", {right} of them right." if known else ".")
-    return style.draw_picture(draw, name=name, alt=alt, caption=caption, vector=False, dpi=style.DPI)
+    return _layout(lists, title).picture(name=name, alt=alt, caption=caption)
 
 
-def _layout(lists: Sequence[RankedList], title: str) -> _Canvas:
+def _layout(lists: Sequence[RankedList], title: str) -> Canvas:
     every = [image for item in lists for image in item.query.images.values()]
     cell = cell_size(every, _PICTURE_AREA, _PICTURE_LONGEST)
     columns = 1 + max(len(item.matches) for item in lists)
@@ -294,7 +270,7 @@ def _layout(lists: Sequence[RankedList], title: str) -> _Canvas:
     width = max(2 * _MARGIN + _LABEL_COLUMN + columns * step + 2 * _GAP, 640)  # a heading needs some room
     heights = [_list_height(item, cell[0]) for item in lists]
     top = _MARGIN + (44 if title else 0)
-    canvas = _Canvas(np.full((top + sum(heights) + _MARGIN, width, 3), 255, np.uint8), [])
+    canvas = Canvas(top + sum(heights) + _MARGIN, width)
     if title:
         canvas.write(_MARGIN, _MARGIN, title, ha="left", fontsize=14, weight="bold")
     for position, (item, height) in enumerate(zip(lists, heights, strict=True)):
@@ -315,7 +291,7 @@ def _list_height(item: RankedList, cell: int) -> int:
     return _HEAD + (_LINE if item.comment else 0) + _stack_height(item, cell) + lines * _LINE + 34
 
 
-def _lay_list(canvas: _Canvas, item: RankedList, top: int, cell: tuple[int, int], step: int) -> None:
+def _lay_list(canvas: Canvas, item: RankedList, top: int, cell: tuple[int, int], step: int) -> None:
     query_rows, gallery_rows = modality_rows(item)
     left = _MARGIN + _LABEL_COLUMN
     heading = " · ".join(part for part in (item.query.file or f"query {item.row}", score_line(item)) if part)
@@ -345,7 +321,7 @@ def _lay_list(canvas: _Canvas, item: RankedList, top: int, cell: tuple[int, int]
 
 
 def _lay_sample(
-    canvas: _Canvas,
+    canvas: Canvas,
     sample: Sample,
     rows: Sequence[str],
     lines: Sequence[str],
@@ -376,7 +352,7 @@ def _shortened(text: str, longest: int) -> str:
     return f"{text[: (longest - 1) // 2]}…{text[-(longest // 2) :]}"
 
 
-def _lay_mark(canvas: _Canvas, corner: tuple[int, int], right: bool) -> None:
+def _lay_mark(canvas: Canvas, corner: tuple[int, int], right: bool) -> None:
     """A badge with a tick or a cross at the top left of a sample's frame."""
     top, left = corner
     canvas.pixels[top : top + 22, left : left + 22] = frame_color(right)

@@ -135,7 +135,8 @@ def new_figure(theme: Theme, width: float, height: float) -> Figure:
     return figure
 
 
-def _settings(theme: Theme) -> Any:
+def settings(theme: Theme) -> Any:
+    """The matplotlib settings of every figure in a theme."""
     return {
         "axes.axisbelow": True,
         "axes.edgecolor": theme.muted,
@@ -166,21 +167,18 @@ def _settings(theme: Theme) -> Any:
     }
 
 
-def draw_picture(
-    draw: Callable[[Theme], Figure], *, name: str, alt: str, caption: str, vector: bool = True, dpi: float = 150
-) -> Picture:
-    """Draws a figure in both themes and encodes it; equal input gives equal bytes.
+def draw_picture(draw: Callable[[Theme], Figure], *, name: str, alt: str, caption: str, dpi: float = 150) -> Picture:
+    """Draws a chart in both themes and encodes it; equal input gives equal bytes.
 
     Args:
       draw: theme -> figure; called with the library's matplotlib settings in force.
       name, alt, caption: see `Picture`.
-      vector: also encode it as SVG for pages (charts); False for photographs, which are drawn on light paper alone.
       dpi: pixels per inch of the PNG.
     """
     import matplotlib
 
     def encoded(theme: Theme, *formats: str) -> list[bytes]:
-        with matplotlib.rc_context(_settings(theme)):
+        with matplotlib.rc_context(settings(theme)):
             figure = draw(theme)
             files = []
             for kind in formats:
@@ -190,7 +188,5 @@ def draw_picture(
                 files.append(buffer.getvalue())
             return files
 
-    if not vector:
-        return Picture(name, alt, caption, *encoded(LIGHT, "png"))
     png, light = encoded(LIGHT, "png", "svg")
     return Picture(name, alt, caption, png, light, *encoded(DARK, "svg"))

@@ -142,7 +142,7 @@ def test_every_picture_is_written_as_png_and_carries_an_alternative_text(tmp_pat
 def test_thumbnails_carry_right_and_wrong(tmp_path, lists):
     alone = report.Report("Alone", ranked_lists=lists[:1])
     read = Reader(report.write_report(tmp_path / "report.html", alone).read_text())
-    samples = [tag["class"] for tag in read.all("li") if "sample" in tag.get("class", "")]
+    samples = [tag["class"] for tag in read.all("div") if "sample" in tag.get("class", "")]
     assert samples == ["sample query", "sample right", "sample wrong", "sample wrong", "sample wrong"]
     marks = [tag["aria-label"] for tag in read.all("svg")]
     assert marks == ["right", "wrong", "right", "wrong", "wrong", "wrong"], "the legend's two, then one a match"

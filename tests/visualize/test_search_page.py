@@ -43,7 +43,7 @@ def test_page_names_queries_matches_and_distances(tmp_path):
     ):
         assert said in text, said
     assert all(tag["src"].startswith("data:image/jpeg") for tag in read.all("img"))
-    assert [tag["title"] for tag in read.all("li") if "sample" in tag.get("class", "")][:2] == [
+    assert [tag["title"] for tag in read.all("div") if "sample" in tag.get("class", "")][:2] == [
         "q/one.jpg",
         "gate/c.jpg",
     ]
@@ -51,7 +51,7 @@ def test_page_names_queries_matches_and_distances(tmp_path):
 
 def test_threshold_divides_the_matches(tmp_path):
     read = write(tmp_path)
-    samples = [tag["class"] for tag in read.all("li") if "sample" in tag.get("class", "")]
+    samples = [tag["class"] for tag in read.all("div") if "sample" in tag.get("class", "")]
     assert samples == [
         *("sample query", "sample unknown", "sample unknown", "sample unknown beyond"),
         *("sample query", "sample unknown beyond", "sample unknown beyond", "sample unknown beyond"),
