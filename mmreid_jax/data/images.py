@@ -157,7 +157,7 @@ def decode(encoded: bytes, where: str, *, truncated: bool = False) -> np.ndarray
         except ValueError:
             pass
     try:
-        return _decode_with_pillow(encoded)
+        return decode_with_pillow(encoded)
     except _PILLOW_ERRORS as error:
         if truncated:
             return _decode_truncated(encoded, where)
@@ -218,7 +218,8 @@ def _simplejpeg() -> ModuleType | None:
     return simplejpeg
 
 
-def _decode_with_pillow(encoded: bytes) -> np.ndarray:
+def decode_with_pillow(encoded: bytes) -> np.ndarray:
+    """Any image file that Pillow knows, as RGB, uint8 [h, w, 3]; raises what Pillow raises."""
     from PIL import Image
 
     with Image.open(io.BytesIO(encoded)) as image:
@@ -232,7 +233,7 @@ def _decode_truncated(encoded: bytes, where: str) -> np.ndarray:
     with _truncated_lock:
         before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
         try:
-            return _decode_with_pillow(encoded)
+            return decode_with_pillow(encoded)
         except _PILLOW_ERRORS as error:
             raise BrokenImage(f"{where} cannot be read even as a truncated file ({error}); fetch it again") from error
         finally:
