@@ -267,7 +267,6 @@ def _pk_epoch(
         key = np.divide(hurry[step], left, out=np.full(len(rows), np.inf), where=left > 0)
         key[left == steps - step] = -1 / (1 + hurry[step, left == steps - step])
         chosen = np.argpartition(key, num_identities - 1)[:num_identities]
-        generator.shuffle(chosen)
         left[chosen] -= 1
         order[step] = [dealt[c][left[c]] for c in chosen]
     return order.reshape(-1)

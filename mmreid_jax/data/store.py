@@ -4,8 +4,8 @@ Resizing comes before anything random, so what is stored is all that is determin
 the store equals one decoded on the fly bit for bit. A store is one uint8 array [N, M, H, W, 3] in a folder of its own,
 memory-mapped, so threads and worker processes share one copy in the page cache.
 
-The folder's name holds a digest of what went into it: table name, files, rows, views, size, interpolation, policy and
-the bytes of a few samples. Other data give another folder; nothing is ever overwritten. Deleting a folder is always
+The folder's name holds what went into it: table name, size, interpolation, and a digest of files, rows, views, policy
+and the bytes of a few samples. Other data give another folder; nothing is ever overwritten. Deleting a folder is always
 safe.
 """
 
@@ -97,11 +97,11 @@ def _row_bytes(decoded: DecodedImages) -> int:
 
 
 def _name(decoded: DecodedImages) -> str:
-    """Name of the store's folder: for people, then a digest of its content."""
+    """Name of the store's folder: what people want to know, then a digest of the rest."""
     records = decoded.records
     digest = hashlib.sha256()
     views = [(name, view.image, view.columns) for name, view in records.views.items()]
-    digest.update(repr((_FORMAT, records.name, views, decoded.size, decoded.interpolation, decoded.broken)).encode())
+    digest.update(repr((_FORMAT, records.name, views, decoded.broken)).encode())
     digest.update(np.ascontiguousarray(records.rows, np.int64).tobytes())
     digest.update("\n".join(map(str, records.file)).encode())
     sampled = np.unique(np.linspace(0, len(records) - 1, _SAMPLED_ROWS).astype(int))

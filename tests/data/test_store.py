@@ -134,6 +134,18 @@ def test_a_build_that_was_interrupted_leaves_no_store(records, cache, monkeypatc
     np.testing.assert_array_equal(stored.read(np.arange(12))[0], fly.read(np.arange(12))[0])
 
 
+def test_appears_complete_and_at_once(records, cache, monkeypatch):
+    seen, rename = [], Path.rename
+
+    def watched(self, target):
+        seen.append((target.exists(), {path.name for path in self.iterdir()}))
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    assert seen == [(False, {"images.npy", "readable.npy"})]
+
+
 def test_a_damaged_store_is_named(records, cache, tmp_path):
     stored = store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
     (stored.folder / "images.npy").write_bytes(b"nothing")
