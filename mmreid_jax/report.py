@@ -18,7 +18,7 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.evaluate import RANKS, Result, protocol_of
 from mmreid_jax.experiment import Experiment
 from mmreid_jax.training import config as configs
-from mmreid_jax.training import step
+from mmreid_jax.training import logs, step
 from mmreid_jax.visualize import attention, calibration, curves, ranked_lists, report, selection, tables
 
 COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
@@ -135,8 +135,8 @@ def charts(
 
 def log_entries(workdir: Path) -> list[dict[str, Any]]:
     """Lines of the run's log, if it has one."""
-    path = workdir / "metrics.jsonl"
-    return curves.read_metrics(path) if path.exists() else []
+    path = workdir / logs.FILE
+    return logs.read_metrics(path) if path.exists() else []
 
 
 def image_getter(query: Records, gallery: Records) -> Images:

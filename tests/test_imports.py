@@ -67,9 +67,7 @@ def test_nothing_imports_a_framework_that_it_must_not():
 
 def test_the_core_imports_without_the_data_stack():
     """GPU machines often lack grain, TFDS or ml_collections."""
-    modules = [
-        ".".join(path.relative_to(ROOT).with_suffix("").parts) for room in CORE for path in files(room)
-    ]
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for room in CORE for path in files(room)]
     code = (
         f"import sys\nfor name in {LAZY!r}: sys.modules[name] = None\n"
         f"import importlib\nfor name in {modules!r}: importlib.import_module(name)\n"

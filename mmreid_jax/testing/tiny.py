@@ -18,7 +18,7 @@ IDENTITIES, PER_IDENTITY, MODALITIES = 4, 4, ("rgb", "nir", "tir")
 
 
 def config(method: str, **overrides: Any) -> Any:
-    """The tiny config of a method; `overrides` are dotted paths with ``__`` for the dot (``model__dtype="bfloat16"``)."""
+    """The tiny config of a method; `overrides` are paths with ``__`` for the dot (``model__dtype="bfloat16"``)."""
     options = dict(TINY[method])
     module = importlib.import_module(f"configs.{options.pop('config')}")
     tiny = module.get_config()
@@ -49,7 +49,7 @@ def method(name: str, **overrides: Any) -> tuple[Any, Method]:
 
 
 def batch(config: Any, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
-    """A P x K batch of noise images in which identities differ: {images, identity, camera, scene}, as training sees it."""
+    """A P x K batch of noise images in which identities differ: {images, identity, camera, scene}."""
     rng = np.random.default_rng(seed)
     height, width = config.data.image_size
     people, count = config.train.identities_per_batch, config.train.images_per_identity

@@ -61,9 +61,9 @@ def train_step(
         metrics = {
             "loss": total,
             **terms,
-            "norm_gradient": optax.global_norm(grads),
-            "norm_parameter": optax.global_norm(params),
-            "norm_update": optax.global_norm(updates),
+            "norm_gradient": optax.tree.norm(grads),
+            "norm_parameter": optax.tree.norm(params),
+            "norm_update": optax.tree.norm(updates),
         }
         new_state = TrainState(state.step + 1, params, batch_stats, opt_state, memory)
         return new_state, metrics

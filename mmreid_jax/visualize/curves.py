@@ -84,32 +84,6 @@ def cmc_curves(
     return style.draw_picture(draw, name=name, alt=f"CMC curves. {said}.", caption=caption)
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """Reads a log of one JSON object a line; a last line cut off by an interrupted run is left out.
-
-    Raises:
-      UserError: the file cannot be read, or a line before the last is not a JSON object.
-    """
-    try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except OSError as error:
-        raise UserError(f"cannot read the log {path} ({error.strerror}); name a metrics.jsonl of a run.") from error
-    entries: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            if number == len(lines):
-                break
-            raise UserError(f"line {number} of {path} is not JSON; remove the line or name another log.") from error
-        if not isinstance(entry, dict):
-            raise UserError(f"line {number} of {path} is not a JSON object; remove the line or name another log.")
-        entries.append(entry)
-    return entries
-
-
 def training_curves(
     entries: Sequence[Mapping[str, Any]],
     *,

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmreid_jax import convert
 from mmreid_jax.convert import layout as layouts
+from mmreid_jax.convert import resnet as resnet_layout
 from mmreid_jax.models import resnet
 from mmreid_jax.testing import goldens
 
@@ -71,7 +71,7 @@ def network(golden, dtype):
     pixels = jnp.asarray(images(case, recipe), dtype)
     like = jax.eval_shape(lambda: model.init(jax.random.key(0), pixels, train))
     cast = lambda x: x if x.dtype == jnp.int32 else jax.ShapeDtypeStruct(x.shape, dtype)  # noqa: E731
-    layout = convert.resnet.layout(fc=True)
+    layout = resnet_layout.layout(fc=True)
     variables, _ = layouts.import_state(layout, entries, jax.tree.map(cast, like))
 
     @jax.jit
@@ -135,9 +135,8 @@ def pooling(golden, dtype):
             for name, pool in (("gem", resnet.gem_pool), ("gem_agw", resnet.gem_pool_agw)):
                 data = jnp.abs(x) if name == "gem_agw" else x
                 key = f"{name}_p{power:g}/{index}"
-                by_x, by_p = jax.grad(lambda m, p, pool=pool: (weight * pool(m, p)).sum(), (0, 1))(
-                    data, jnp.asarray(power, dtype)
-                )
+                loss = lambda m, p, pool=pool, w=weight: (w * pool(m, p)).sum()  # noqa: E731
+                by_x, by_p = jax.grad(loss, (0, 1))(data, jnp.asarray(power, dtype))
                 outputs[key] = pool(data, power)
                 # The golden of the AGW form differentiates |x| as well.
                 outputs[f"{key}/grad_x"] = to_nchw(by_x)

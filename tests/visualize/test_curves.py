@@ -66,20 +66,6 @@ def test_long_series_are_thinned_to_means():
     np.testing.assert_array_equal(curves._thinned(values[:200]), values[:200])
 
 
-def test_read_metrics_leaves_out_a_cut_last_line(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps(ENTRIES[0]) + "\n\n" + json.dumps(ENTRIES[1]) + '\n{"step": 3, "lo')
-    assert curves.read_metrics(path) == ENTRIES[:2]
-    path.write_text('{"step": 3, "lo\n' + json.dumps(ENTRIES[0]) + "\n")
-    with pytest.raises(UserError, match="line 1 of"):
-        curves.read_metrics(path)
-    path.write_text("[1]\n{}\n")
-    with pytest.raises(UserError, match="line 1 of"):
-        curves.read_metrics(path)
-    with pytest.raises(UserError, match="cannot read the log"):
-        curves.read_metrics(tmp_path / "absent.jsonl")
-
-
 def test_before_after_bars(pixels):
     picture = curves.before_after_bars({"mAP": 0.5, "R1": (0.6, 0.01), "R5": 0.7}, {"mAP": 0.6, "R1": 0.55})
     check(picture, pixels, colors=2)

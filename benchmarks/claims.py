@@ -1,0 +1,110 @@
+"""Do the papers' claims hold on drawn data? Trains with and without each idea, over several seeds.
+
+    python benchmarks/claims.py --seeds 3 --out docs/claims_htt.json
+
+HTT: cross-entropy + triplet, then + 3M, then + 3M + CIM; and test-time training of the last one. Every seed has drawn
+people of its own and weights of its own, shared by all variants, so that differences are paired. Scores are of the LAST
+epoch, never of the best one on the test set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from configs import demo
+from mmreid_jax import adapt, evaluate, train
+from mmreid_jax.experiment import open_experiment
+from mmreid_jax.training import checkpoints
+
+VARIANTS = {
+    "CE + triplet": {"mmm_weight": 0.0, "cim_weight": 0.0},
+    "+ 3M": {"mmm_weight": 0.5, "cim_weight": 0.0},
+    "+ 3M + CIM": {"mmm_weight": 0.5, "cim_weight": 0.5},
+}
+ADAPTED = "+ 3M + CIM, after MTT"
+SCORES = ("mAP", "R1", "mINP")
+
+
+def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path) -> dict[str, dict[str, float]]:
+    """Scores of one variant and one seed, and those after test-time training for the last variant."""
+    config = demo.get_config()
+    config.seed = seed
+    config.data.drawn_seed = seed
+    config.data.data_dir = options.data_dir
+    config.optim.epochs = options.epochs
+    config.train.eval_every = options.epochs
+    config.train.evaluate_first = False
+    config.eval.report = False
+    for name, value in VARIANTS[variant].items():
+        config.loss[name] = value
+    experiment = open_experiment(config, workdir)
+    with contextlib.redirect_stdout(io.StringIO()):
+        train.fit(experiment)
+    embedder = evaluate.Embedder(experiment)
+    variables, _ = checkpoints.load_variables(workdir, which="last")
+    placed = experiment.parallel.place_state(variables)
+    found = {variant: evaluate.run(experiment, embedder, placed, variant)[0].row()}
+    if variant == list(VARIANTS)[-1]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            results, _ = adapt.continual(experiment, embedder, variables)
+        found[ADAPTED] = next(result for result in results if "last" in result.label).row()
+    return {name: {score: float(row[score]) for score in SCORES} for name, row in found.items()}
+
+
+def table(runs: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Markdown: mean +- standard deviation over seeds, and the paired gain over the row above."""
+    names = [*VARIANTS, ADAPTED]
+    lines = [
+        "| variant | " + " | ".join(SCORES) + " | mAP against the row above (mean of pairs, wins) |",
+        "|---" * 5 + "|",
+    ]
+    previous: np.ndarray | None = None
+    for name in names:
+        values = {score: 100 * np.array([run[name][score] for run in runs.values()]) for score in SCORES}
+        cells = [f"{v.mean():.1f} ± {v.std(ddof=1) if len(v) > 1 else 0:.1f}" for v in values.values()]
+        gain = (
+            ""
+            if previous is None
+            else f"{(values['mAP'] - previous).mean():+.1f}, {(values['mAP'] > previous).sum()} of {len(previous)}"
+        )
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {gain} |")
+        previous = values["mAP"]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=demo.get_config().optim.epochs)
+    parser.add_argument("--data_dir", default="data")
+    parser.add_argument("--workdir", type=Path, default=Path("runs/claims"))
+    parser.add_argument("--out", type=Path, default=Path("runs/claims/claims.json"))
+    options = parser.parse_args()
+    runs: dict[str, Any] = {}
+    for seed in range(options.seeds):
+        runs[str(seed)] = {}
+        for variant in VARIANTS:
+            begun = time.monotonic()
+            name = f"{seed}-{list(VARIANTS).index(variant)}-{options.epochs}"
+            runs[str(seed)].update(one_run(seed, variant, options, (options.workdir / name).absolute()))
+            print(f"seed {seed}, {variant}: {runs[str(seed)][variant]} ({time.monotonic() - begun:.0f} s)", flush=True)
+        print(f"seed {seed}, {ADAPTED}: {runs[str(seed)][ADAPTED]}", flush=True)
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(runs, indent=1))
+    print(table(runs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""The whole program on drawn data: it learns, resumes bit for bit, adapts, reports, extracts and searches."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from mmreid_jax import adapt, evaluate, experiment, extract, search, train
+from mmreid_jax.errors import UserError
+from mmreid_jax.training import checkpoints, logs, step
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def final_state(workdir, folder=checkpoints.FOLDER):
+    """Every array of the last checkpoint, by path."""
+    with checkpoints.Checkpoints(workdir / folder) as store:
+        latest = store.latest_step()
+        saved = checkpoints._saved_leaves(store.directory / str(latest) / "state")
+        like = {}
+        for path, leaf in saved.items():
+            *parents, name = path.split("/")
+            node = like
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[name] = np.zeros(leaf.shape, leaf.dtype)
+        import orbax.checkpoint as ocp
+
+        with ocp.PyTreeCheckpointer() as reader:
+            tree = reader.restore(store.directory / str(latest) / "state")
+    return latest, {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(tree)}
+
+
+def assert_same_state(one, two):
+    assert one[0] == two[0]
+    assert one[1].keys() == two[1].keys()
+    for name, wanted in one[1].items():
+        np.testing.assert_array_equal(two[1][name], wanted, err_msg=name)
+
+
+def evaluations(workdir):
+    return [entry for entry in logs.read_metrics(workdir / "metrics.jsonl") if entry.get("kind") == "eval"]
+
+
+def test_training_beats_chance(small, tmp_path):
+    """A few epochs are enough to rank unseen identities better than an order drawn at random would."""
+    config = small(
+        optim__epochs=12, train__eval_every=12, data__drawn_identities=10, train__identities_per_batch=8, optim__lr=2e-3
+    )
+    train.main(config, tmp_path)
+    found = evaluations(tmp_path)
+    splits = experiment.load_splits(config.data)
+    chance = 1.0 / len(splits.gallery.identities)
+    assert found[-1]["mAP"] > 1.5 * chance
+    assert found[-1]["mAP"] > found[0]["mAP"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 4])
+def test_interrupted_and_resumed_is_uninterrupted(small, tmp_path, monkeypatch, stop_at):
+    """Bit for bit, also when the signal comes in the middle of an epoch."""
+    config = small(optim__epochs=3, train__eval_every=3)
+    train.main(config, tmp_path / "whole")
+    steps = []
+    true = step.Parallel.place_batch
+
+    def place(self, batch):
+        if "erase" in batch:
+            steps.append(1)
+            if len(steps) == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return true(self, batch)
+
+    monkeypatch.setattr(step.Parallel, "place_batch", place)
+    with pytest.raises(UserError, match="goes on from there"):
+        train.main(config, tmp_path / "parts")
+    monkeypatch.undo()
+    train.main(config, tmp_path / "parts")
+    assert_same_state(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+    found = (logs.read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts"))
+    wanted, got = ([{k: e[k] for k in ("step", "mAP")} for e in log if e["kind"] == "eval"] for log in found)
+    assert wanted == got
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_is_uninterrupted(data_dir, tmp_path):
+    """SIGKILL several times, also while a checkpoint is being written; bitwise the same in the end."""
+
+    def start(workdir):
+        command = [sys.executable, "main.py", "--config", "configs/demo.py", f"--workdir={workdir}"]
+        changes = {
+            "data.data_dir": data_dir,
+            "data.drawn_identities": 6,
+            "data.drawn_images": 6,
+            "data.image_size": "(32,16)",
+            "data.padding": 2,
+            "model.backbone": "vit_micro",
+            "train.identities_per_batch": 3,
+            "train.images_per_identity": 2,
+            "train.eval_every": 60,
+            "train.checkpoint_every": 1,
+            "optim.epochs": 60,
+            "eval.report": False,
+            "eval.missing_modalities": False,
+            "task": "train",
+        }
+        command += [f"--config.{name}={value}" for name, value in changes.items()]
+        environment = {**os.environ, "XLA_FLAGS": ""}
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    whole = start(tmp_path / "whole")
+    _, said = whole.communicate(timeout=600)
+    assert whole.returncode == 0, said.decode()[-2000:]
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        process = start(tmp_path / "parts")
+        folder = tmp_path / "parts" / checkpoints.FOLDER
+        seen = {path.name for path in folder.glob("*")}
+        while process.poll() is None and {path.name for path in folder.glob("*")} == seen:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0.0, 0.4))
+        process.kill()
+        process.communicate()
+    last = start(tmp_path / "parts")
+    _, said = last.communicate(timeout=600)
+    assert last.returncode == 0, said.decode()[-2000:]
+    assert_same_state(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+
+
+def test_the_best_and_the_last_checkpoint_are_kept(small, tmp_path):
+    train.main(small(optim__epochs=4, train__eval_every=1), tmp_path)
+    scores = {entry["step"]: entry["mAP"] for entry in evaluations(tmp_path) if entry["step"]}
+    kept = {int(path.name) for path in (tmp_path / checkpoints.FOLDER).iterdir() if path.name.isdigit()}
+    assert kept == {max(scores), max(scores, key=lambda at: (scores[at], -at))}
+
+
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_adaptation_changes_the_backbone_alone(small, tmp_path, form):
+    train.main(small(), tmp_path / "trained")
+    config = small(task="adapt", mtt__form=form, init__checkpoint=str(tmp_path / "trained"))
+    adapt.main(config, tmp_path / "adapted")
+    before, _ = checkpoints.load_variables(tmp_path / "trained")
+    after, _ = checkpoints.load_variables(tmp_path / "adapted" / adapt.FOLDER, which="last")
+    changed = {
+        jax.tree_util.keystr(path).split("'")[1]
+        for (path, old), new in zip(
+            jax.tree.leaves_with_path(before["params"]), jax.tree.leaves(after["params"]), strict=True
+        )
+        if not np.array_equal(old, new)
+    }
+    assert changed == {"backbone"}
+    assert not np.array_equal(before["batch_stats"]["bottleneck"]["mean"], after["batch_stats"]["bottleneck"]["mean"])
+
+
+def test_adaptation_in_episodes_and_with_new_statistics(small, tmp_path):
+    train.main(small(), tmp_path / "trained")
+    checkpoint = str(tmp_path / "trained")
+    config = small(task="adapt", init__checkpoint=checkpoint, mtt__episodic=True, mtt__episode_size=20)
+    adapt.main(config, tmp_path / "episodes")
+    labels = [line for line in (tmp_path / "episodes" / "scores.jsonl").read_text().splitlines() if "episodes" in line]
+    assert len(labels) == 1
+    config = small(task="adapt", init__checkpoint=checkpoint, mtt__reestimate_statistics=True)
+    adapt.main(config, tmp_path / "statistics")
+    assert (tmp_path / "statistics" / "scores.jsonl").exists()
+
+
+def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
+    config = small(eval__report=True, eval__missing_modalities=True, task="train_adapt")
+    train.main(config, tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    for part in ("M(RGB)", "after MTT", "untrained", "mINP", "data:image"):
+        assert part in page
+    assert "report.html" in capsys.readouterr().out
+    assert len(list((tmp_path / "run" / "figures").glob("*.png"))) >= 4
+
+    (drawn,) = (path for path in (data_dir / "drawn").iterdir() if path.name.startswith("rgbnt201-"))
+    test = next(drawn.rglob("test"))
+    out = tmp_path / "features.npz"
+    extract.main(["--checkpoint", str(tmp_path / "run"), "--images", str(test), "--out", str(out)])
+    features, files, note = extract.load(out)
+    assert len(features) == len(files) == len(list((test / "RGB").iterdir()))
+    assert note["absent"] == []
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+
+    folder, checkpoint = str(test / "RGB"), str(tmp_path / "run")
+    search.main(["--checkpoint", checkpoint, "--query", folder, "--gallery", folder, "--out", str(tmp_path / "s")])
+    rows = (tmp_path / "s" / "matches.csv").read_text().splitlines()
+    query, rank, match, distance = rows[1].split(",")
+    assert (query, rank) == (match, "1")
+    assert float(distance) < 1e-4
+    assert (tmp_path / "s" / "search.html").exists()
+
+
+def test_an_evaluated_checkpoint_gives_the_score_of_training(small, tmp_path):
+    train.main(small(), tmp_path / "run")
+    evaluate.main(small(init__checkpoint=str(tmp_path / "run"), init__which="last"), tmp_path / "again")
+    trained = evaluations(tmp_path / "run")[-1]["mAP"]
+    import json
+
+    again = json.loads((tmp_path / "again" / "scores.jsonl").read_text().splitlines()[0])["mAP"]
+    assert again == pytest.approx(trained, abs=1e-9)
