@@ -38,7 +38,10 @@ def layout(backbone: str | None = None, grid: tuple[int, int] | None = None) -> 
     """
     plain = vit.layout(grid, distilled=False)
     fills = (Drop("fc.weight", _UNUSED, _zero_weight), Drop("fc.bias", _UNUSED, _zero_bias))
-    backbones = {"vit": dataclasses.replace(plain, drops=fills), "resnet": resnet.layout()}
+    backbones = {
+        "vit": dataclasses.replace(plain, rules=(*vit.RULES, vit.SIDE), drops=fills, local=()),
+        "resnet": resnet.layout(),
+    }
     if backbone is None:
         return Variants("htt", tuple(_whole(each) for each in backbones.values()))
     if backbone not in backbones:

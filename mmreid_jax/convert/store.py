@@ -1,1 +1,161 @@
-"""Converted weights on disk."""
+"""Converted weights on disk: a directory with ``meta.json`` and the arrays as an Orbax checkpoint.
+
+`open_weights` is the one door for all foreign weights: a PyTorch file, a safetensors file or such a directory.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax.convert import known, torch_file
+from mmreid_jax.convert.layout import AnyLayout, Report, Variables, export_state, flatten, import_state, unflatten
+from mmreid_jax.errors import UserError
+
+META, ARRAYS = "meta.json", "variables"
+_FORMAT = 1
+
+Path = str | os.PathLike[str]
+
+
+def open_weights(
+    path: Path,
+    layout: str | AnyLayout,
+    like: Any = None,
+    *,
+    keep: Iterable[str] = (),
+    drop: Mapping[str, str] | None = None,
+    floating: Any = None,
+) -> tuple[Variables, Report]:
+    """Loads weights of a family into our tree, from whatever form they are kept in.
+
+    Args:
+      path: a PyTorch or safetensors file, or a directory made by ``python -m mmreid_jax.convert``.
+      layout: a layout, or the name of one.
+      like: tree that the result must fit; see `import_state` for this and the rest.
+      keep: patterns of our paths that stay as they are in `like`.
+      drop: patterns of PyTorch names to leave out -> reason.
+      floating: dtype of floating leaves.
+
+    Returns:
+      Variables of numpy arrays and the accounts of the import.
+
+    Raises:
+      UserError: the path cannot be read or does not fit.
+    """
+    layout = known.named(layout) if isinstance(layout, str) else layout
+    if pathlib.Path(path).is_dir():
+        # By way of the PyTorch names: so a directory is checked, cut and resized exactly as the file that it came from.
+        variables, meta = load(path)
+        entries, notes = export_state(known.named(meta["layout"]), variables), []
+    else:
+        read = torch_file.state_dict(path)
+        entries, notes = read.entries, [f"found under {read.under!r}"] * (read.under is not None) + read.notes
+    result, report = import_state(layout, entries, like, keep=keep, drop=drop, floating=floating, source=str(path))
+    report.notes = notes + report.notes
+    return result, report
+
+
+def meta_of(report: Report, layout: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``meta.json`` says of an import: layout, source, accounts and the arrays' types and shapes."""
+    return {
+        "format": _FORMAT,
+        "layout": layout,
+        "source": pathlib.Path(report.source).name,
+        "keys_used": len(report.used),
+        "dropped": report.dropped,
+        "filled": report.filled,
+        "notes": report.notes,
+        "arrays": {path: f"{leaf.dtype} {list(leaf.shape)}" for path, leaf in flatten(variables).items()},
+    }
+
+
+def save(directory: Path, variables: Mapping[str, Any], meta: Mapping[str, Any], overwrite: bool = False) -> None:
+    """Writes a converted directory; it appears whole or not at all.
+
+    Args:
+      directory: to make.
+      variables: tree of arrays.
+      meta: as JSON; ``layout`` is needed to open the directory later, the rest is for people.
+      overwrite: replace a directory that is there already.
+
+    Raises:
+      UserError: the directory exists, or the disk does not take it.
+    """
+    import orbax.checkpoint as ocp
+
+    directory = pathlib.Path(directory).absolute()
+    if directory.exists() and not overwrite:
+        raise UserError(f"{directory} exists already; choose another directory, or overwrite it")
+    if directory.exists() and not (directory / META).is_file():
+        raise UserError(f"{directory} is no converted directory and is not overwritten; choose another one")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        beside = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    except OSError as error:
+        raise UserError(f"{directory} cannot be written: {error.strerror or error}") from error
+    try:
+        with ocp.StandardCheckpointer() as writer:
+            writer.save(beside / ARRAYS, dict(variables))
+        (beside / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        beside.chmod(0o755)
+        if directory.exists():
+            shutil.rmtree(directory)
+        beside.rename(directory)
+    except (OSError, ValueError) as error:
+        # Orbax wraps what the file system says into ValueError.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{directory} cannot be written: {reason[:200]}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def load(directory: Path) -> tuple[Variables, dict[str, Any]]:
+    """Reads a converted directory: variables of numpy arrays, and its ``meta.json``.
+
+    Raises:
+      UserError: it is no converted directory, or damaged.
+    """
+    import orbax.checkpoint as ocp
+
+    directory = pathlib.Path(directory).absolute()
+    meta = read_meta(directory)
+    try:
+        # A target of numpy arrays makes the result independent of the devices that wrote it.
+        like = {path: _empty(words) for path, words in meta["arrays"].items()}
+        with ocp.StandardCheckpointer() as reader:
+            return reader.restore(directory / ARRAYS, unflatten(like)), meta
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{directory} is damaged ({reason[:200]}); convert the weights again") from error
+
+
+def read_meta(directory: Path) -> dict[str, Any]:
+    """The ``meta.json`` of a converted directory.
+
+    Raises:
+      UserError: there is none, or it is not of this program.
+    """
+    directory = pathlib.Path(directory)
+    try:
+        meta = json.loads((directory / META).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{directory} is no directory of converted weights: it has no {META}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory / META} cannot be read: {error}") from error
+    if not isinstance(meta, dict) or not {"layout", "arrays"} <= meta.keys():
+        raise UserError(f"{directory / META} does not describe converted weights; convert them again")
+    return meta
+
+
+def _empty(words: str) -> np.ndarray:
+    """An array of the type and shape that "float32 [3, 4]" says, without memory of its size."""
+    dtype, _, shape = words.partition(" ")
+    return np.broadcast_to(np.zeros((), dtype), json.loads(shape))

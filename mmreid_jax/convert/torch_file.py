@@ -2,8 +2,8 @@
 
 Formats, told apart by their first bytes: the zip archive (PyTorch 1.6 and later), the legacy stream (before 1.6, or
 ``_use_new_zipfile_serialization=False``), a plain pickle, and safetensors. Only tensors (as numpy arrays; bfloat16
-becomes float32), containers, numpy arrays and scalars and Python scalars are built; a file that asks for anything else is
-refused and nothing in it is executed (see `pickles`). Files are memory-mapped, so that opening a large one costs little.
+becomes float32), containers, numpy arrays and scalars and Python scalars are built. What asks for more is refused,
+and nothing is executed (see `pickles`). Files are memory-mapped: opening a large one costs little.
 
 Reference: ``torch/serialization.py`` and ``torch/_utils.py`` of PyTorch; the safetensors format description.
 """
@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 import mmap
+import os
 import pathlib
 import re
 import struct
@@ -91,6 +92,8 @@ _IMPOSTORS = (
     (b"\x93NUMPY", "a numpy array"),
 )
 
+Path = str | os.PathLike[str]
+
 
 @dataclasses.dataclass
 class StateDict:
@@ -107,7 +110,7 @@ class StateDict:
     notes: list[str]
 
 
-def read(path: str | pathlib.Path) -> Any:
+def read(path: Path) -> Any:
     """Everything in a checkpoint: dicts, lists, scalars, and tensors as read-only numpy arrays.
 
     Raises:
@@ -132,7 +135,7 @@ def read(path: str | pathlib.Path) -> Any:
     raise UserError(_not_a_checkpoint(path, data))
 
 
-def state_dict(path: str | pathlib.Path, under: str | None = None) -> StateDict:
+def state_dict(path: Path, under: str | None = None) -> StateDict:
     """The state_dict of a checkpoint, at top level or under one of the usual keys, without ``module.`` prefixes.
 
     Args:
@@ -174,7 +177,7 @@ def _is_state(value: Any) -> bool:
     )
 
 
-def _wrapper(path: str | pathlib.Path, content: Any, notes: list[str]) -> str | None:
+def _wrapper(path: Path, content: Any, notes: list[str]) -> str | None:
     """The key of a dictionary under which the state_dict lies; None: it is (or holds) none to go into."""
     if not isinstance(content, dict):
         return None

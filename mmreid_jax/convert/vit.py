@@ -16,7 +16,6 @@ from mmreid_jax.errors import UserError
 RULES: tuple[Rule, ...] = (
     Rule("cls_token", "params/cls_token", dataclasses.replace(AS_IS, ndim=3)),
     Rule("pos_embed", "params/pos_embed", dataclasses.replace(AS_IS, ndim=3)),
-    Rule("sie_embed", "params/sie_embed", dataclasses.replace(AS_IS, ndim=3), optional=True),
     *conv("patch_embed.proj", "patch_embed", bias=True),
     *norm("blocks.{i}.norm1", "blocks/norm1"),
     *linear("blocks.{i}.attn.qkv", "blocks/attn/qkv", bias=False),
@@ -27,6 +26,8 @@ RULES: tuple[Rule, ...] = (
     *linear("blocks.{i}.mlp.fc2", "blocks/mlp/fc2"),
     *norm("norm", "norm"),
 )
+# Side information of cameras and views: in trained files, never in ImageNet's.
+SIDE = Rule("sie_embed", "params/sie_embed", dataclasses.replace(AS_IS, ndim=3), optional=True)
 DROPS: tuple[Drop, ...] = (
     Drop("*head*", "ImageNet classifier, re-identification has its own"),
     Drop("*dist*", "distillation token and classifier, not part of the backbone"),
@@ -48,7 +49,8 @@ def layout(grid: tuple[int, int] | None = None, distilled: bool | None = None) -
     def prepare(entries: Entries) -> tuple[Entries, list[str]]:
         return _prepare(entries, grid, distilled)
 
-    return Layout("vit", RULES, DROPS, prepare=prepare)
+    local = (Drop("params/sie_embed", "side information, which no ImageNet file holds"),)
+    return Layout("vit", RULES, DROPS, local, prepare)
 
 
 def _prepare(entries: Entries, grid: tuple[int, int] | None, distilled: bool | None) -> tuple[Entries, list[str]]:

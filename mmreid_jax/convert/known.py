@@ -1,0 +1,37 @@
+"""The layouts that can be asked for by name, on the command line and in converted directories."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from typing import Any
+
+from mmreid_jax.convert.layout import AnyLayout
+from mmreid_jax.errors import UserError
+
+# Name -> module and the function in it that builds the layout. A new family is one line here.
+LAYOUTS: dict[str, tuple[str, str]] = {
+    "vit": ("mmreid_jax.convert.vit", "layout"),
+    "resnet": ("mmreid_jax.convert.resnet", "layout"),
+    "resnet50": ("mmreid_jax.convert.resnet", "layout50"),
+    "htt": ("mmreid_jax.convert.htt", "layout"),
+}
+# Layouts that can resize a position table to a `grid` of patches.
+RESIZABLE = frozenset({"vit", "htt"})
+
+
+def named(name: str, **options: Any) -> AnyLayout:
+    """The layout of that name.
+
+    Args:
+      name: a key of `LAYOUTS`.
+      **options: of its building function.
+
+    Raises:
+      UserError: there is no such layout; the line names the nearest.
+    """
+    if name not in LAYOUTS:
+        near = difflib.get_close_matches(name, LAYOUTS, 1, 0.0)[0]
+        raise UserError(f"there is no layout {name!r}, perhaps {near!r} is meant; known are {', '.join(LAYOUTS)}")
+    module, function = LAYOUTS[name]
+    return getattr(importlib.import_module(module), function)(**options)
