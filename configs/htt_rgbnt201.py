@@ -4,7 +4,7 @@
 
 Without the data: add --config.data.drawn=True to run on drawn people in the same layout.
 Published without test-time training (authors' README, AAAI 2024): mAP 69.0, rank-1 70.0, rank-5 80.5, rank-10 85.6.
-The authors' own runs (folder names in their configs) lie between mAP 68.5 and 70.0, rank-1 71.1 and 71.9.
+The authors' own runs (folder names of their configs): mAP 68.5 to 70.0, rank-1 71.1 to 71.9.
 All are the best epoch on the test set; we print the best and the last one.
 Deviations: float32 instead of float16 autocast; the ImageNet weights are really loaded, which the released loader skips.
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -148,9 +149,11 @@ def load_splits(data: Any) -> Splits:
     folder = Path(data.data_dir).absolute()
     if data.drawn:
         folder = draw(data, folder)
-    elif not catalogue.is_prepared(data.dataset, folder):
+    elif data.manual_dir or not catalogue.is_prepared(data.dataset, folder):
+        # A data set prepared from another folder than the one named is noticed here, not trained on.
         manual = Path(data.manual_dir).absolute() if data.manual_dir else folder / "manual"
-        prepare.prepare(data.dataset, manual, folder)
+        found = prepare.prepare(data.dataset, manual, folder, progress=sys.stderr.isatty())
+        print(found.report)
     load = functools.partial(
         catalogue.load,
         data.dataset,
@@ -187,7 +190,7 @@ def draw(data: Any, folder: Path) -> Path:
     )
     prepared = drawn / "prepared"
     if not catalogue.is_prepared(data.dataset, prepared):
-        prepare.prepare(data.dataset, drawn, prepared)
+        prepare.prepare(data.dataset, drawn, prepared, progress=sys.stderr.isatty())
     return prepared
 
 

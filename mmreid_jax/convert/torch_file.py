@@ -1,9 +1,9 @@
 """Reads PyTorch checkpoints and safetensors files without PyTorch.
 
-Formats, told apart by their first bytes: the zip archive (PyTorch 1.6 and later), the legacy stream (before 1.6, or
-``_use_new_zipfile_serialization=False``), a plain pickle, and safetensors. Only tensors (as numpy arrays; bfloat16
-becomes float32), containers, numpy arrays and scalars and Python scalars are built. What asks for more is refused,
-and nothing is executed (see `pickles`). Files are memory-mapped: opening a large one costs little.
+Formats, told apart by their first bytes: the zip archive (PyTorch 1.6 and later, TorchScript), the legacy stream
+(before 1.6, or ``_use_new_zipfile_serialization=False``), a plain pickle, and safetensors. Only tensors (as numpy
+arrays; bfloat16 becomes float32), containers, numpy arrays and scalars and Python scalars are built. What asks for more
+is refused, and nothing is executed (see `pickles`). Files are memory-mapped: opening a large one costs little.
 
 Reference: ``torch/serialization.py`` and ``torch/_utils.py`` of PyTorch; the safetensors format description.
 """
@@ -37,13 +37,14 @@ PREFIXES = ("module.", "_orig_mod.")
 _DEEPEST_WRAPPING = 3
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_LEGACY_START = b"\x80\x02\x8a\x0a" + _LEGACY_MAGIC.to_bytes(10, "little")
 _LEGACY_PROTOCOL = 1001
 _ZIP_START = b"PK\x03\x04"
 # A view may be larger than its file (stride 0), but not by more than this: such files exist only to exhaust memory.
 _VIEW_ALLOWANCE = 16 << 20
 _LONGEST_HEADER = 100 << 20
 _MOST_AXES = 32
+_MOST_MODULES = 100_000
+_LONGEST_NAME = 4096
 
 # Names of PyTorch's element types: storage class, dtype, numpy's; bfloat16 is read as the upper half of float32.
 _BFLOAT16 = "bfloat16"
@@ -122,7 +123,7 @@ def read(path: Path) -> Any:
     try:
         if start.startswith(_ZIP_START):
             return _read_zip(path, data)
-        if start.startswith(_LEGACY_START):
+        if start[:1] == b"\x80" and _LEGACY_MAGIC.to_bytes(10, "little") in start[:32]:
             return _read_legacy(path, data)
         if _is_safetensors(data):
             return _read_safetensors(data)
@@ -513,7 +514,52 @@ def _read_zip(path: pathlib.Path, data: mmap.mmap) -> Any:
     description = record("data.pkl")
     if isinstance(description, str):
         raise Damaged(description)
-    return pickles.load(description, 0, _names(storages), storages)[0]
+    names = _names(storages)
+    if prefix + "constants.pkl" not in records:
+        return pickles.load(description, 0, names, storages)[0]
+    return _arrays_of_modules(pickles.load(description, 0, _ScriptNames(names), storages)[0])
+
+
+class _Module(Shell):
+    """A module of a TorchScript archive: its attributes, without its code."""
+
+    def fill(self, state: Any) -> dict[str, Any]:
+        if not isinstance(state, dict):
+            raise ValueError("a module without attributes")
+        return state
+
+
+class _ScriptNames(dict[str, Name]):
+    """The names of a TorchScript archive: its module classes beside the usual ones."""
+
+    def __init__(self, names: Mapping[str, Name]) -> None:
+        super().__init__(names)
+        for kind in ("build_intlist", "build_tensorlist", "build_doublelist", "build_boollist", "restore_type_tag"):
+            name = f"torch.jit._pickle.{kind}"
+            self[name] = Name(name, lambda value, *_: value)
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or str(name).startswith("__torch__.")
+
+    def __missing__(self, name: str) -> Name:
+        return Name(name, _Module)
+
+
+def _arrays_of_modules(top: Any) -> dict[str, np.ndarray]:
+    """The tensors of nested modules by their dotted names: what ``state_dict()`` of the TorchScript module gives."""
+    found: dict[str, np.ndarray] = {}
+    # Depth first, in order; counted, as a module may hold itself.
+    waiting, visited = [("", top)], 0
+    while waiting:
+        name, value = waiting.pop()
+        visited += 1
+        if visited > _MOST_MODULES or len(name) > _LONGEST_NAME:
+            raise Damaged("its modules are nested without end")
+        if isinstance(value, np.ndarray):
+            found[name] = value
+        elif isinstance(value, dict):
+            waiting += [(f"{name}.{key}" if name else str(key), inner) for key, inner in reversed(value.items())]
+    return found
 
 
 def _record(data: mmap.mmap, info: zipfile.ZipInfo) -> memoryview | str:
@@ -536,7 +582,7 @@ def _record(data: mmap.mmap, info: zipfile.ZipInfo) -> memoryview | str:
 
 def _read_legacy(path: pathlib.Path, data: mmap.mmap) -> Any:
     """Magic number, protocol, facts about the writer, the object, the keys of the storages, the storages."""
-    at = len(_LEGACY_START) + 1
+    _, at = pickles.load(data, 0, {})
     protocol, at = pickles.load(data, at, {})
     facts, at = pickles.load(data, at, {})
     if protocol != _LEGACY_PROTOCOL or not isinstance(facts, dict):

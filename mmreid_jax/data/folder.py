@@ -42,8 +42,8 @@ class FolderSource:
 def open_folder(path: str | Path, modalities: Sequence[str]) -> tuple[Records, tuple[str, ...]]:
     """The images of a folder.
 
-    Either the images lie in the folder itself and are visible light, or in one subfolder per modality (``rgb``, ``nir``,
-    ``tir`` and the names that data sets use) under the same file names.
+    Either the images lie in the folder itself and are visible light, or in one subfolder per modality (``rgb``,
+    ``nir``, ``tir`` and the names that data sets use) under the same file names.
 
     Args:
       path: the folder.
@@ -79,7 +79,7 @@ def open_folder(path: str | Path, modalities: Sequence[str]) -> tuple[Records, t
             )
     names = tuple(files[first])
     count = len(names)
-    # An absent modality points at an image that is there; its pixels are replaced by zeros before the network sees them.
+    # An absent modality points at an image that is there; zeros replace its pixels before the network sees them.
     views = {modality: View(modality if modality in folders else first) for modality in modalities}
     table = Records(
         name=str(root),

@@ -207,7 +207,7 @@ class HTT:
             after, logits = self.neck.apply(network, concatenated, False)
             return concatenated, after, logits, network["batch_stats"]
         (after, logits), new = self.neck.apply(network, concatenated, True, mutable=["batch_stats"])
-        return concatenated, after, logits, new["batch_stats"]
+        return concatenated, after, logits, dict(new["batch_stats"])
 
     def _statistics(self, backbone: Any, neck: Any) -> dict[str, Any]:
         return {**neck, **({"backbone": backbone} if backbone else {})}

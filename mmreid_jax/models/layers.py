@@ -33,7 +33,7 @@ class TorchBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        """Normalises `x` [groups * B, ..., C]; with `train` by the statistics of the batch, which update the running ones."""
+        """Normalises `x` [groups * B, ..., C]; with `train` by batch statistics, which update the running ones."""
         width = x.shape[-1:]
         scale = self.param("scale", nn.initializers.ones, width)
         bias = self.param("bias", nn.initializers.zeros, width)

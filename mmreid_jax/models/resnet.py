@@ -122,7 +122,7 @@ def average_pool(maps: Array) -> Array:
 
 
 def gem_pool(maps: Array, power: Array | float = 3.0, epsilon: float = 1e-6) -> Array:
-    """Generalised-mean pooling: (mean over space of max(x, epsilon) ** power) ** (1 / power); [B, H, W, C] -> [B, C]."""
+    """Generalised mean (mean over space of max(x, epsilon) ** power) ** (1 / power): [B, H, W, C] -> [B, C]."""
     return jnp.power(jnp.power(jnp.maximum(maps, epsilon), power).mean((1, 2)), 1.0 / power)
 
 

@@ -109,7 +109,7 @@ def evaluate(distances: np.ndarray, query: Table, gallery: Table, protocol: Prot
     valid = first > 0
     if not valid.any():
         raise UserError(
-            f"none of {count} queries has a right match left in the gallery under {protocol.describe()}: {absent} have an "
+            f"none of {count} queries has a right match left under {protocol.describe()}: {absent} have an "
             f"identity that the gallery lacks, {removed} lose all matches to the rule; try --config.eval.protocol=plain"
         )
     hits = np.bincount(np.minimum(first[valid], length + 1), minlength=length + 2)[1 : length + 1]

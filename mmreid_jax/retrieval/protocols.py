@@ -19,8 +19,8 @@ from mmreid_jax.retrieval import distances
 REMOVALS = {
     "same_identity_same_camera": "gallery samples of the query's identity and camera are removed",
     "same_identity_same_scene": "gallery samples of the query's identity and scene are removed; cameras are not used",
-    "time_or_same_identity_same_camera": "gallery samples of the query's identity and camera, and those of any identity "
-    "with the query's time id, are removed",
+    "time_or_same_identity_same_camera": "gallery samples of the query's identity and camera, and those of any "
+    "identity with the query's time id, are removed",
     "none": "no gallery sample is removed",
 }
 

@@ -8,11 +8,13 @@ import pytest
 from mmreid_jax.losses.triplet import batch_hard_triplet
 
 BATCHES = {
-    "sorted": [0, 0, 1, 1, 2, 2],
-    "unsorted": [2, 0, 1, 0, 2, 1],
+    "sorted": [0, 0, 1, 1, 2, 2, 2],
+    "unsorted": [2, 0, 1, 0, 2, 1, 0],
     "unequal": [5, 7, 5, 5, 7, 9, 5],
-    "alone": [3, 1, 2, 0],
+    "alone": [3, 1, 2, 0, 4, 6, 5],
 }
+
+COMPILED = jax.jit(batch_hard_triplet, static_argnames=("margin", "normalize"))
 
 
 def naive(features, labels, margin, hard_factor):
@@ -34,11 +36,13 @@ def test_batch_hard_matches_naive_loop(labels, margin, hard_factor, normalize, x
     compared = features / np.linalg.norm(features, axis=1, keepdims=True) if normalize else features
     expected = naive(compared, labels, margin, hard_factor)
 
-    def loss(features):
-        return batch_hard_triplet(features, jnp.asarray(labels), margin, normalize, hard_factor)[0]
+    actual, _ = COMPILED(jnp.asarray(features), jnp.asarray(labels), margin, normalize, hard_factor)
+    np.testing.assert_allclose(actual, expected, rtol=1e-12)
 
-    np.testing.assert_allclose(loss(jnp.asarray(features)), expected, rtol=1e-12)
-    np.testing.assert_allclose(jax.jit(loss)(jnp.asarray(features)), expected, rtol=1e-12)
+
+def test_jit_equals_eager(x64):
+    features, labels = jnp.asarray(np.random.default_rng(0).standard_normal((7, 8))), jnp.asarray(BATCHES["unequal"])
+    np.testing.assert_allclose(COMPILED(features, labels)[0], batch_hard_triplet(features, labels)[0], rtol=1e-13)
 
 
 def test_by_hand(x64):
