@@ -495,17 +495,17 @@ def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: fl
     if split != "train":
         moved = generator(seed, f"{kind} camera shift", index)
         towards = moved.choice((-1.0, 1.0), 8)
-        sensor["cast"] = sensor["cast"] * np.exp(shift * 0.36 * moved.uniform(-1, 1, 3))
-        sensor["gain"] *= math.exp(-0.5 * shift * moved.uniform(0.5, 1))
-        sensor["gamma"] *= math.exp(0.4 * shift * towards[0] * moved.uniform(0.6, 1))
-        sensor["noise"] *= 1 + 1.6 * shift
-        sensor["blur"] *= 1 + 0.4 * shift
-        sensor["nir_gain"] *= math.exp(0.45 * shift * towards[1] * moved.uniform(0.6, 1))
-        sensor["nir_gamma"] *= math.exp(0.4 * shift * towards[2] * moved.uniform(0.6, 1))
-        sensor["nir_falloff"] += 0.3 * shift
-        sensor["tir_gain"] *= math.exp(0.4 * shift * towards[3] * moved.uniform(0.6, 1))
-        sensor["tir_offset"] += 0.14 * shift * towards[4] * moved.uniform(0.6, 1)
-        sensor["tir_blur"] *= 1 + 0.3 * shift
+        sensor["cast"] = sensor["cast"] * np.exp(shift * 0.24 * moved.uniform(-1, 1, 3))
+        sensor["gain"] *= math.exp(-0.3 * shift * moved.uniform(0.5, 1))
+        sensor["gamma"] *= math.exp(0.2 * shift * towards[0] * moved.uniform(0.6, 1))
+        sensor["noise"] *= 1 + shift
+        sensor["blur"] *= 1 + 0.3 * shift
+        sensor["nir_gain"] *= math.exp(0.24 * shift * towards[1] * moved.uniform(0.6, 1))
+        sensor["nir_gamma"] *= math.exp(0.2 * shift * towards[2] * moved.uniform(0.6, 1))
+        sensor["nir_falloff"] += 0.2 * shift
+        sensor["tir_gain"] *= math.exp(0.24 * shift * towards[3] * moved.uniform(0.6, 1))
+        sensor["tir_offset"] += 0.07 * shift * towards[4] * moved.uniform(0.6, 1)
+        sensor["tir_blur"] *= 1 + 0.2 * shift
     values = {name: float(value) for name, value in sensor.items() if name != "cast"}
     return Camera(
         index=index,
@@ -551,7 +551,7 @@ def shot(
     moment = generator(seed, f"{kind} moment", identity, camera_index, (scene % 2**31) * 2**31 + frame)
     moved = shift if split != "train" else 0.0
     # Both are drawn always, so that asking for a light changes nothing else.
-    drawn_light = _pick(passage, {"day": 0.46, "dusk": 0.26, "night": 0.28 + 0.25 * moved})
+    drawn_light = _pick(passage, {"day": 0.46, "dusk": 0.26, "night": 0.26 + 0.12 * moved})
     light = light or drawn_light
     night_glare = float(moment.beta(1.2, 1.6)) if moment.random() < (0.5 if kind == "vehicle" else 0.3) else 0.0
     day_glare = 0.35 if moment.random() < 0.04 else 0.0
@@ -569,7 +569,7 @@ def shot(
         phase=float(passage.uniform(0, 2 * math.pi) + 0.9 * frame + moment.normal(0, 0.2)),
         stride=float(0.08 if passage.random() < 0.12 else passage.uniform(0.7, 1.1)),
         light=light,
-        brightness=float(math.exp(passage.normal(0, 0.16) + moment.normal(0, 0.06) - 0.25 * moved)),
+        brightness=float(math.exp(passage.normal(0, 0.16) + moment.normal(0, 0.06) - 0.15 * moved)),
         glare=night_glare if light == "night" else day_glare,
         warmth=float(np.clip(passage.normal(1, 0.07), 0.8, 1.2)),
         occluder=_pick(moment, occluders),

@@ -190,7 +190,7 @@ def _panorama(
     _furnish(picture, base if edge > 0 else 0.3 * rows, 0.8 * per_metre, random)
     # Light from one side, as everywhere outdoors; the lamp beside the lens hardly reaches the distance.
     picture[:3] *= 0.82 + 0.25 * cloud(random, rows, columns, cells=1, octaves=1)
-    picture[NIR] *= np.clip(1.0 - 0.45 * (1 - row / rows), 0, 1)
+    picture[NIR] *= 0.8 * np.clip(1.0 - 0.5 * (1 - row / rows), 0, 1)
     picture[TIR] = np.clip(picture[TIR], 0, SURROUNDINGS + 0.16)
     return picture
 
