@@ -42,7 +42,9 @@ def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path)
     config.seed = seed
     config.data.drawn_seed = seed
     config.data.data_dir = options.data_dir
+    config.data.drawn_identities = options.identities
     config.optim.epochs = options.epochs
+    config.mtt.optim.epochs = options.adaptation_epochs
     config.train.eval_every = options.epochs
     config.train.evaluate_first = False
     config.eval.report = False
@@ -87,7 +89,9 @@ def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=demo.get_config().optim.epochs)
+    parser.add_argument("--epochs", type=int, default=16)
+    parser.add_argument("--adaptation_epochs", type=int, default=2)
+    parser.add_argument("--identities", type=int, default=60, help="in each of training and test")
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--workdir", type=Path, default=Path("runs/claims"))
     parser.add_argument("--out", type=Path, default=Path("runs/claims/claims.json"))

@@ -15,18 +15,19 @@ def get_config() -> ConfigDict:
     config = common.htt()
     config.task = "train_adapt"
     config.data.drawn = True
-    config.data.drawn_identities = 40
-    config.data.drawn_images = 16
+    config.data.drawn_identities = 80
+    config.data.drawn_images = 12
     config.data.image_size = (64, 32)
     config.data.padding = 3
     config.model.backbone = "vit_mini"
+    config.model.drop_path = 0.0
     config.optim.name = "adamw"
-    config.optim.lr = 1e-3
+    config.optim.lr = 2e-3
     config.optim.weight_decay = 0.05
     config.optim.bias_lr_factor = 1.0
     config.optim.schedule = "cosine"
-    config.optim.epochs = 30
-    config.train.eval_every = 5
+    config.optim.epochs = 24
+    config.train.eval_every = 4
     config.train.evaluate_first = True
     config.eval.missing_modalities = True
     return config

@@ -39,7 +39,7 @@ SIZES: dict[str, ViTSize] = {
     "deit_small": ViTSize(384, 12, 6),
     "deit_tiny": ViTSize(192, 12, 3),
     # For drawn data, laptops and tests: 8-pixel patches of small images.
-    "vit_mini": ViTSize(128, 4, 4, patch=8),
+    "vit_mini": ViTSize(96, 4, 4, mlp_ratio=2.0, patch=8),
     "vit_micro": ViTSize(32, 2, 2, patch=8),
 }
 

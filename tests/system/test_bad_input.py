@@ -71,7 +71,7 @@ def test_checkpoint_of_another_architecture(small, tmp_path, fails):
     message = fails(evaluate.main, other, tmp_path / "other")
     assert "backbone" in message
     assert "32" in message
-    assert "128" in message
+    assert "96" in message
 
 
 def test_no_checkpoint_at_all(small, tmp_path, fails):
