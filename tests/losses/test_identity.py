@@ -89,7 +89,7 @@ def test_no_gradient_through_the_weights_of_circle(x64):
         return identity.circle_logits(jnp.asarray([[jnp.cos(angle), jnp.sin(angle)]]), weight, labels)[0, 0]
 
     expected = 256 * (1.25 - np.cos(0.4)) * -np.sin(0.4)
-    np.testing.assert_allclose(jax.grad(logit)(0.4), expected, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(jax.grad(logit))(0.4), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("head", HEADS.values(), ids=HEADS)
@@ -100,7 +100,7 @@ def test_heads_are_finite_on_a_class_vector_and_at_zero(head, batch):
     def loss(features, weight):
         return identity.cross_entropy(head(features, weight, labels), labels)
 
-    for gradient in jax.grad(loss, argnums=(0, 1))(features, weight):
+    for gradient in jax.jit(jax.grad(loss, argnums=(0, 1)))(features, weight):
         assert np.all(np.isfinite(gradient))
 
 

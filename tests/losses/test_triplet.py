@@ -48,7 +48,7 @@ def test_jit_equals_eager(x64):
 def test_by_hand(x64):
     # On a line: 0 and 3 are one identity, 4 and 10 another.
     features = jnp.asarray([[0.0], [3.0], [4.0], [10.0]])
-    loss, (positive, negative) = batch_hard_triplet(features, jnp.asarray([0, 0, 1, 1]), margin=1.0)
+    loss, (positive, negative) = COMPILED(features, jnp.asarray([0, 0, 1, 1]), margin=1.0)
     np.testing.assert_allclose(positive, [3, 3, 6, 6])
     np.testing.assert_allclose(negative, [4, 1, 1, 7])
     assert loss == (0 + 3 + 6 + 0) / 4
@@ -57,41 +57,42 @@ def test_by_hand(x64):
 def test_order_of_the_batch_does_not_matter(x64):
     rng = np.random.default_rng(0)
     features, labels, order = rng.standard_normal((12, 6)), np.repeat(np.arange(4), 3), rng.permutation(12)
-    sorted_loss = batch_hard_triplet(jnp.asarray(features), jnp.asarray(labels))[0]
-    shuffled_loss = batch_hard_triplet(jnp.asarray(features[order]), jnp.asarray(labels[order]))[0]
+    sorted_loss = COMPILED(jnp.asarray(features), jnp.asarray(labels))[0]
+    shuffled_loss = COMPILED(jnp.asarray(features[order]), jnp.asarray(labels[order]))[0]
     np.testing.assert_allclose(shuffled_loss, sorted_loss, rtol=1e-13)
 
 
 def test_one_identity_gives_zero_loss_and_gradient():
     features = jnp.asarray(np.random.default_rng(0).standard_normal((4, 8)), jnp.float32)
     labels = jnp.zeros(4, jnp.int32)
-    loss, gradient = jax.value_and_grad(lambda x: batch_hard_triplet(x, labels)[0])(features)
+    loss, gradient = jax.jit(jax.value_and_grad(lambda x: batch_hard_triplet(x, labels)[0]))(features)
     assert loss == 0
     assert not np.any(gradient)
-    assert np.all(np.isfinite(jnp.stack(batch_hard_triplet(features, labels)[1])))
+    assert np.all(np.isfinite(jnp.stack(COMPILED(features, labels)[1])))
 
 
 def test_first_of_equal_positives_receives_the_gradient(x64):
     # Samples 1 and 2 are equally far from sample 0 and coincide, as do the negatives 3 and 4.
     features = jnp.asarray([[0.0, 0.0], [2.0, 0.0], [2.0, 0.0], [0.0, 5.0], [0.0, 5.0]])
     labels = jnp.asarray([0, 0, 0, 1, 1])
-    gradient = jax.grad(lambda x: batch_hard_triplet(x, labels)[1][0][0])(features)
-    np.testing.assert_allclose(gradient, [[-1, 0], [1, 0], [0, 0], [0, 0], [0, 0]])
-    gradient = jax.grad(lambda x: batch_hard_triplet(x, labels)[1][1][0])(features)
-    np.testing.assert_allclose(gradient, [[0, -1], [0, 0], [0, 0], [0, 1], [0, 0]])
+    positive, negative = jax.jit(jax.jacobian(lambda x: batch_hard_triplet(x, labels)[1]))(features)
+    np.testing.assert_allclose(positive[0], [[-1, 0], [1, 0], [0, 0], [0, 0], [0, 0]])
+    np.testing.assert_allclose(negative[0], [[0, -1], [0, 0], [0, 0], [0, 1], [0, 0]])
 
 
 @pytest.mark.parametrize("margin", [None, 0.3])
 def test_finite_on_copies_and_zeros(margin):
     features = jnp.zeros((6, 4)).at[2:4].set(1.0)
-    gradient = jax.grad(lambda x: batch_hard_triplet(x, jnp.asarray([0, 0, 1, 1, 2, 2]), margin, True)[0])(features)
+    gradient = jax.jit(jax.grad(lambda x: batch_hard_triplet(x, jnp.asarray([0, 0, 1, 1, 2, 2]), margin, True)[0]))(
+        features
+    )
     assert np.all(np.isfinite(gradient))
 
 
 def test_half_precision_is_compared_in_float32():
     features = jnp.asarray(np.random.default_rng(0).standard_normal((8, 2048)) * 30, jnp.float16)
     labels = jnp.repeat(jnp.arange(4), 2)
-    loss, _ = batch_hard_triplet(features, labels)
+    loss, _ = COMPILED(features, labels)
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(
         loss, naive(np.asarray(features, np.float64), [0, 0, 1, 1, 2, 2, 3, 3], None, 0), rtol=1e-5
