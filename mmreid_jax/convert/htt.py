@@ -36,10 +36,10 @@ def layout(backbone: str | None = None, grid: tuple[int, int] | None = None) -> 
       backbone: "vit" or "resnet"; None: whichever the file follows.
       grid: rows and columns of patches that a ViT's position table is resized to, see `vit.layout`.
     """
-    plain = vit.layout(grid, distilled=False)
+    trained = vit.layout(grid, distilled=False, trained=True)
     fills = (Drop("fc.weight", _UNUSED, _zero_weight), Drop("fc.bias", _UNUSED, _zero_bias))
     backbones = {
-        "vit": dataclasses.replace(plain, rules=(*vit.RULES, vit.SIDE), drops=fills, local=()),
+        "vit": dataclasses.replace(trained, drops=fills),
         "resnet": resnet.layout(),
     }
     if backbone is None:

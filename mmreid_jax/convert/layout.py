@@ -63,14 +63,15 @@ class Rule:
       source: template of the PyTorch name.
       target: template of our path.
       transform: of the array.
-      optional: some models of the family lack it; a model given as `like` decides.
+      optional: name of a group that some modules of the family lack as a whole (a model given as `like` decides); the
+        rules of one group and scope are there together or not at all. None: always there.
       default: value where a file lacks it (old files have no ``num_batches_tracked``); None: its absence is an error.
     """
 
     source: str
     target: str
     transform: Transform = AS_IS
-    optional: bool = False
+    optional: str | None = None
     default: int | None = None
 
     @functools.cached_property
@@ -171,19 +172,19 @@ class Report:
 # ---------------------------------------------------------------------------------------------- parts of layouts
 
 
-def linear(source: str, target: str, bias: bool = True, optional: bool = False) -> tuple[Rule, ...]:
+def linear(source: str, target: str, bias: bool = True, optional: str | None = None) -> tuple[Rule, ...]:
     """A Linear: ``weight`` [out, in] -> ``kernel`` [in, out], and ``bias``."""
     weight = Rule(f"{source}.weight", f"params/{target}/kernel", LINEAR, optional)
     return (weight, Rule(f"{source}.bias", f"params/{target}/bias", VECTOR, optional)) if bias else (weight,)
 
 
-def conv(source: str, target: str, bias: bool = False, optional: bool = False) -> tuple[Rule, ...]:
+def conv(source: str, target: str, bias: bool = False, optional: str | None = None) -> tuple[Rule, ...]:
     """A 2-D convolution: ``weight`` OIHW -> ``kernel`` HWIO, and ``bias``."""
     weight = Rule(f"{source}.weight", f"params/{target}/kernel", CONV, optional)
     return (weight, Rule(f"{source}.bias", f"params/{target}/bias", VECTOR, optional)) if bias else (weight,)
 
 
-def norm(source: str, target: str, optional: bool = False) -> tuple[Rule, ...]:
+def norm(source: str, target: str, optional: str | None = None) -> tuple[Rule, ...]:
     """A layer norm: ``weight`` -> ``scale``, and ``bias``."""
     return (
         Rule(f"{source}.weight", f"params/{target}/scale", VECTOR, optional),
@@ -191,7 +192,7 @@ def norm(source: str, target: str, optional: bool = False) -> tuple[Rule, ...]:
     )
 
 
-def batch_norm(source: str, target: str, optional: bool = False) -> tuple[Rule, ...]:
+def batch_norm(source: str, target: str, optional: str | None = None) -> tuple[Rule, ...]:
     """A batch norm: as `norm`, and running statistics -> ``mean``, ``var``, ``count`` in ``batch_stats``."""
     return (
         *norm(source, target, optional),
@@ -219,6 +220,10 @@ def nest(layout: Layout, source: str = "", target: str = "") -> Layout:
         collection, rest = path.split("/", 1)
         return f"{collection}/{target}{rest}"
 
+    def nested(rule: Rule) -> Rule:
+        group = rule.optional and source + rule.optional
+        return dataclasses.replace(rule, source=source + rule.source, target=moved(rule.target), optional=group)
+
     def fill_of(drop: Drop) -> Callable[[Mapping[str, np.ndarray]], np.ndarray] | None:
         fill = drop.fill
         return None if fill is None else lambda exported: fill(_below(exported, source))
@@ -231,7 +236,7 @@ def nest(layout: Layout, source: str = "", target: str = "") -> Layout:
 
     return Layout(
         layout.name,
-        tuple(dataclasses.replace(r, source=source + r.source, target=moved(r.target)) for r in layout.rules),
+        tuple(map(nested, layout.rules)),
         tuple(Drop(pattern + drop.pattern, drop.reason, fill_of(drop)) for drop in layout.drops),
         tuple(Drop(moved(drop.pattern), drop.reason) for drop in layout.local),
         prepare if layout.prepare else None,
@@ -535,15 +540,13 @@ def _slots_of_model(layout: Layout, wanted: Mapping[str, Any]) -> tuple[dict[str
 
 def _slots_of_file(layout: Layout, groups: Mapping[str, _Group], entries: int) -> dict[str, _Slot]:
     """The arrays that a file should give without a model to compare with: whole modules, numbered without gaps."""
-    seen: dict[str, dict[tuple[int, ...], dict[str, int]]] = {}
-    # Modules of which the file holds an optional entry: their other optional entries must be there as well.
+    seen: dict[str, dict[frozenset[tuple[str, int]], dict[str, int]]] = {}
     begun = set()
     for group in groups.values():
-        for place, name in group.names.items():
+        for place in group.names:
             numbers = {**group.numbers, **dict(zip(group.rule.stacked, place, strict=True))}
-            seen.setdefault(group.rule.scope, {})[tuple(numbers.values())] = numbers
-            if group.rule.optional:
-                begun.add(name.rpartition(".")[0])
+            seen.setdefault(group.rule.scope, {})[frozenset(numbers.items())] = numbers
+            begun.add((group.rule.scope, group.rule.optional, frozenset(numbers.items())))
     slots: dict[str, _Slot] = {}
     for rule in layout.rules:
         none: list[dict[str, int]] = [dict.fromkeys(_PLACEHOLDER.findall(rule.source), 0)]
@@ -553,7 +556,7 @@ def _slots_of_file(layout: Layout, groups: Mapping[str, _Group], entries: int) -
             # A number beyond the count of keys leaves gaps anyway, and must not cost memory.
             reach = tuple(min(numbers[key], entries) + 1 for key in rule.stacked)
             lengths[path] = tuple(map(max, lengths.get(path, reach), reach))
-            if not rule.optional or rule.source.format(**numbers).rpartition(".")[0] in begun:
+            if rule.optional is None or (rule.scope, rule.optional, frozenset(numbers.items())) in begun:
                 slots.setdefault(path, _Slot(rule, numbers, ()))
         for path in lengths.keys() & slots.keys():
             slots[path].stack = lengths[path]
@@ -647,7 +650,7 @@ def export_state(layout: AnyLayout, variables: Mapping[str, Any]) -> Entries:
             every = {**numbers, **dict(zip(rule.stacked, place, strict=True))}
             counted = tuple(every[key] for key in _PLACEHOLDER.findall(rule.source))
             found.append(((start[rule.source.partition("{")[0]], counted, index[rule]), name, entry))
-    absent = [r.target for r in chosen.rules if r not in used and not r.optional and r.default is None]
+    absent = [r.target for r in chosen.rules if r not in used and r.optional is None and r.default is None]
     if unknown or absent:
         wrong = [f"{shown(unknown)} has no name in it"] if unknown else []
         wrong += [f"{shown(absent)} is missing"] if absent else []

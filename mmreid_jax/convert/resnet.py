@@ -12,10 +12,10 @@ _BLOCK: tuple[Rule, ...] = (
     *conv("layer{stage}.{block}.conv2", "layer{stage}_{block}/conv2"),
     *batch_norm("layer{stage}.{block}.bn2", "layer{stage}_{block}/bn2"),
     # Basic blocks (ResNet-18 and -34) have two convolutions, bottlenecks three.
-    *conv("layer{stage}.{block}.conv3", "layer{stage}_{block}/conv3", optional=True),
-    *batch_norm("layer{stage}.{block}.bn3", "layer{stage}_{block}/bn3", optional=True),
-    *conv("layer{stage}.{block}.downsample.0", "layer{stage}_{block}/downsample_0", optional=True),
-    *batch_norm("layer{stage}.{block}.downsample.1", "layer{stage}_{block}/downsample_1", optional=True),
+    *conv("layer{stage}.{block}.conv3", "layer{stage}_{block}/conv3", optional="third"),
+    *batch_norm("layer{stage}.{block}.bn3", "layer{stage}_{block}/bn3", optional="third"),
+    *conv("layer{stage}.{block}.downsample.0", "layer{stage}_{block}/downsample_0", optional="shortcut"),
+    *batch_norm("layer{stage}.{block}.downsample.1", "layer{stage}_{block}/downsample_1", optional="shortcut"),
 )
 
 
@@ -52,5 +52,5 @@ def _spelt_out(stages: tuple[int, ...], bottleneck: bool) -> tuple[Rule, ...]:
                     continue
                 numbers = {"stage": stage, "block": block}
                 source, target = rule.source.format(**numbers), rule.target.format(**numbers)
-                rules.append(dataclasses.replace(rule, source=source, target=target, optional=False))
+                rules.append(dataclasses.replace(rule, source=source, target=target, optional=None))
     return tuple(rules)

@@ -13,21 +13,24 @@ import numpy as np
 from mmreid_jax.convert.layout import AS_IS, VECTOR, Drop, Entries, Layout, Rule, conv, linear, norm
 from mmreid_jax.errors import UserError
 
-RULES: tuple[Rule, ...] = (
-    Rule("cls_token", "params/cls_token", dataclasses.replace(AS_IS, ndim=3)),
-    Rule("pos_embed", "params/pos_embed", dataclasses.replace(AS_IS, ndim=3)),
+_TABLE = dataclasses.replace(AS_IS, ndim=3)
+_TOKENS: tuple[Rule, ...] = (
+    Rule("cls_token", "params/cls_token", _TABLE),
+    Rule("pos_embed", "params/pos_embed", _TABLE),
+)
+# Side information of cameras and views: in trained files, never in ImageNet's.
+_SIDE = Rule("sie_embed", "params/sie_embed", _TABLE, optional="side")
+_NETWORK: tuple[Rule, ...] = (
     *conv("patch_embed.proj", "patch_embed", bias=True),
     *norm("blocks.{i}.norm1", "blocks/norm1"),
     *linear("blocks.{i}.attn.qkv", "blocks/attn/qkv", bias=False),
-    Rule("blocks.{i}.attn.qkv.bias", "params/blocks/attn/qkv/bias", VECTOR, optional=True),
+    Rule("blocks.{i}.attn.qkv.bias", "params/blocks/attn/qkv/bias", VECTOR, optional="bias"),
     *linear("blocks.{i}.attn.proj", "blocks/attn/proj"),
     *norm("blocks.{i}.norm2", "blocks/norm2"),
     *linear("blocks.{i}.mlp.fc1", "blocks/mlp/fc1"),
     *linear("blocks.{i}.mlp.fc2", "blocks/mlp/fc2"),
     *norm("norm", "norm"),
 )
-# Side information of cameras and views: in trained files, never in ImageNet's.
-SIDE = Rule("sie_embed", "params/sie_embed", dataclasses.replace(AS_IS, ndim=3), optional=True)
 DROPS: tuple[Drop, ...] = (
     Drop("*head*", "ImageNet classifier, re-identification has its own"),
     Drop("*dist*", "distillation token and classifier, not part of the backbone"),
@@ -36,7 +39,7 @@ DROPS: tuple[Drop, ...] = (
 )
 
 
-def layout(grid: tuple[int, int] | None = None, distilled: bool | None = None) -> Layout:
+def layout(grid: tuple[int, int] | None = None, distilled: bool | None = None, trained: bool = False) -> Layout:
     """The name map of a ViT.
 
     Args:
@@ -44,13 +47,16 @@ def layout(grid: tuple[int, int] | None = None, distilled: bool | None = None) -
         must fit as it is (a count of tokens alone does not tell a standing from a lying grid).
       distilled: row 1 of the position table belongs to a distillation token and is removed; None: it does where the
         file holds ``dist_token``.
+      trained: the backbone of a trained network: its side information is read, and nothing is dropped.
     """
 
     def prepare(entries: Entries) -> tuple[Entries, list[str]]:
         return _prepare(entries, grid, distilled)
 
+    if trained:
+        return Layout("vit", (*_TOKENS, _SIDE, *_NETWORK), prepare=prepare)
     local = (Drop("params/sie_embed", "side information, which no ImageNet file holds"),)
-    return Layout("vit", RULES, DROPS, local, prepare)
+    return Layout("vit", (*_TOKENS, *_NETWORK), DROPS, local, prepare)
 
 
 def _prepare(entries: Entries, grid: tuple[int, int] | None, distilled: bool | None) -> tuple[Entries, list[str]]:
@@ -80,7 +86,8 @@ def _prepare(entries: Entries, grid: tuple[int, int] | None, distilled: bool | N
 def resize_position_table(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Resizes the grid rows of a position table bilinearly, with half-pixel centres and without antialiasing.
 
-    Float32 tables are resized in float32 in the order of PyTorch's CPU kernel, and give its numbers to the bit.
+    Float32 tables are resized in float32 in the order of PyTorch's CPU kernel, and give its numbers to the bit
+    (where the width is a multiple of eight, as all real ones are).
 
     Args:
       table: [1, 1 + n * n, D]; row 0 belongs to the class token and is kept.

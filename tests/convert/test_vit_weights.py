@@ -1,0 +1,98 @@
+"""What ViT weights need beyond names: patch weights, distillation tokens, position tables."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmreid_jax.convert import vit
+from mmreid_jax.errors import UserError
+
+
+def prepared(entries, **options):
+    return vit.layout(**options).prepare(entries)
+
+
+def naive_resize(table, grid):
+    """Bilinear with half-pixel centres, one output at a time."""
+    side = int(np.sqrt(table.shape[1] - 1))
+    old = table[0, 1:].reshape(side, side, -1).astype(np.float64)
+    out = np.zeros((*grid, table.shape[2]))
+    for row in range(grid[0]):
+        for column in range(grid[1]):
+            y = max((row + 0.5) * side / grid[0] - 0.5, 0)
+            x = max((column + 0.5) * side / grid[1] - 0.5, 0)
+            for i in (int(y), min(int(y) + 1, side - 1)):
+                for j in (int(x), min(int(x) + 1, side - 1)):
+                    weight_y = 1 - (y - int(y)) if i == int(y) else y - int(y)
+                    weight_x = 1 - (x - int(x)) if j == int(x) else x - int(x)
+                    last_y, last_x = int(y) == side - 1, int(x) == side - 1
+                    weight_y, weight_x = (0.5 if last_y else weight_y), (0.5 if last_x else weight_x)
+                    out[row, column] += weight_y * weight_x * old[i, j]
+    return np.concatenate([table[:, :1], out.reshape(1, -1, table.shape[2])], axis=1)
+
+
+class TestPositionTable:
+    @pytest.mark.parametrize("grid", [(1, 1), (4, 4), (8, 2), (2, 8), (5, 7), (16, 9)])
+    def test_against_a_naive_loop(self, grid):
+        table = np.random.default_rng(1).normal(size=(1, 17, 5))
+        np.testing.assert_allclose(vit.resize_position_table(table, grid), naive_resize(table, grid), atol=1e-13)
+
+    def test_constant_stays_constant(self):
+        table = np.full((1, 26, 3), 2.5, np.float32)
+        np.testing.assert_array_equal(vit.resize_position_table(table, (7, 3)), np.full((1, 22, 3), 2.5, np.float32))
+
+    def test_class_token_row_is_kept_to_the_bit(self):
+        table = np.random.default_rng(1).normal(size=(1, 10, 4)).astype(np.float16)
+        resized = vit.resize_position_table(table, (2, 5))
+        assert resized.dtype == np.float16
+        np.testing.assert_array_equal(resized[:, 0], table[:, 0])
+
+    @pytest.mark.parametrize("rows", [0, 1, 3, 12])
+    def test_no_square_grid(self, rows):
+        with pytest.raises(UserError, match="no square grid"):
+            vit.resize_position_table(np.zeros((1, rows, 4)), (2, 2))
+
+    def test_without_a_grid_nothing_is_resized(self):
+        table = np.zeros((1, 10, 4))
+        entries, notes = prepared({"pos_embed": table})
+        assert entries["pos_embed"] is table
+        assert notes == []
+
+    def test_turned_grid_of_the_same_count_is_kept(self):
+        """As the reference does, which compares shapes alone."""
+        table = np.zeros((1, 9, 4))
+        entries, _ = prepared({"pos_embed": table}, grid=(4, 2))
+        assert entries["pos_embed"] is table
+
+
+class TestDistilled:
+    @pytest.fixture
+    def table(self):
+        return np.arange(11.0).reshape(1, 11, 1)
+
+    def test_row_of_the_distillation_token_goes(self, table):
+        entries, notes = prepared({"pos_embed": table, "dist_token": np.zeros((1, 1, 1))})
+        np.testing.assert_array_equal(entries["pos_embed"].ravel(), [0, *range(2, 11)])
+        assert "distillation" in notes[0]
+
+    def test_by_order(self, table):
+        assert prepared({"pos_embed": table}, distilled=True)[0]["pos_embed"].shape == (1, 10, 1)
+        both = {"pos_embed": table, "dist_token": np.zeros((1, 1, 1))}
+        assert prepared(both, distilled=False)[0]["pos_embed"].shape == (1, 11, 1)
+
+    def test_then_resized(self, table):
+        entries, _ = prepared({"pos_embed": table}, distilled=True, grid=(2, 3))
+        assert entries["pos_embed"].shape == (1, 7, 1)
+
+
+class TestPatchWeights:
+    def test_flat_patches_are_unfolded(self):
+        flat = np.arange(2 * 3 * 16.0).reshape(2, 48)
+        entries, notes = prepared({"patch_embed.proj.weight": flat})
+        np.testing.assert_array_equal(entries["patch_embed.proj.weight"], flat.reshape(2, 3, 4, 4))
+        assert "4x4" in notes[0]
+
+    def test_no_square_patches(self):
+        with pytest.raises(UserError, match="no square RGB patches"):
+            prepared({"patch_embed.proj.weight": np.zeros((2, 50))})
