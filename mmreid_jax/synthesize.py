@@ -56,17 +56,23 @@ def _table(summary: synthetic.Summary) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m mmreid_jax.synthesize", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(prog="python -m mmreid_jax.synthesize", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help=f"one of {', '.join(synthetic.LAYOUTS)}")
     parser.add_argument("--out", required=True, help="folder that gets the data set's folder")
     parser.add_argument("--full", action="store_true", help="the public names and counts instead of a small set")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default 0)")
-    parser.add_argument("--identities", type=int, help="identities in each of training and test (default: the data set's)")
+    parser.add_argument(
+        "--identities", type=int, help="identities in each of training and test (default: the data set's)"
+    )
     parser.add_argument("--images_per_identity", type=int, help="images of each identity (default: the data set's)")
     parser.add_argument("--cameras", type=int, help="number of cameras (default: the data set's)")
-    parser.add_argument("--shift", type=float, help="0...1, how far the test cameras differ from training (default 0.5)")
+    parser.add_argument(
+        "--shift", type=float, help="0...1, how far the test cameras differ from training (default 0.5)"
+    )
     parser.add_argument("--image_size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="size of one modality")
-    parser.add_argument("--contact_sheet", metavar="FILE.png", help="also write a picture that shows some of the images")
+    parser.add_argument(
+        "--contact_sheet", metavar="FILE.png", help="also write a picture that shows some of the images"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes that draw (default 1)")
     return parser
 

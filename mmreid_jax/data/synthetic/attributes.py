@@ -1,8 +1,8 @@
 """What is drawn: identities (people, vehicles), cameras and shots, as plain data classes sampled from a seed.
 
 Every attribute of an identity takes a handful of values that many identities share, so no single cue names anybody.
-Colours are reflectances (linear, 0...1); `nir` is the reflectance in the near infrared, which the fabric and not the dye
-decides; temperatures run from 0 (clear sky) over 0.3 (surroundings) to 1 (warm skin, hot engine).
+Colours are reflectances (linear, 0...1); `nir` is the reflectance in the near infrared, which the fabric and not the
+dye decides; temperatures run from 0 (clear sky) over 0.3 (surroundings) to 1 (warm skin, hot engine).
 `describe` gives the attributes as words, for whoever writes captions.
 """
 
@@ -192,7 +192,7 @@ class Camera:
       cast: gain of the three colours; gain, gamma: exposure and curve of the visible sensor.
       noise: standard deviation at full light, as a share of the range.
       blur: how many pixels one sensor element covers.
-      nir_gain, nir_gamma, nir_falloff: strength and curve of the active illumination, and how fast it dies to the edges.
+      nir_gain, nir_gamma, nir_falloff: strength and curve of the active illumination, how fast it dies to the edges.
       tir_gain, tir_offset, tir_blur: contrast, level and coarseness of the thermal sensor.
     """
 
@@ -226,7 +226,7 @@ class Shot:
       camera: where.
       azimuth: turn of the subject in radians; 0 faces the camera, pi / 2 shows its left side.
       phase: of the walk, radians; stride: 0 stands still, 1 walks at full stride.
-      light: ``day``, ``dusk`` or ``night``; brightness: factor on the light; glare: 0...1, strength of a light source in view.
+      light: ``day``, ``dusk`` or ``night``; brightness: factor on it; glare: 0...1, strength of a lamp in view.
       warmth: factor on how much the subject stands out in the thermal image.
       occluder: ``none``, ``pole``, ``hedge``, ``box`` or ``passer-by``; occluder_place: -1...1 across the image.
       zoom: share of the image height (person) or width (vehicle) that the subject fills.
@@ -454,9 +454,10 @@ def vehicle_identity(seed: int, index: int) -> Vehicle:
 
 
 def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: float = 0.5) -> Camera:
-    """Camera number `index` (from 1). In any split but ``train`` light and sensor are moved by `shift` (0 not at all ... 1 far).
+    """Camera number `index` (from 1).
 
-    Place, height and background belong to the camera and are the same in all splits.
+    In any split but ``train`` light and sensor are moved by `shift` (0 not at all ... 1 far). Place,
+    height and background belong to the camera and are the same in all splits.
     """
     random = generator(seed, f"{kind} camera", index)
     grounds = (
@@ -479,8 +480,8 @@ def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: fl
         "pitch": float(random.uniform(0.05, 0.34) if kind == "person" else random.uniform(0.10, 0.42)),
         "gap": float(random.uniform(1.5, 6.0) if kind == "person" else random.uniform(3.0, 9.0)),
     }
+    cast = np.exp(random.normal(0, 0.07, 3))
     sensor = {
-        "cast": np.exp(random.normal(0, 0.07, 3)),
         "gain": math.exp(random.normal(0, 0.14)),
         "gamma": math.exp(random.normal(0, 0.10)),
         "noise": random.uniform(0.008, 0.022),
@@ -495,7 +496,7 @@ def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: fl
     if split != "train":
         moved = generator(seed, f"{kind} camera shift", index)
         towards = moved.choice((-1.0, 1.0), 8)
-        sensor["cast"] = sensor["cast"] * np.exp(shift * 0.24 * moved.uniform(-1, 1, 3))
+        cast = cast * np.exp(shift * 0.24 * moved.uniform(-1, 1, 3))
         sensor["gain"] *= math.exp(-0.3 * shift * moved.uniform(0.5, 1))
         sensor["gamma"] *= math.exp(0.2 * shift * towards[0] * moved.uniform(0.6, 1))
         sensor["noise"] *= 1 + shift
@@ -506,7 +507,6 @@ def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: fl
         sensor["tir_gain"] *= math.exp(0.24 * shift * towards[3] * moved.uniform(0.6, 1))
         sensor["tir_offset"] += 0.07 * shift * towards[4] * moved.uniform(0.6, 1)
         sensor["tir_blur"] *= 1 + 0.2 * shift
-    values = {name: float(value) for name, value in sensor.items() if name != "cast"}
     return Camera(
         index=index,
         seed=seed,
@@ -514,9 +514,9 @@ def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: fl
         ground=ground,
         behind=behind,
         sun=(float(sun[0]), float(sun[1]), float(sun[2])),
-        cast=tuple(float(value) for value in sensor["cast"]),  # type: ignore[arg-type]
+        cast=(float(cast[0]), float(cast[1]), float(cast[2])),
         **place,
-        **values,
+        **{name: float(value) for name, value in sensor.items()},
     )
 
 
@@ -539,8 +539,9 @@ def shot(
 ) -> Shot:
     """The moment `frame` of the passage of `identity` in front of a camera in a scene (time id).
 
-    What a passage keeps (light, where it happens, which way it goes) is drawn from identity, camera and scene; the rest from
-    the frame as well. A vehicle's cameras look at it from one side each, 45 degrees apart, as in the vehicle data sets.
+    What a passage keeps (light, where it happens, which way it goes) is drawn from identity, camera and scene; the rest
+    from the frame as well. A vehicle's cameras look at it from one side each, 45 degrees apart, as in the vehicle data
+    sets.
 
     Args:
       size: (height, width); the native size of the kind where None.
@@ -584,7 +585,7 @@ def shot(
 
 
 def describe(identity: Person | Vehicle) -> dict[str, str]:
-    """The attributes in words, ``{"upper colour": "red", ...}``: what a witness could say, and nothing that only a sensor sees."""
+    """The attributes in words, ``{"upper colour": "red", ...}``: what a witness could say."""
     if isinstance(identity, Vehicle):
         return {
             "body": identity.body,

@@ -1,4 +1,4 @@
-"""What stands behind the subject: a wide picture per camera, seen in daylight, near infrared and thermal, cut out per shot."""
+"""What stands behind the subject: a wide picture of each camera's place in all kinds of light, cut out per shot."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mmreid_jax.data.synthetic.attributes import SURROUNDINGS, Camera, Kind, Sho
 from mmreid_jax.data.synthetic.raster import NIR, TIR
 from mmreid_jax.data.synthetic.streams import cloud, generator
 
-# Nominal geometry of the two kinds of image: pixels per metre and the row where the subject touches the ground, both as a
-# share of the image height.
+# Nominal geometry of the two kinds of image: pixels per metre and the row where the subject touches the ground, both as
+# a share of the image height.
 _PIXELS_PER_METRE = {"person": 0.51, "vehicle": 0.375}
 _GROUND_ROW = {"person": 0.95, "vehicle": 0.86}
 _WIDTHS = 4
@@ -39,18 +39,20 @@ _BACKS = {
 }
 
 
-def _lines(position: np.ndarray, period: float, thickness: np.ndarray | float, softness: np.ndarray | float) -> np.ndarray:
+def _lines(
+    position: np.ndarray, period: float, thickness: np.ndarray | float, softness: np.ndarray | float
+) -> np.ndarray:
     """0...1, one on lines every `period`, `thickness` wide, with edges `softness` wide so that distant lines fade."""
     distance = np.abs((position / period + 0.5) % 1.0 - 0.5) * period
     return np.clip((thickness / 2 - distance) / softness + 0.5, 0, 1)
 
 
 def _ground(name: str, x: np.ndarray, depth: np.ndarray, pixel: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """float32 [5, rows, columns] of the floor; `x` [rows, columns] and `depth` [rows, 1] in metres, `pixel` [rows, 1] metres."""
+    """float32 [5, rows, columns] of the floor; `x` [rows, columns], `depth` and `pixel` size [rows, 1] in metres."""
     shape = x.shape
     picture = np.broadcast_to(_GROUNDS[name], (5, *shape)).copy()
     grain = random.standard_normal(shape).astype(np.float32)
-    mottle = cloud(random, *shape, cells=3, octaves=4)
+    mottle = cloud(random, shape, cells=3, octaves=4)
     relief = 1 + 0.22 * mottle + 0.05 * grain
     if name in ("tiles", "slabs"):
         side = 0.45 if name == "tiles" else 0.9
@@ -64,7 +66,7 @@ def _ground(name: str, x: np.ndarray, depth: np.ndarray, pixel: np.ndarray, rand
         paint = _lines(x + 1.0, 3.4, 0.14, pixel) * (np.sin(depth * 1.3) > -0.2)
         picture[:4] += (0.55 - picture[:4]) * paint * 0.8
     elif name == "grass":
-        blades = cloud(random, *shape, cells=40, octaves=2)
+        blades = cloud(random, shape, cells=40, octaves=2)
         relief = relief * (1 + 0.45 * blades)
     elif name == "concrete":
         relief = relief * (1 - 0.3 * _lines(x, 2.4, 0.03, pixel) - 0.3 * _lines(depth, 2.4, 0.05, pixel * 4))
@@ -77,10 +79,10 @@ def _ground(name: str, x: np.ndarray, depth: np.ndarray, pixel: np.ndarray, rand
 
 
 def _wall(name: str, x: np.ndarray, height: np.ndarray, pixel: float, random: np.random.Generator) -> np.ndarray:
-    """float32 [5, rows, columns] of what stands behind; `x` [1, columns] and `height` above ground [rows, 1] in metres."""
+    """float32 [5, rows, columns] of what stands behind; `x` [1, columns], `height` above ground [rows, 1], metres."""
     shape = (height.shape[0], x.shape[1])
     picture = np.broadcast_to(_BACKS[name], (5, *shape)).copy()
-    mottle = cloud(random, *shape, cells=2, octaves=4)
+    mottle = cloud(random, shape, cells=2, octaves=4)
     relief = 1 + 0.18 * mottle
     if name == "brick wall":
         course = np.floor(height / 0.15)
@@ -96,18 +98,20 @@ def _wall(name: str, x: np.ndarray, height: np.ndarray, pixel: float, random: np
     elif name == "shop front":
         pane = (x % 2.8 > 0.25) & (height > 0.5) & (height < 2.5)
         number = np.floor(x / 2.8)
-        inside = cloud(random, *shape, cells=4, octaves=3)
+        inside = cloud(random, shape, cells=4, octaves=3)
         glow = 0.10 + 0.10 * np.sin(number * 9.1) + 0.12 * inside
         glass = np.stack([glow * 1.15, glow, glow * 0.85, glow * 0.7, 0.40 + 0.05 * inside])
         picture = np.where(pane, np.maximum(glass, 0.02), picture)
         sign = (height > 2.6) & (height < 3.1)
-        tint = np.stack([0.25 + 0.22 * np.sin(number * 2.3), 0.22 + 0.16 * np.sin(number * 4.1), 0.25 + 0.2 * np.sin(number * 1.3)])
+        tint = np.stack(
+            [0.25 + 0.22 * np.sin(number * 2.3), 0.22 + 0.16 * np.sin(number * 4.1), 0.25 + 0.2 * np.sin(number * 1.3)]
+        )
         picture[:3] = np.where(sign, np.maximum(tint, 0.03), picture[:3])
     elif name == "hedge":
-        leaves = cloud(random, *shape, cells=24, octaves=3)
-        clumps = cloud(random, *shape, cells=5, octaves=2)
+        leaves = cloud(random, shape, cells=24, octaves=3)
+        clumps = cloud(random, shape, cells=5, octaves=2)
         relief = np.maximum(0.15, 1 + 0.9 * leaves + 0.6 * clumps)
-        top = 2.3 + 0.5 * cloud(random, *shape, cells=2, octaves=1)[:1]
+        top = 2.3 + 0.5 * cloud(random, shape, cells=2, octaves=1)[:1]
         sky = np.clip((height - top - 0.4 * leaves) / 0.1, 0, 1)
         picture[:4] *= relief
         picture += (_colour(0.62, 0.68, 0.78, 0.30, 0.04) - picture) * sky
@@ -115,8 +119,8 @@ def _wall(name: str, x: np.ndarray, height: np.ndarray, pixel: float, random: np
         return picture
     elif name == "fence":
         picture[:4] *= 1 + 0.12 * mottle
-        field = height < 0.9 + 0.35 * cloud(random, *shape, cells=4, octaves=3)[:1]
-        far = _colour(0.12, 0.16, 0.08, 0.42, 0.27) * (1 + 0.5 * cloud(random, *shape, cells=12))
+        field = height < 0.9 + 0.35 * cloud(random, shape, cells=4, octaves=3)[:1]
+        far = _colour(0.12, 0.16, 0.08, 0.42, 0.27) * (1 + 0.5 * cloud(random, shape, cells=12))
         picture = np.where(field, far, picture)
         rails = np.maximum(_lines(x, 0.14, 0.025, pixel), _lines(height - 0.1, 1.0, 0.05, pixel)) * (height < 1.25)
         picture += (_colour(0.10, 0.11, 0.11, 0.2, 0.33) - picture) * rails
@@ -155,7 +159,7 @@ def _furnish(picture: np.ndarray, base: float, per_metre: float, random: np.rand
         bend = 1 - 0.55 * np.linspace(-0.9, 0.5, last - first, dtype=np.float32) ** 2
         patch = np.repeat(body[:, None], last - first, axis=1)
         patch[:TIR] *= bend
-        wear = 1 + 0.25 * cloud(random, bottom - top, last - first, cells=3)
+        wear = 1 + 0.25 * cloud(random, (bottom - top, last - first), cells=3)
         picture[:, top:bottom, first:last] = patch[:, None, :] * np.stack([wear] * 4 + [1 + 0.1 * (wear - 1)])
         shade = slice(bottom, min(rows, bottom + max(1, int(0.1 * per_metre))))
         picture[:TIR, shade, first:last] *= 0.6
@@ -163,7 +167,16 @@ def _furnish(picture: np.ndarray, base: float, per_metre: float, random: np.rand
 
 @functools.lru_cache(maxsize=32)
 def _panorama(
-    seed: int, kind: Kind, index: int, height: int, width: int, distance: float, pitch: float, gap: float, ground: str, behind: str
+    seed: int,
+    kind: Kind,
+    index: int,
+    height: int,
+    width: int,
+    distance: float,
+    pitch: float,
+    gap: float,
+    ground: str,
+    behind: str,
 ) -> np.ndarray:
     random = generator(seed, f"{kind} background", index)
     rows, columns = math.ceil(1.12 * height), _WIDTHS * max(height, width) + width
@@ -189,7 +202,7 @@ def _panorama(
         picture[:TIR] *= 1 - 0.45 * contact_shadow
     _furnish(picture, base if edge > 0 else 0.3 * rows, 0.8 * per_metre, random)
     # Light from one side, as everywhere outdoors; the lamp beside the lens hardly reaches the distance.
-    picture[:3] *= 0.82 + 0.25 * cloud(random, rows, columns, cells=1, octaves=1)
+    picture[:3] *= 0.82 + 0.25 * cloud(random, (rows, columns), cells=1, octaves=1)
     picture[NIR] *= 0.8 * np.clip(1.0 - 0.5 * (1 - row / rows), 0, 1)
     picture[TIR] = np.clip(picture[TIR], 0, SURROUNDINGS + 0.16)
     return picture

@@ -1,8 +1,8 @@
 """The data sets that can be drawn: which samples they hold, and where and under what names these lie on disk.
 
 One entry of `LAYOUTS` describes one data set. A sample may become several files (one a modality), one file with the
-modalities side by side, or the same file in two folders; `Layout.files` says which, so a data set whose modalities are not
-aligned is just another entry.
+modalities side by side, or the same file in two folders; `Layout.files` says which, so a data set whose modalities are
+not aligned is just another entry.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class Layout:
       cameras: how many there are at most.
       files: (layout, sample, split) -> {path below the root: its modalities, side by side if several}.
       fixed_size: True if readers cut the images at fixed columns.
-      darken: factor on the brightness of the visible image of daylight; then the near-infrared image is its grey version.
+      darken: factor on the brightness of the visible image, whose grey version is the near-infrared image then.
     """
 
     name: str
@@ -115,7 +115,10 @@ def _side_by_side(layout: Layout, sample: Sample, split: str) -> dict[str, tuple
 
 def _by_identity(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
     folder = f"{layout.folders[split]}/{sample.identity:04d}"
-    return {f"{folder}/{part}/{sample.file}": (name,) for name, part in zip(layout.modalities, ("vis", "ni", "th"), strict=True)}
+    return {
+        f"{folder}/{part}/{sample.file}": (name,)
+        for name, part in zip(layout.modalities, ("vis", "ni", "th"), strict=True)
+    }
 
 
 def _public_names(dataset: str) -> list[tuple[str, str]]:
@@ -184,7 +187,9 @@ def _with_queries(samples: list[Sample], step: int) -> list[Sample]:
     gallery = sorted(sample.file for sample in samples if "gallery" in sample.splits)
     queries = set(gallery[::step])
     return [
-        dataclasses.replace(sample, splits=("gallery", "query")) if sample.file in queries and not sample.trained_on else sample
+        dataclasses.replace(sample, splits=("gallery", "query"))
+        if sample.file in queries and not sample.trained_on
+        else sample
         for sample in samples
     ]
 
@@ -211,7 +216,7 @@ def _rgbnt100_full() -> list[Sample]:
 
 
 def _rgbn300_full() -> list[Sample]:
-    # 25,200 training and 24,925 gallery images of 150 vehicles each, 8 cameras; one gallery image in five makes 4,985 queries.
+    # 25,200 training and 24,925 gallery images of 150 vehicles each; one gallery image in five makes 4,985 queries.
     train = [("train", 1 + i, _spread(n, 8, i)) for i, n in enumerate(_spread(25200, 150))]
     test = [("test", 151 + i, _spread(n, 8, i)) for i, n in enumerate(_spread(24925, 150))]
     return _with_queries(_vehicles(train + test), _QUERY_STEP)
@@ -243,7 +248,9 @@ def _queries_of_several_scenes(samples: list[Sample]) -> list[Sample]:
 def _msvr310_small(size: Size) -> list[Sample]:
     samples = []
     for split, position, identity in _identities(size):
-        scenes = 1 if position % 3 == 2 else min(3, size.images_per_identity)  # many vehicles are seen in one scene only
+        scenes = (
+            1 if position % 3 == 2 else min(3, size.images_per_identity)
+        )  # many vehicles are seen in one scene only
         number = 0
         for step, images in enumerate(_spread(size.images_per_identity, scenes)):
             scene = (3 * identity + 11 * step) % 40
@@ -269,7 +276,7 @@ def _market(splits: tuple[str, ...], identity: int, camera: int, frame: int, box
 
 
 def _market_persons(split: str, counts: Sequence[tuple[int, Sequence[int]]], queries: int) -> list[Sample]:
-    """Training images, or gallery images and `queries` further ones, one for each of the first identities and cameras."""
+    """Training images, or gallery images and at most `queries` further ones, one for each identity and camera."""
     samples = []
     for identity, per_camera in counts:
         for camera, images in enumerate(per_camera, start=1):
@@ -441,7 +448,11 @@ def plan(
         samples = chosen.full()
     else:
         samples = chosen.small(size_of(dataset, identities, images_per_identity, cameras))
-    twice = [path for path, count in Counter(path for sample in samples for path in chosen.paths(sample)).items() if count > 1]
+    twice = [
+        path
+        for path, count in Counter(path for sample in samples for path in chosen.paths(sample)).items()
+        if count > 1
+    ]
     if twice:
         raise ValueError(f"{dataset}: {len(twice)} files would be written twice, first {twice[0]}")
     return samples

@@ -22,7 +22,7 @@ def occlude(canvas: np.ndarray, shot: Shot, light: Light) -> None:
         paint(canvas, post, colour, random.uniform(0.25, 0.4), light)
     elif shot.occluder == "hedge":
         rows = round(height * random.uniform(0.18, 0.36))
-        leaves = cloud(random, rows, width, cells=8, octaves=3)
+        leaves = cloud(random, (rows, width), cells=8, octaves=3)
         above = np.arange(rows, dtype=np.float32)[:, None] - 0.12 * rows - 0.25 * rows * leaves[:1] * 0.8
         cover = np.clip(above, 0, 1)
         tone = np.maximum(0.2, 1 + 0.9 * leaves)
@@ -32,12 +32,20 @@ def occlude(canvas: np.ndarray, shot: Shot, light: Light) -> None:
         top = height * random.uniform(0.62, 0.8)
         half = width * random.uniform(0.22, 0.34)
         tilt = random.uniform(-0.02, 0.02) * height
-        corners = np.array([[centre - half, top - tilt], [centre + half, top + tilt], [centre + half, height + 9], [centre - half, height + 9]])
+        corners = np.array(
+            [
+                [centre - half, top - tilt],
+                [centre + half, top + tilt],
+                [centre + half, height + 9],
+                [centre - half, height + 9],
+            ]
+        )
         found = polygon(shot.size, corners)
         if found is not None:
             window, cover = found
             tone = random.choice((0.05, 0.14, 0.3)) * np.exp(random.normal(0, 0.3, 3))
-            body = np.array([*tone, random.uniform(0.1, 0.6), random.uniform(0.24, 0.38)], np.float32)[:, None, None]
             shade = np.linspace(1.1, 0.6, cover.shape[0], dtype=np.float32)[:, None]
-            body = np.concatenate([body[:4] * shade, np.broadcast_to(body[4:], (1, *shade.shape))])
+            reflectance = np.array([*tone, random.uniform(0.1, 0.6)], np.float32)[:, None, None] * shade
+            warmth = np.full((1, *shade.shape), random.uniform(0.24, 0.38), np.float32)
+            body = np.concatenate([reflectance, warmth])
             canvas[:, window[0], window[1]] += cover * (body - canvas[:, window[0], window[1]])

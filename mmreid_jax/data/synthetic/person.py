@@ -1,4 +1,4 @@
-"""Drawing a walking person as three cameras see it: jointed limbs, cloth with pattern and creases, warm skin, cold bags.
+"""Drawing a walking person as three cameras see it: jointed limbs, cloth with patterns, warm skin, cold bags.
 
 Body axes are (left, forward, up) in metres with the origin on the ground below the hips. The body is posed in three
 dimensions, seen by a camera that looks down on it, and painted part by part from far to near.
@@ -7,6 +7,7 @@ dimensions, seen by a camera that looks down on it, and painted part by part fro
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -39,85 +40,97 @@ _HEMS = {"t-shirt": 0.475, "shirt": 0.47, "jacket": 0.465, "hoodie": 0.46, "coat
 
 
 @dataclasses.dataclass(frozen=True)
-class _Pose:
-    """Joints in body axes (metres); pairs are (left, right)."""
+class _Side:
+    """Joints of one leg and one arm, in body axes (metres)."""
 
-    hips: tuple[Point, Point]
-    knees: tuple[Point, Point]
-    ankles: tuple[Point, Point]
-    toes: tuple[Point, Point]
-    heels: tuple[Point, Point]
-    shoulders: tuple[Point, Point]
-    elbows: tuple[Point, Point]
-    hands: tuple[Point, Point]
+    hip: Point
+    knee: Point
+    ankle: Point
+    toe: Point
+    heel: Point
+    shoulder: Point
+    elbow: Point
+    hand: Point
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pose:
+    """The left and the right side, and the joints between them."""
+
+    sides: tuple[_Side, _Side]
     pelvis: Point
     neck: Point
     head: Point
 
 
-def _pose(person: Person, shot: Shot) -> _Pose:
-    """The walk at this phase: legs swing as pendulums, the knee bends while its leg comes forward, arms swing against legs."""
+def _side(person: Person, shot: Shot, side: float) -> _Side:
+    """Left (1) or right (-1) joints of the walk at this phase, with the hips at the origin.
+
+    The leg swings as a pendulum and its knee bends while it comes forward; the arm swings against the leg.
+    """
     tall = person.height
+    phase = shot.phase + 0.15 * person.phase + (0.0 if side > 0 else math.pi)
     swing = person.stride * shot.stride
-    hips, knees, ankles, toes, heels, shoulders, elbows, hands = ([] for _ in range(8))
-    hip_half = 0.088 * (0.7 + 0.3 * person.girth)
-    shoulder_half = 0.172 * person.shoulders * (0.8 + 0.2 * person.girth)
-    lean = person.posture + 0.05 * shot.stride
-    for side, offset in ((1.0, 0.0), (-1.0, math.pi)):
-        phase = shot.phase + person.phase * 0.15 + offset
-        thigh = swing * math.sin(phase) + 0.03
-        bend = 0.06 + 1.05 * min(shot.stride, 1) * max(0.0, math.cos(phase)) ** 1.5 * (0.5 + swing)
-        shin = thigh - bend
-        hip = (side * hip_half, 0.0, 0.0)
-        knee = (side * hip_half * 0.95, _THIGH * tall * math.sin(thigh), -_THIGH * tall * math.cos(thigh))
-        ankle = (side * hip_half * 0.85, knee[1] + _SHIN * tall * math.sin(shin), knee[2] - _SHIN * tall * math.cos(shin))
-        tilt = 0.7 * shin
-        toe = (ankle[0] + side * 0.035, ankle[1] + 0.165 * math.cos(tilt), ankle[2] - 0.045 + 0.165 * math.sin(tilt))
-        heel = (ankle[0], ankle[1] - 0.045 * math.cos(tilt), ankle[2] - 0.045 - 0.045 * math.sin(tilt))
-        for joints, joint in ((hips, hip), (knees, knee), (ankles, ankle), (toes, toe), (heels, heel)):
-            joints.append(joint)
-        upper = -person.arm_swing * shot.stride * math.sin(phase)
-        fore = upper + 0.22 + 0.45 * person.arm_swing * shot.stride * max(0.0, -math.sin(phase))
-        out = 0.10 + 0.10 * max(0.0, person.girth - 1)
-        rise = (_SHOULDER - _HIP) * tall
-        shoulder = (side * shoulder_half, rise * math.sin(lean), rise * math.cos(lean))
-        elbow = (
-            shoulder[0] + side * _UPPER_ARM * tall * math.sin(out),
-            shoulder[1] + _UPPER_ARM * tall * math.sin(upper),
-            shoulder[2] - _UPPER_ARM * tall * math.cos(upper),
-        )
-        hand = (
-            elbow[0] + side * 0.01,
-            elbow[1] + _FOREARM * tall * math.sin(fore),
-            elbow[2] - _FOREARM * tall * math.cos(fore),
-        )
-        for joints, joint in ((shoulders, shoulder), (elbows, elbow), (hands, hand)):
-            joints.append(joint)
-    drop = min(min(p[2] for p in toes), min(p[2] for p in heels))
-    ground = -drop + 0.012
-
-    def raised(joints: Sequence[Point]) -> tuple[Point, Point]:
-        left, right = ((p[0], p[1], p[2] + ground) for p in joints)
-        return left, right
-
-    neck = ((_NECK_BASE - _HIP) * tall * math.sin(lean), (_NECK_BASE - _HIP) * tall * math.cos(lean) + ground)
-    return _Pose(
-        hips=raised(hips),
-        knees=raised(knees),
-        ankles=raised(ankles),
-        toes=raised(toes),
-        heels=raised(heels),
-        shoulders=raised(shoulders),
-        elbows=raised(elbows),
-        hands=raised(hands),
-        pelvis=(0.0, 0.0, ground),
-        neck=(0.0, neck[0], neck[1]),
-        head=(0.0, neck[0] + 0.02 + 0.3 * lean * 0.1, neck[1] + (1 - _NECK_BASE) * tall - _HEAD[2] + 0.005),
+    thigh = swing * math.sin(phase) + 0.03
+    bend = 0.06 + 1.05 * min(shot.stride, 1) * max(0.0, math.cos(phase)) ** 1.5 * (0.5 + swing)
+    shin = thigh - bend
+    hip_half = side * 0.088 * (0.7 + 0.3 * person.girth)
+    knee = (hip_half * 0.95, _THIGH * tall * math.sin(thigh), -_THIGH * tall * math.cos(thigh))
+    ankle = (hip_half * 0.85, knee[1] + _SHIN * tall * math.sin(shin), knee[2] - _SHIN * tall * math.cos(shin))
+    foot = (math.cos(0.7 * shin), math.sin(0.7 * shin))
+    upper = -person.arm_swing * shot.stride * math.sin(phase)
+    fore = upper + 0.22 + 0.45 * person.arm_swing * shot.stride * max(0.0, -math.sin(phase))
+    out = side * math.sin(0.10 + 0.10 * max(0.0, person.girth - 1))
+    lean, rise = _lean(person, shot), (_SHOULDER - _HIP) * tall
+    shoulder_half = side * 0.172 * person.shoulders * (0.8 + 0.2 * person.girth)
+    shoulder = (shoulder_half, rise * math.sin(lean), rise * math.cos(lean))
+    arm = _UPPER_ARM * tall
+    elbow = (shoulder[0] + arm * out, shoulder[1] + arm * math.sin(upper), shoulder[2] - arm * math.cos(upper))
+    arm = _FOREARM * tall
+    return _Side(
+        hip=(hip_half, 0.0, 0.0),
+        knee=knee,
+        ankle=ankle,
+        toe=(ankle[0] + side * 0.035, ankle[1] + 0.165 * foot[0], ankle[2] - 0.045 + 0.165 * foot[1]),
+        heel=(ankle[0], ankle[1] - 0.045 * foot[0], ankle[2] - 0.045 - 0.045 * foot[1]),
+        shoulder=shoulder,
+        elbow=elbow,
+        hand=(elbow[0] + side * 0.01, elbow[1] + arm * math.sin(fore), elbow[2] - arm * math.cos(fore)),
     )
 
 
+def _lean(person: Person, shot: Shot) -> float:
+    return person.posture + 0.05 * shot.stride
+
+
+def _pose(person: Person, shot: Shot) -> _Pose:
+    """The whole body, standing on the ground with its lowest foot."""
+    lean, tall = _lean(person, shot), person.height
+    left, right = _side(person, shot, 1.0), _side(person, shot, -1.0)
+    ground = 0.012 - min(foot[2] for side in (left, right) for foot in (side.toe, side.heel))
+
+    def raised(side: _Side) -> _Side:
+        joints = {field.name: getattr(side, field.name) for field in dataclasses.fields(side)}
+        return _Side(**{name: (joint[0], joint[1], joint[2] + ground) for name, joint in joints.items()})
+
+    rise = (_NECK_BASE - _HIP) * tall
+    neck = (0.0, rise * math.sin(lean), rise * math.cos(lean) + ground)
+    return _Pose(
+        sides=(raised(left), raised(right)),
+        pelvis=(0.0, 0.0, ground),
+        neck=neck,
+        head=(0.0, neck[1] + 0.02 + 0.03 * lean, neck[2] + (1 - _NECK_BASE) * tall - _HEAD[2] + 0.005),
+    )
+
+
+def _between(start: Point, end: Point, share: float) -> Point:
+    """The point at this share of the way, beyond the end above 1."""
+    x, y, z = (a + share * (b - a) for a, b in zip(start, end, strict=True))
+    return x, y, z
+
+
 class _View:
-    """The camera's view of one body: where a point lands in the image, how large a metre is there, and how far it is."""
+    """The camera's view of one body: where a point lands in the image, how large a metre is there, how far it is."""
 
     def __init__(self, shot: Shot, lowest: float, highest: float):
         self.size = shot.size
@@ -141,7 +154,12 @@ class _View:
         y, z = y + self._distance * low, point[2] - 0.9 - self._distance * high
         depth = y * low - z * high
         factor = self._scale / depth
-        return x * factor + self._origin[0], -(y * high + z * low) * factor + self._origin[1], factor, depth - self._distance
+        return (
+            x * factor + self._origin[0],
+            -(y * high + z * low) * factor + self._origin[1],
+            factor,
+            depth - self._distance,
+        )
 
     def elliptic(self, half_width: float, half_depth: float) -> float:
         """Half-width in the image of an upright elliptic body."""
@@ -160,7 +178,9 @@ def _wave(position: np.ndarray, period: float, pixel: float) -> np.ndarray:
     return np.clip(0.5 + np.sin(position * (2 * math.pi / period)) * sharp * 0.5, 0, 1)
 
 
-def pattern_mix(garment: Garment, around: np.ndarray, along: np.ndarray, radius: float, pixel: float) -> np.ndarray | float:
+def pattern_mix(
+    garment: Garment, around: np.ndarray, along: np.ndarray, radius: float, pixel: float
+) -> np.ndarray | float:
     """How much of the accent colour shows: 0...1, [h, w] or a number.
 
     Args:
@@ -175,7 +195,9 @@ def pattern_mix(garment: Garment, around: np.ndarray, along: np.ndarray, radius:
         column = np.sin(around) * radius / 0.20 + 0.5
         row = (along - 0.27) / 0.20
         inside = (np.cos(around) > 0.1) & (column >= 0) & (column < 1) & (row >= 0) & (row < 1)
-        cells = np.array([[garment.motif >> (3 * r + min(c, 4 - c)) & 1 for c in range(5)] for r in range(5)], np.float32)
+        cells = np.array(
+            [[garment.motif >> (3 * r + min(c, 4 - c)) & 1 for c in range(5)] for r in range(5)], np.float32
+        )
         c = np.clip((column * 5).astype(np.int32), 0, 4)
         r = np.clip((row * 5).astype(np.int32), 0, 4)
         return inside * (0.25 + 0.75 * cells[r, c])
@@ -225,28 +247,49 @@ class _Painter:
         if pattern and garment.pattern != "plain":
             pixel = 1 / self.view(self.pose.pelvis)[2]
             mix = pattern_mix(garment, self.view.around(patch), patch.along * length, radius, pixel)
-        reflectance = [a + (b - a) * mix for a, b in zip((*garment.rgb, garment.nir), (*garment.accent_rgb, garment.accent_nir), strict=True)]
+        reflectance = [
+            a + (b - a) * mix
+            for a, b in zip((*garment.rgb, garment.nir), (*garment.accent_rgb, garment.accent_nir), strict=True)
+        ]
         relief = self.creases(patch, crease)
         warmth = garment.temperature if temperature is None else temperature
         warmth = self.warm(warmth) + 0.18 * (relief - 1)
         paint(
-            self.canvas, patch, reflectance, warmth, self.light, relief=relief, cover=cover, shadow=shadow, shadow_width=0.012 * self.view.size[0]
+            self.canvas,
+            patch,
+            reflectance,
+            warmth,
+            self.light,
+            relief=relief,
+            cover=cover,
+            shadow=shadow,
+            shadow_width=0.012 * self.view.size[0],
         )
 
     def warm(self, temperature: float | np.ndarray) -> float | np.ndarray:
         """A temperature of the body on this occasion."""
         return SURROUNDINGS + (temperature - SURROUNDINGS) * self.shot.warmth
 
-    def skin(self, patch: Patch | None, temperature: float, cover: np.ndarray | None = None, shadow: float = 0.25) -> None:
+    def skin(
+        self, patch: Patch | None, temperature: float, cover: np.ndarray | None = None, shadow: float = 0.25
+    ) -> None:
         """Paints a part as bare skin."""
         person = self.person
-        paint(self.canvas, patch, (*person.skin_rgb, person.skin_nir), self.warm(temperature), self.light, cover=cover, shadow=shadow)
+        paint(
+            self.canvas,
+            patch,
+            (*person.skin_rgb, person.skin_nir),
+            self.warm(temperature),
+            self.light,
+            cover=cover,
+            shadow=shadow,
+        )
 
     def leg(self, side: int) -> None:
         """Thigh, shin and shoe of one leg."""
         person, pose = self.person, self.pose
         lower = person.lower
-        hip, knee, ankle = pose.hips[side], pose.knees[side], pose.ankles[side]
+        hip, knee, ankle = pose.sides[side].hip, pose.sides[side].knee, pose.sides[side].ankle
         bulk = 0.55 + 0.45 * person.girth
         thigh, joint, calf, cuff = 0.088 * bulk, 0.062 * bulk, 0.058 * bulk, 0.042
         warm = SURROUNDINGS + (lower.temperature - SURROUNDINGS) * person.leg_warmth
@@ -254,67 +297,97 @@ class _Painter:
         self.shoe(side)
         if lower.kind == "trousers":
             loose = lower.width
-            self.cloth(self.segment(knee, ankle, (joint * loose, calf * loose, cuff * 1.2 * loose**2), flat_end=True), lower, 0.4, 0.06, temperature=warm - 0.03)
-            self.cloth(self.segment(hip, knee, (thigh, joint * loose)), lower, 0.4, 0.07, temperature=warm + 0.03, shadow=0.12)
+            self.cloth(
+                self.segment(knee, ankle, (joint * loose, calf * loose, cuff * 1.2 * loose**2), flat_end=True),
+                lower,
+                0.4,
+                0.06,
+                temperature=warm - 0.03,
+            )
+            self.cloth(
+                self.segment(hip, knee, (thigh, joint * loose)), lower, 0.4, 0.07, temperature=warm + 0.03, shadow=0.12
+            )
             return
         self.skin(self.segment(knee, ankle, (joint * 0.85, calf * 0.95, cuff * 0.8)), bare - 0.05)
         self.skin(self.segment(hip, knee, (thigh * 0.85, joint * 0.86)), bare, shadow=0.05)
         if lower.kind == "shorts":
-            end = tuple(h + 0.78 * (k - h) for h, k in zip(hip, knee, strict=True))
-            self.cloth(self.segment(hip, end, (thigh, thigh * 0.95 * lower.width), flat_end=True), lower, 0.3, 0.08, temperature=warm)  # type: ignore[arg-type]
+            end = _between(hip, knee, 0.78)
+            self.cloth(
+                self.segment(hip, end, (thigh, thigh * 0.95 * lower.width), flat_end=True),
+                lower,
+                0.3,
+                0.08,
+                temperature=warm,
+            )
 
     def shoe(self, side: int) -> None:
         """Shoe with sole, or boot."""
         person, pose = self.person, self.pose
         shoes = person.shoes
-        heel, toe, ankle = pose.heels[side], pose.toes[side], pose.ankles[side]
-        sole = tuple(dataclasses.replace(shoes, rgb=(0.6, 0.6, 0.58), nir=0.6) if shoes.kind == "sneakers" else shoes for _ in range(1))[0]
+        heel, toe, ankle = pose.sides[side].heel, pose.sides[side].toe, pose.sides[side].ankle
+        sole = dataclasses.replace(shoes, rgb=(0.6, 0.6, 0.58), nir=0.6) if shoes.kind == "sneakers" else shoes
         low_heel, low_toe = (heel[0], heel[1], heel[2] - 0.015), (toe[0], toe[1], toe[2] - 0.012)
-        self.cloth(self.segment(low_heel, low_toe, (0.042, 0.04)), sole, 0.2, 0.05, crease=0.0, temperature=0.36, shadow=0.5)
-        self.cloth(self.segment(heel, toe, (0.046, 0.044, 0.036)), shoes, 0.2, 0.05, crease=0.03, temperature=0.40, shadow=0.0)
+        self.cloth(
+            self.segment(low_heel, low_toe, (0.042, 0.04)), sole, 0.2, 0.05, crease=0.0, temperature=0.36, shadow=0.5
+        )
+        self.cloth(
+            self.segment(heel, toe, (0.046, 0.044, 0.036)), shoes, 0.2, 0.05, crease=0.03, temperature=0.40, shadow=0.0
+        )
         top = 0.30 if shoes.kind == "boots" else 0.04
-        knee = pose.knees[side]
-        shaft = tuple(a + top * (k - a) for a, k in zip(ankle, knee, strict=True))
-        self.cloth(self.segment(heel, shaft, (0.045, 0.047)), shoes, 0.2, 0.05, crease=0.04, temperature=0.46, shadow=0.0)  # type: ignore[arg-type]
+        knee = pose.sides[side].knee
+        shaft = _between(ankle, knee, top)
+        self.cloth(
+            self.segment(heel, shaft, (0.045, 0.047)), shoes, 0.2, 0.05, crease=0.04, temperature=0.46, shadow=0.0
+        )
 
     def arm(self, side: int) -> None:
         """Upper arm, forearm and hand."""
         person, pose = self.person, self.pose
         upper = person.upper
-        shoulder, elbow, hand = pose.shoulders[side], pose.elbows[side], pose.hands[side]
+        shoulder, elbow, hand = pose.sides[side].shoulder, pose.sides[side].elbow, pose.sides[side].hand
         bulk = (0.6 + 0.4 * person.girth) * (0.92 if person.sex == "woman" else 1.05)
         top, bend, wrist = 0.056 * bulk, 0.044 * bulk, 0.032 * bulk
         bare = person.face_temperature - 0.10
-        self.skin(self.segment(hand, tuple(h + 0.35 * (h - e) for h, e in zip(hand, elbow, strict=True)), (0.034, 0.028)), person.hand_temperature)  # type: ignore[arg-type]
+        self.skin(self.segment(hand, _between(elbow, hand, 1.35), (0.034, 0.028)), person.hand_temperature)
         if upper.kind == "t-shirt":
             self.skin(self.segment(elbow, hand, (bend * 0.9, wrist)), 0.5 * (bare + person.hand_temperature))
             self.skin(self.segment(shoulder, elbow, (top * 0.85, bend * 0.92)), bare, shadow=0.1)
-            end = tuple(s + 0.62 * (e - s) for s, e in zip(shoulder, elbow, strict=True))
-            self.cloth(self.segment(shoulder, end, (top, top * 1.02 * upper.width), flat_end=True), upper, 0.2, 0.05)  # type: ignore[arg-type]
+            end = _between(shoulder, elbow, 0.62)
+            self.cloth(self.segment(shoulder, end, (top, top * 1.02 * upper.width), flat_end=True), upper, 0.2, 0.05)
             return
         thick = {"coat": 1.2, "jacket": 1.12, "hoodie": 1.14}.get(upper.kind, 1.0) * (0.5 + 0.5 * upper.width)
         plain = upper.pattern == "print"
-        self.cloth(self.segment(elbow, hand, (bend * thick, wrist * 1.25 * thick), flat_end=True), upper, 0.26, 0.05, pattern=not plain)
-        self.cloth(self.segment(shoulder, elbow, (top * thick, bend * thick)), upper, 0.28, 0.05, pattern=not plain, shadow=0.2)
+        self.cloth(
+            self.segment(elbow, hand, (bend * thick, wrist * 1.25 * thick), flat_end=True),
+            upper,
+            0.26,
+            0.05,
+            pattern=not plain,
+        )
+        self.cloth(
+            self.segment(shoulder, elbow, (top * thick, bend * thick)), upper, 0.28, 0.05, pattern=not plain, shadow=0.2
+        )
 
     def trunk(self) -> None:
-        """The upper garment from hem to neck, with opening, collar and warm spot; a coat's or skirt's lower part too."""
+        """The upper garment from hem to neck, with opening, collar and warm spot; also skirts and tails of coats."""
         person, pose, view = self.person, self.pose, self.view
         upper = person.upper
         thick = {"coat": 1.12, "jacket": 1.07, "hoodie": 1.09}.get(upper.kind, 1.0) * (0.6 + 0.4 * upper.width)
         widths = self._trunk_radii(thick)
         if person.lower.kind == "skirt":
             waist, knee_height = (0.0, 0.0, pose.pelvis[2] + 0.03 * person.height), 0.30 * person.height
-            spread = max(0.0, abs(pose.knees[0][1] - pose.knees[1][1]) / 2)
+            spread = max(0.0, abs(pose.sides[0].knee[1] - pose.sides[1].knee[1]) / 2)
             flare = view.elliptic(0.205 * person.lower.width, 0.13 + 0.9 * spread)
             shape = (widths[3], widths[0] * 1.04, widths[0] + 0.5 * (flare - widths[0]), flare)
             skirt = self.segment(waist, (0.0, 0.0, knee_height), shape, flat_start=True, flat_end=True)
             self.cloth(skirt, person.lower, 0.45, 0.17, temperature=person.lower.temperature * 0.97, crease=0.1)
         if upper.kind == "coat":
-            spread = max(0.0, abs(pose.knees[0][1] - pose.knees[1][1]) / 2)
+            spread = max(0.0, abs(pose.sides[0].knee[1] - pose.sides[1].knee[1]) / 2)
             flare = view.elliptic(0.20 * (0.5 + 0.5 * person.girth), 0.15 + 0.7 * spread)
             start, end = (0.0, 0.0, pose.pelvis[2] + 0.02), (0.0, 0.0, 0.29 * person.height)
-            tail = self.segment(start, end, (widths[0] * 1.0, (widths[0] + flare) / 2, flare), flat_start=True, flat_end=True)
+            tail = self.segment(
+                start, end, (widths[0] * 1.0, (widths[0] + flare) / 2, flare), flat_start=True, flat_end=True
+            )
             self.cloth(tail, upper, 0.5, 0.17, crease=0.09, temperature=upper.temperature - 0.03)
             self._front_line(tail, 0.35)
         hem = (0.0, 0.0, pose.pelvis[2] + (_HEMS[upper.kind] - _HIP) * person.height)
@@ -354,7 +427,9 @@ class _Painter:
         ):
             stout = belly * (person.girth - 1)
             shoulders = person.shoulders if 0.7 < place < 0.95 else 1.0
-            widths.append(self.view.elliptic(wide * (1 + 0.75 * stout) * thick * shoulders, deep * (1 + 1.6 * stout) * thick))
+            widths.append(
+                self.view.elliptic(wide * (1 + 0.75 * stout) * thick * shoulders, deep * (1 + 1.6 * stout) * thick)
+            )
         return np.interp(np.linspace(0, 1, 25), _TRUNK_PLACES, widths).tolist()
 
     def _leak(self, patch: Patch) -> np.ndarray | float:
@@ -389,11 +464,13 @@ class _Painter:
             aside = np.abs(np.sin(around)) * wide
             band = np.exp(-(((aside - 0.098) / 0.026) ** 4)) * on_front * smoothstep(patch.along, 0.35, 0.45)
         elif person.bag == "shoulder bag":
-            diagonal = (patch.along - 0.42) - 0.42 * np.sin(around) * np.where(np.cos(around) > 0, 1.0, 1.0)
+            diagonal = (patch.along - 0.42) - 0.42 * np.sin(around)
             band = np.exp(-((diagonal / 0.045) ** 4))
         else:
             return
-        self.cloth(patch, bag, 0.4, 0.15, cover=patch.cover * np.clip(band, 0, 1), crease=0.0, temperature=SURROUNDINGS + 0.1)
+        self.cloth(
+            patch, bag, 0.4, 0.15, cover=patch.cover * np.clip(band, 0, 1), crease=0.0, temperature=SURROUNDINGS + 0.1
+        )
 
     def bag(self) -> None:
         """The bag itself; it hardly takes the body's warmth."""
@@ -414,14 +491,28 @@ class _Painter:
             top = (-0.20 * (0.7 + 0.3 * person.girth), -0.02, pose.pelvis[2] + 0.03)
             bottom = (top[0] * 1.08, -0.02, top[2] - 0.20)
             half = view.elliptic(0.06, 0.15) * bag.width
-            self.cloth(self.segment(top, bottom, (half * 0.92, half), flat_start=True), bag, 0.2, 0.1, temperature=cold, crease=0.04)
+            self.cloth(
+                self.segment(top, bottom, (half * 0.92, half), flat_start=True),
+                bag,
+                0.2,
+                0.1,
+                temperature=cold,
+                crease=0.04,
+            )
         elif person.bag == "handbag":
-            hand = pose.hands[0]
+            hand = pose.sides[0].hand
             top = (hand[0] + 0.01, hand[1] + 0.01, hand[2] - 0.13)
             bottom = (top[0], top[1], top[2] - 0.17)
             half = view.elliptic(0.055, 0.145) * bag.width
             self.cloth(self.segment(hand, top, (0.012, 0.012)), bag, 0.1, 0.1, temperature=cold, crease=0.0)
-            self.cloth(self.segment(top, bottom, (half * 0.85, half), flat_start=True), bag, 0.2, 0.1, temperature=cold, crease=0.04)
+            self.cloth(
+                self.segment(top, bottom, (half * 0.85, half), flat_start=True),
+                bag,
+                0.2,
+                0.1,
+                temperature=cold,
+                crease=0.04,
+            )
 
     def neck(self) -> None:
         """The neck, warm and partly shaded by the head."""
@@ -449,7 +540,15 @@ class _Painter:
         else:
             return
         if patch is not None:
-            paint(self.canvas, patch, colour, self.warm(person.hair_temperature - 0.1), self.light, relief=self.creases(patch, 0.12), shadow=0.2)
+            paint(
+                self.canvas,
+                patch,
+                colour,
+                self.warm(person.hair_temperature - 0.1),
+                self.light,
+                relief=self.creases(patch, 0.12),
+                shadow=0.2,
+            )
 
     def head(self) -> None:
         """Face, hair, hat and glasses, each where it lies on the head, whatever side is seen."""
@@ -464,14 +563,17 @@ class _Painter:
             crown = ball(view.size, (x, y - 0.07 * tall), (half * volume, tall * (volume - 0.05)))
             if crown is not None:
                 upper_half = crown.cover * smoothstep(0.62 - crown.along, -0.06, 0.06)
-                relief = self.creases(crown, 0.12)
-                paint(canvas, crown, hair_colour, self.warm(person.hair_temperature), light, relief=relief, cover=upper_half)
+                warmth, strands = self.warm(person.hair_temperature), self.creases(crown, 0.12)
+                paint(canvas, crown, hair_colour, warmth, light, relief=strands, cover=upper_half)
         turn, side = math.cos(view.azimuth), math.sin(view.azimuth)
         if turn > -0.3:  # nose and chin stand out of the oval
             for forward, upward, radius in ((0.090, -0.022, 0.017), (0.066, -0.082, 0.034)):
                 tip = (0.0, self.pose.head[1] + forward, self.pose.head[2] + upward)
                 spot_x, spot_y, spot_scale, _ = view(tip)
-                self.skin(ball(view.size, (spot_x, spot_y), (radius * spot_scale, radius * spot_scale)), person.face_temperature - 0.08)
+                self.skin(
+                    ball(view.size, (spot_x, spot_y), (radius * spot_scale, radius * spot_scale)),
+                    person.face_temperature - 0.08,
+                )
         patch = ball(view.size, (x, y), (half, tall))
         if patch is None:
             return
@@ -510,7 +612,9 @@ class _Painter:
         mouth = np.exp(-((left / 0.26) ** 2) - ((up + 0.48) / 0.06) ** 2)
         return 1 - seen * np.clip(0.65 * eye + 0.4 * brow + 0.4 * mouth, 0, 0.8)
 
-    def _hat(self, patch: Patch, up: np.ndarray, front: np.ndarray, head: tuple[float, float, float, float, float]) -> None:
+    def _hat(
+        self, patch: Patch, up: np.ndarray, front: np.ndarray, head: tuple[float, float, float, float, float]
+    ) -> None:
         person, view = self.person, self.view
         hat = person.hat_garment
         if person.hat == "none":
@@ -529,10 +633,11 @@ class _Painter:
             x1, y1, _, _ = view((0.0, self.pose.head[1] + 0.15, self.pose.head[2] + 0.035))
             x0, y0, _, _ = view((0.0, self.pose.head[1] + 0.07, self.pose.head[2] + 0.045))
             if math.cos(view.azimuth) > -0.35:
-                half_brim = max(0.018, 0.07 * abs(math.cos(view.azimuth)) * view.pitch + 0.014) * scale
-                brim = tube(view.size, (x0, y0), (x1, y1), (half_brim, half_brim * 0.8))
-                if abs(x1 - x0) < half:
-                    brim = ball(view.size, ((x0 + x1) / 2, (y0 + y1) / 2), (max(half * 0.8, abs(x1 - x0)), half_brim * 1.3))
+                thick = max(0.018, 0.07 * abs(math.cos(view.azimuth)) * view.pitch + 0.014) * scale
+                if abs(x1 - x0) < half:  # seen from the front
+                    brim = ball(view.size, ((x0 + x1) / 2, (y0 + y1) / 2), (max(half * 0.8, abs(x1 - x0)), thick * 1.3))
+                else:
+                    brim = tube(view.size, (x0, y0), (x1, y1), (thick, thick * 0.8))
                 self.cloth(brim, hat, 0.1, 0.1, temperature=0.4, crease=0.0)
 
 
@@ -552,25 +657,31 @@ def _paint_person(canvas: np.ndarray, person: Person, shot: Shot, light: Light) 
         return float(np.mean([view(point)[3] for point in points]))
 
     middle = depth(pose.pelvis, pose.neck)
-    far, near = sorted((0, 1), key=lambda side: -depth(pose.hips[side], pose.knees[side], pose.ankles[side]))
+    far, near = sorted(
+        (0, 1), key=lambda side: -depth(pose.sides[side].hip, pose.sides[side].knee, pose.sides[side].ankle)
+    )
     steps: list[Callable[[], None]] = []
-    arms = sorted((0, 1), key=lambda side: -depth(pose.shoulders[side], pose.elbows[side]))
-    hidden_arms = [side for side in arms if depth(pose.shoulders[side]) - depth(pose.neck) > 0.05]
+    arms = sorted((0, 1), key=lambda side: -depth(pose.sides[side].shoulder, pose.sides[side].elbow))
+    hidden_arms = [side for side in arms if depth(pose.sides[side].shoulder) - depth(pose.neck) > 0.05]
     open_arms = [side for side in arms if side not in hidden_arms]
     faces_camera = math.cos(view.azimuth) > 0
-    bag_place: Point = {"backpack": (0.0, -0.2, 1.1), "shoulder bag": (-0.22, 0.0, 0.8), "handbag": (0.25, 0.0, 0.6)}.get(person.bag, (0.0, 0.0, 0.0))
+    bag_place: Point = {
+        "backpack": (0.0, -0.2, 1.1),
+        "shoulder bag": (-0.22, 0.0, 0.8),
+        "handbag": (0.25, 0.0, 0.6),
+    }.get(person.bag, (0.0, 0.0, 0.0))
     bag_behind = depth(bag_place) > middle + 0.02
     if bag_behind:
         steps.append(painter.bag)
-    steps += [lambda side=side: painter.arm(side) for side in hidden_arms]  # type: ignore[misc]
-    steps += [lambda: painter.leg(far), lambda: painter.leg(near)]
+    steps += [functools.partial(painter.arm, side) for side in hidden_arms]
+    steps += [functools.partial(painter.leg, side) for side in (far, near)]
     if faces_camera:
         steps.append(painter.back_hair)
     steps += [painter.neck, painter.trunk]
     if not bag_behind and person.bag == "backpack":
         steps.append(painter.bag)
     steps += [painter.head] if faces_camera else [painter.head, painter.back_hair]
-    steps += [lambda side=side: painter.arm(side) for side in open_arms]  # type: ignore[misc]
+    steps += [functools.partial(painter.arm, side) for side in open_arms]
     if not bag_behind and person.bag in ("shoulder bag", "handbag"):
         steps.append(painter.bag)
     for step in steps:

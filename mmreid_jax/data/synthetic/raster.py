@@ -1,8 +1,8 @@
 """Painting rounded, shaded, textured parts on a canvas of five channels with smooth edges.
 
 A canvas is float32 [5, H, W]: red, green, blue and near-infrared radiance (reflectance times light) and temperature.
-Shapes are evaluated as distances on their bounding boxes, so edges are smooth without drawing at twice the size, and every
-pixel knows its surface normal (for light) and its place on the part (for texture).
+Shapes are evaluated as distances on their bounding boxes, so edges are smooth without drawing at twice the size, and
+every pixel knows its surface normal (for light) and its place on the part (for texture).
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Patch:
 def _window(
     size: tuple[int, int], left: float, top: float, right: float, bottom: float
 ) -> tuple[slice, slice, np.ndarray, np.ndarray] | None:
-    """The box clipped to the canvas, with its pixel centres (columns [1, w], rows [h, 1]); None where it lies outside."""
+    """The box clipped to the canvas, with its pixel centres (columns [1, w], rows [h, 1]); None if it lies outside."""
     x0, x1 = max(0, math.floor(left)), min(size[1], math.ceil(right) + 1)
     y0, y1 = max(0, math.floor(top)), min(size[0], math.ceil(bottom) + 1)
     if x0 >= x1 or y0 >= y1:

@@ -44,7 +44,7 @@ def _bands(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _digitise(image: np.ndarray, blur: float, noise: np.ndarray | float, key: int) -> np.ndarray:
-    """uint8 like `image` (0...1, [H, W] or [H, W, 3]): seen with elements `blur` pixels wide, each with its own noise."""
+    """uint8 like `image` (0...1, [H, W] or [H, W, 3]): seen by noisy elements that are `blur` pixels wide."""
     from PIL import Image
 
     height, width = image.shape[:2]
@@ -86,7 +86,11 @@ def visible(canvas: np.ndarray, shot: Shot) -> np.ndarray:
     if shot.glare:
         colour += _glare(shot)[None] * np.array([1.0, 0.95, 0.8], np.float32)[:, None, None]
     curve = np.clip(colour, 0, 1)
-    curve = np.sqrt(curve) if abs(sensor.gamma - 1) < 1e-6 else np.exp(np.log(curve + 1e-5) * np.float32(0.5 * sensor.gamma))
+    curve = (
+        np.sqrt(curve)
+        if abs(sensor.gamma - 1) < 1e-6
+        else np.exp(np.log(curve + 1e-5) * np.float32(0.5 * sensor.gamma))
+    )
     noise = sensor.noise * {"day": 1.0, "dusk": 1.6, "night": 2.4}[shot.light]
     blur = sensor.blur * (1.15 if shot.light == "night" else 1.0)
     return _digitise(np.moveaxis(curve, 0, -1), blur * shot.size[0] / _NATIVE_ROWS[sensor.kind], noise, shot.key)
@@ -102,21 +106,26 @@ def near_infrared(canvas: np.ndarray, shot: Shot) -> np.ndarray:
     if shot.glare:
         radiance = radiance + 0.25 * _glare(shot)
     curve = np.exp(np.log(np.clip(radiance, 0, 1) + 1e-5) * np.float32(0.6 * sensor.nir_gamma))
-    grey = _digitise(curve, 1.1 * sensor.blur * shot.size[0] / _NATIVE_ROWS[sensor.kind], 1.4 * sensor.noise, shot.key + 1)
+    grey = _digitise(
+        curve, 1.1 * sensor.blur * shot.size[0] / _NATIVE_ROWS[sensor.kind], 1.4 * sensor.noise, shot.key + 1
+    )
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def thermal(canvas: np.ndarray, shot: Shot) -> np.ndarray:
-    """uint8 [H, W, 3], three equal channels: temperature, soft, with the stripes of an uncooled sensor; light plays no part."""
+    """uint8 [H, W, 3], three equal channels: temperature, soft, with the stripes of an uncooled sensor."""
     sensor = shot.camera
     warm = 0.06 + 0.88 * ((canvas[TIR] - 0.30) * sensor.tir_gain + 0.30 + sensor.tir_offset)
     stripes = white_noise(sensor.index * 31 + 5, 1, shot.size[1])
     grey = _digitise(
-        warm + 0.006 * stripes, sensor.tir_blur * shot.size[0] / _NATIVE_ROWS[sensor.kind], 0.6 * sensor.noise, shot.key + 2
+        warm + 0.006 * stripes,
+        sensor.tir_blur * shot.size[0] / _NATIVE_ROWS[sensor.kind],
+        0.6 * sensor.noise,
+        shot.key + 2,
     )
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
 def expose(canvas: np.ndarray, shot: Shot) -> dict[str, np.ndarray]:
-    """The three images of one moment, ``{"rgb", "nir", "tir"}``: uint8 [H, W, 3] each, from a canvas float32 [5, H, W]."""
+    """The images of one moment, ``{"rgb", "nir", "tir"}``: uint8 [H, W, 3] each, from a canvas float32 [5, H, W]."""
     return {"rgb": visible(canvas, shot), "nir": near_infrared(canvas, shot), "tir": thermal(canvas, shot)}

@@ -29,7 +29,9 @@ def _choose(samples: list[Sample], identities: int, cameras: int) -> list[list[S
     for identity in sorted(order[:identities]):
         columns = sorted(seen[identity])
         step = max(1, len(columns) // cameras)
-        rows.append([group[len(group) // 2] for column in columns[::step][:cameras] for group in (seen[identity][column],)])
+        rows.append(
+            [group[len(group) // 2] for column in columns[::step][:cameras] for group in (seen[identity][column],)]
+        )
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: what is drawn depends on the seed and on what is asked for, never on the order of asking."""
+"""Counter-based random numbers: they depend on the seed and on what is asked for, never on the order of asking."""
 
 from __future__ import annotations
 
@@ -42,11 +42,12 @@ def white_noise(key: int, height: int, width: int) -> np.ndarray:
     return bank[top : top + height, left : left + width]
 
 
-def cloud(random: np.random.Generator, height: int, width: int, cells: float, octaves: int = 3) -> np.ndarray:
-    """float32 [height, width] in about -1...1: smooth noise with `cells` bumps along the height, and finer octaves."""
+def cloud(random: np.random.Generator, shape: tuple[int, int], cells: float, octaves: int = 3) -> np.ndarray:
+    """float32 of `shape` (height, width), about -1...1: smooth noise, `cells` bumps high, with finer octaves."""
     from PIL import Image
 
-    total = np.zeros((height, width), np.float32)
+    height, width = shape
+    total = np.zeros(shape, np.float32)
     weight, norm = 1.0, 0.0
     for _ in range(octaves):
         rows = max(2, round(cells) + 1)
@@ -62,6 +63,6 @@ def cloud(random: np.random.Generator, height: int, width: int, cells: float, oc
 def folds() -> np.ndarray:
     """float32 [768, 768], standardised: creases of cloth, longer than wide, at the scale of a 256 pixel high person."""
     random = generator(0, "folds")
-    creases = cloud(random, 768, 768, 33, octaves=2) + 0.8 * cloud(random, 768, 768, 90, octaves=2)
+    creases = cloud(random, (768, 768), 33, octaves=2) + 0.8 * cloud(random, (768, 768), 90, octaves=2)
     creases = np.abs(creases) - np.abs(creases).mean()
     return (creases / creases.std()).astype(np.float32)

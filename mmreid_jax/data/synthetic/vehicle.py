@@ -1,18 +1,20 @@
-"""Drawing a vehicle as three cameras see it: painted metal, glass, lights and wheels, with warm engine, brakes and exhaust.
+"""Drawing a vehicle as three cameras see it: painted metal, glass, lamps and wheels, warm engine, brakes and exhaust.
 
 The body is a skin of small flat facets in three dimensions, (left, forward, up) in metres with the origin on the ground
-below the middle. Facets that face the camera are drawn from far to near into a picture of facet numbers at twice the size; one
-table look-up per kind of light then colours all pixels.
+below the middle. Facets that face the camera are drawn from far to near into a picture of facet numbers at twice the
+size; one table look-up per kind of light then colours all pixels.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mmreid_jax.data.synthetic import sensor
 from mmreid_jax.data.synthetic.attributes import SURROUNDINGS, Shot, Vehicle, vehicle_identity
@@ -21,8 +23,8 @@ from mmreid_jax.data.synthetic.occlusion import occlude
 from mmreid_jax.data.synthetic.raster import NIR, TIR, Light
 from mmreid_jax.data.synthetic.streams import folds, generator
 
-# Profile of each body: places along the car (0 rear bumper, 1 front bumper, hood added later) with the height of the top
-# line as a share of the height, the places of the glass, and pillars. `top` runs from the rear to the front.
+# The top line of each body, from the rear bumper (0) to where the hood begins: places as a share of the length, heights
+# as a share of the height. The hood is added by `_stations`.
 _TOPS: dict[str, tuple[tuple[float, float], ...]] = {
     "sedan": ((0.0, 0.60), (0.04, 0.66), (0.16, 0.69), (0.30, 0.96), (0.42, 1.0), (0.56, 0.985), (0.72, 0.665)),
     "hatchback": ((0.0, 0.62), (0.03, 0.72), (0.12, 0.94), (0.26, 0.995), (0.44, 1.0), (0.58, 0.97), (0.75, 0.665)),
@@ -34,7 +36,16 @@ _TOPS: dict[str, tuple[tuple[float, float], ...]] = {
     "truck": ((0.0, 0.90), (0.01, 1.0), (0.30, 1.0), (0.63, 1.0), (0.66, 0.98), (0.665, 0.80), (0.90, 0.78)),
 }
 # Height of the belt line (lower edge of the windows) as a share of the height.
-_BELT = {"sedan": 0.64, "hatchback": 0.62, "estate": 0.62, "suv": 0.62, "minivan": 0.58, "van": 0.55, "pickup": 0.62, "truck": 0.46}
+_BELT = {
+    "sedan": 0.64,
+    "hatchback": 0.62,
+    "estate": 0.62,
+    "suv": 0.62,
+    "minivan": 0.58,
+    "van": 0.55,
+    "pickup": 0.62,
+    "truck": 0.46,
+}
 # Side windows: (rear, front) places along the car.
 _SIDE_WINDOWS: dict[str, tuple[tuple[float, float], ...]] = {
     "sedan": ((0.24, 0.43), (0.45, 0.66)),
@@ -46,6 +57,8 @@ _SIDE_WINDOWS: dict[str, tuple[tuple[float, float], ...]] = {
     "pickup": ((0.38, 0.48), (0.50, 0.67)),
     "truck": ((0.70, 0.86),),
 }
+_PLASTIC = (0.035, 0.036, 0.038, 0.10)
+_GLASS_GLOSS = 0.13
 _OVERSAMPLE = 2
 _SPINS = 3
 _AIM = 0.7  # metres above the ground that the camera looks at
@@ -55,7 +68,7 @@ Facets = list["_Facet"]
 
 @dataclasses.dataclass(frozen=True)
 class _Facet:
-    """A flat piece: `corners` [n, 3], outward `normal`, reflectance of visible and near-infrared light, temperature, gloss.
+    """A flat piece: `corners` [n, 3], outward `normal`, visible and near-infrared reflectance, temperature, gloss.
 
     `heat` is what the running engine and the brakes add to the temperature; `glow` (red, green, blue, near infrared) is
     the light of a lamp that is switched on. `bias` in metres brings details in front of their ground.
@@ -89,13 +102,19 @@ class _Builder:
         self.long, self.half, self.tall = vehicle.length, vehicle.width / 2, vehicle.height
         self.paint = (*vehicle.rgb, vehicle.nir)
         self.glass = (vehicle.window_tint, vehicle.window_tint * 1.15, vehicle.window_tint * 1.25, vehicle.window_nir)
-        self.plastic = (0.035, 0.036, 0.038, 0.10)
 
     def place(self, share: float) -> float:
         """Forward coordinate of a place along the car (0 rear, 1 front)."""
         return (share - 0.5) * self.long
 
-    def add(self, corners: Sequence[Sequence[float]], outward: Sequence[float], reflectance: tuple[float, ...], **more: object) -> None:
+    def add(
+        self,
+        corners: ArrayLike,
+        outward: ArrayLike,
+        reflectance: tuple[float, ...],
+        **more: object,
+    ) -> None:
+        """Adds a facet; `more` are further attributes of `_Facet`, the temperature that of metal unless given."""
         points = np.array(corners, float)
         normal = _normal(points, np.array(outward, float))
         if more.get("temperature") is None:
@@ -111,12 +130,16 @@ class _Builder:
         centre = self.long / 2 - vehicle.hood * along
         hood = self.tall * _BELT[vehicle.body]
         spread = 0.5 + vehicle.engine_spread
-        near = ((left - side * self.half) / (0.8 * spread)) ** 2 + ((forward - centre) / (0.75 * spread)) ** 2 + ((up - 0.8 * hood) / 0.6) ** 2
+        near = (
+            ((left - side * self.half) / (0.8 * spread)) ** 2
+            + ((forward - centre) / (0.75 * spread)) ** 2
+            + ((up - 0.8 * hood) / 0.6) ** 2
+        )
         return base, (vehicle.engine_temperature - 0.25) * 0.85 * math.exp(-near)
 
 
 def _ring(builder: _Builder, share: float, top: float, belt: float) -> np.ndarray:
-    """Cross-section of the body at one place: [n, 3] from the sill over belt and roof edge to the middle of the roof."""
+    """Cross-section of the body at one place: [n, 3] from the sill over belt and roof edge to the roof's middle."""
     vehicle = builder.vehicle
     boxy = vehicle.body in ("van", "truck", "minivan")
     # In plan view the corners of the body are rounded.
@@ -167,50 +190,81 @@ def _stations(builder: _Builder) -> tuple[np.ndarray, np.ndarray]:
     return stations, np.interp(stations, places, heights) * vehicle.height
 
 
+Material = tuple[tuple[float, ...], float, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Slice:
+    """The piece of the skin between two stations: its middle (0...1), rise of the top line, and what lies there."""
+
+    middle: float
+    slope: float
+    lowest: float
+    windowed: bool
+    front_screen: bool
+    rear_screen: bool
+
+
+def _slice(vehicle: Vehicle, places: Sequence[float], tops: Sequence[float]) -> _Slice:
+    belt = _BELT[vehicle.body] * vehicle.height
+    middle = (places[0] + places[1]) / 2
+    slope = (tops[1] - tops[0]) / max((places[1] - places[0]) * vehicle.length, 1e-6)
+    closed_rear = vehicle.body in ("van", "truck")
+    return _Slice(
+        middle=middle,
+        slope=slope,
+        lowest=min(tops),
+        windowed=any(rear <= middle <= front for rear, front in _SIDE_WINDOWS[vehicle.body])
+        and min(tops) > 1.05 * belt,
+        front_screen=slope < -0.25 and max(tops) > 1.06 * belt and middle > 0.4,
+        rear_screen=slope > 0.28 and min(tops) > belt and middle < 0.4 and not closed_rear,
+    )
+
+
+def _material(vehicle: Vehicle, piece: _Slice, ring: int) -> Material:
+    """(reflectance, gloss, temperature or None for that of metal) of a slice between `ring` and the next."""
+    glass = (vehicle.window_tint, vehicle.window_tint * 1.15, vehicle.window_tint * 1.25, vehicle.window_nir)
+    decal = (*vehicle.decal_rgb, vehicle.decal_nir)
+    metal = vehicle.gloss
+    screen = piece.front_screen or piece.rear_screen
+    roof = piece.lowest > vehicle.height * (0.93 if vehicle.body != "truck" else 0.72)
+    bumper = ring == 1 and vehicle.bumper == "black" and abs(piece.middle - 0.5) > 0.43
+    if ring == 0 or bumper:
+        return _PLASTIC, metal, None
+    if ring in (4, 5) and piece.windowed:
+        return glass, _GLASS_GLOSS, vehicle.cabin_temperature
+    if ring >= 7 and piece.front_screen:
+        return glass, _GLASS_GLOSS, vehicle.cabin_temperature - 0.05
+    if ring >= 7 and piece.rear_screen:
+        return glass, _GLASS_GLOSS, 0.62 if vehicle.heated_rear_window else vehicle.cabin_temperature - 0.04
+    if vehicle.body == "truck" and piece.middle < 0.655 and ring >= 3 and vehicle.decal == "none":
+        return (0.62, 0.62, 0.60, 0.55), metal, None
+    if ring >= 6 and roof and vehicle.roof == "dark roof":
+        return (0.02, 0.02, 0.022, 0.08), metal, None
+    if ring >= 8 and roof and vehicle.roof == "sunroof" and 0.36 < piece.middle < 0.52:
+        return glass, _GLASS_GLOSS, vehicle.cabin_temperature - 0.08
+    striped = (
+        (vehicle.decal == "side stripe" and ring == 2 and 0.08 < piece.middle < 0.92)
+        or (vehicle.decal == "lower band" and ring == 1)
+        or (vehicle.decal == "hood stripes" and ring == 8 and not screen)
+    )
+    return decal if striped else (*vehicle.rgb, vehicle.nir), metal, None
+
+
 def _skin(builder: _Builder) -> None:
     """Side panels, windows, hood, roof, windscreens."""
     vehicle = builder.vehicle
     stations, tops = _stations(builder)
     belt = _BELT[vehicle.body] * vehicle.height
     rings = [_ring(builder, s, t, belt) for s, t in zip(stations, tops, strict=True)]
-    roof_height = vehicle.height * (0.93 if vehicle.body != "truck" else 0.72)
-    cargo = {"truck": 0.655, "van": 0.64}.get(vehicle.body, -1.0)
     for i in range(len(stations) - 1):
-        middle = (stations[i] + stations[i + 1]) / 2
-        slope = (tops[i + 1] - tops[i]) / max((stations[i + 1] - stations[i]) * vehicle.length, 1e-6)
-        high = max(tops[i], tops[i + 1])
-        windowed = any(rear <= middle <= front for rear, front in _SIDE_WINDOWS[vehicle.body])
-        front_screen = slope < -0.25 and high > belt * 1.06 and middle > 0.4
-        rear_screen = slope > 0.28 and min(tops[i], tops[i + 1]) > belt * 1.0 and middle < 0.4 and vehicle.body not in ("van", "truck")
+        piece = _slice(vehicle, stations[i : i + 2].tolist(), tops[i : i + 2].tolist())
         for j in range(len(rings[i]) - 1):
             quad = np.array([rings[i][j], rings[i + 1][j], rings[i + 1][j + 1], rings[i][j + 1]])
-            colour, gloss, temperature = builder.paint, vehicle.gloss, None
-            cover: tuple[float, ...] | None = None
-            if j == 0 or (j == 1 and vehicle.bumper == "black" and (middle < 0.07 or middle > 0.93)):
-                cover = builder.plastic
-            elif 4 <= j <= 5 and windowed and tops[i] > belt * 1.05 and tops[i + 1] > belt * 1.05:
-                cover, gloss, temperature = builder.glass, 0.13, vehicle.cabin_temperature
-            elif j >= 7 and front_screen:
-                cover, gloss, temperature = builder.glass, 0.13, vehicle.cabin_temperature - 0.05
-            elif j >= 7 and rear_screen:
-                heated = vehicle.heated_rear_window
-                cover, gloss, temperature = builder.glass, 0.13, 0.62 if heated else vehicle.cabin_temperature - 0.04
-            elif j >= 6 and vehicle.roof == "dark roof" and min(tops[i], tops[i + 1]) > roof_height:
-                cover = (0.02, 0.02, 0.022, 0.08)
-            elif j >= 8 and vehicle.roof == "sunroof" and 0.36 < middle < 0.52 and min(tops[i], tops[i + 1]) > roof_height:
-                cover, gloss, temperature = builder.glass, 0.13, vehicle.cabin_temperature - 0.08
-            elif vehicle.decal == "side stripe" and j == 2 and 0.08 < middle < 0.92:
-                cover = (*vehicle.decal_rgb, vehicle.decal_nir)
-            elif vehicle.decal == "lower band" and j == 1:
-                cover = (*vehicle.decal_rgb, vehicle.decal_nir)
-            elif vehicle.decal == "hood stripes" and j == 8 and not (front_screen or rear_screen):
-                cover = (*vehicle.decal_rgb, vehicle.decal_nir)
-            if vehicle.body == "truck" and middle < cargo and j >= 3:
-                cover = (0.62, 0.62, 0.60, 0.55) if vehicle.decal == "none" else cover
+            reflectance, gloss, temperature = _material(vehicle, piece, j)
             for mirror in (1.0, -1.0):
-                corners = quad * (mirror, 1, 1)
-                outward = np.array([mirror * (1.0 if j < 7 else 0.2), -slope * (j >= 6), 0.15 if j < 6 else 1.0])
-                builder.add(corners, outward, cover or colour, gloss=gloss, temperature=temperature)
+                outward = (mirror * (1.0 if j < 7 else 0.2), -piece.slope * (j >= 6), 0.15 if j < 6 else 1.0)
+                builder.add(quad * (mirror, 1, 1), outward, reflectance, gloss=gloss, temperature=temperature)
     _ends(builder, rings[0], rings[-1])
 
 
@@ -220,7 +274,7 @@ def _ends(builder: _Builder, rear: np.ndarray, front: np.ndarray) -> None:
     for ring, facing in ((rear, -1.0), (front, 1.0)):
         for j in range(len(ring) - 1):
             left, right = ring[[j, j + 1]], ring[[j + 1, j]] * (-1, 1, 1)
-            colour = builder.plastic if j == 0 or (vehicle.bumper == "black" and j == 1) else builder.paint
+            colour = _PLASTIC if j == 0 or (vehicle.bumper == "black" and j == 1) else builder.paint
             builder.add([*left, *right], (0, facing, 0.05), colour, gloss=vehicle.gloss)
     low, half = vehicle.clearance, builder.half
     face = front[4, 2] if vehicle.body != "truck" else 0.42 * vehicle.height
@@ -237,11 +291,23 @@ def _ends(builder: _Builder, rear: np.ndarray, front: np.ndarray) -> None:
     for side in (-1, 1):
         inner, outer = side * (half * 0.86 - lamp[0]), side * half * 0.86
         span = (min(inner, outer), max(inner, outer))
-        _panel(builder, nose + 0.005, 1, span, (lift - lamp[1] / 2, lift + lamp[1] / 2), (0.6, 0.62, 0.64, 0.9), 0.36, glow=on, rounded=vehicle.lights == "round")
+        _panel(
+            builder,
+            nose + 0.005,
+            1,
+            span,
+            (lift - lamp[1] / 2, lift + lamp[1] / 2),
+            (0.6, 0.62, 0.64, 0.9),
+            0.36,
+            glow=on,
+            rounded=vehicle.lights == "round",
+        )
         # Lamps wrap around the corner of the body.
         wrap = [(side * half * 0.90, nose - 0.10, z) for z in (lift - lamp[1] / 2, lift + lamp[1] / 2)]
         wrap += [(side * half * 0.955, nose - 0.32, z) for z in (lift + lamp[1] / 2, lift - lamp[1] / 2)]
-        builder.add(wrap, (side, 0.5, 0), (0.5, 0.52, 0.54, 0.8), bias=0.12, temperature=0.34, glow=tuple(0.4 * g for g in on))
+        builder.add(
+            wrap, (side, 0.5, 0), (0.5, 0.52, 0.54, 0.8), bias=0.12, temperature=0.34, glow=tuple(0.4 * g for g in on)
+        )
     # Rear: lamps, plate, window of a van, exhaust.
     tail_face = rear[4, 2] if vehicle.body not in ("van", "truck") else 0.5 * vehicle.height
     lift = low + 0.78 * (tail_face - low)
@@ -252,18 +318,54 @@ def _ends(builder: _Builder, rear: np.ndarray, front: np.ndarray) -> None:
     for side in (-1, 1):
         inner, outer = side * (half * 0.84 - wide), side * half * 0.84
         span = (min(inner, outer), max(inner, outer))
-        _panel(builder, tail - 0.005, -1, span, (lift - tall / 2, lift + tall / 2), red, SURROUNDINGS + 0.06, glow=glow, rounded=vehicle.lights == "round")
+        _panel(
+            builder,
+            tail - 0.005,
+            -1,
+            span,
+            (lift - tall / 2, lift + tall / 2),
+            red,
+            SURROUNDINGS + 0.06,
+            glow=glow,
+            rounded=vehicle.lights == "round",
+        )
         wrap = [(side * half * 0.90, tail + 0.08, z) for z in (lift - tall / 2, lift + tall / 2)]
         wrap += [(side * half * 0.95, tail + 0.24, z) for z in (lift + tall / 2, lift - tall / 2)]
-        builder.add(wrap, (side, -0.5, 0), red, bias=0.12, temperature=SURROUNDINGS + 0.05, glow=tuple(0.4 * g for g in glow))
+        builder.add(
+            wrap, (side, -0.5, 0), red, bias=0.12, temperature=SURROUNDINGS + 0.05, glow=tuple(0.4 * g for g in glow)
+        )
         if vehicle.exhaust in ("both", "left" if side > 0 else "right"):
             centre = side * half * 0.6
-            _panel(builder, tail - 0.03, -1, (centre - 0.09, centre + 0.09), (low - 0.06, low + 0.07), (0.05, 0.05, 0.05, 0.2), 1.0)
-    _panel(builder, tail - 0.01, -1, (-0.26, 0.26), (low + 0.34 * (tail_face - low), low + 0.34 * (tail_face - low) + 0.11), (0.62, 0.62, 0.6, 0.9), SURROUNDINGS)
+            _panel(
+                builder,
+                tail - 0.03,
+                -1,
+                (centre - 0.09, centre + 0.09),
+                (low - 0.06, low + 0.07),
+                (0.05, 0.05, 0.05, 0.2),
+                1.0,
+            )
+    _panel(
+        builder,
+        tail - 0.01,
+        -1,
+        (-0.26, 0.26),
+        (low + 0.34 * (tail_face - low), low + 0.34 * (tail_face - low) + 0.11),
+        (0.62, 0.62, 0.6, 0.9),
+        SURROUNDINGS,
+    )
     if vehicle.body == "van":
         for side in (-1, 1):
             span = (0.06, half * 0.72) if side > 0 else (-half * 0.72, -0.06)
-            _panel(builder, tail - 0.005, -1, span, (0.60 * vehicle.height, 0.84 * vehicle.height), builder.glass, vehicle.cabin_temperature)
+            _panel(
+                builder,
+                tail - 0.005,
+                -1,
+                span,
+                (0.60 * vehicle.height, 0.84 * vehicle.height),
+                builder.glass,
+                vehicle.cabin_temperature,
+            )
 
 
 def _panel(
@@ -282,7 +384,10 @@ def _panel(
     (x0, x1), (z0, z1) = across, heights
     if rounded:
         angles = np.linspace(0, 2 * math.pi, 12, endpoint=False)
-        corners = [((x0 + x1) / 2 + (x1 - x0) / 2 * math.cos(a), forward, (z0 + z1) / 2 + (z1 - z0) / 2 * math.sin(a)) for a in angles]
+        corners = [
+            ((x0 + x1) / 2 + (x1 - x0) / 2 * math.cos(a), forward, (z0 + z1) / 2 + (z1 - z0) / 2 * math.sin(a))
+            for a in angles
+        ]
     else:
         corners = [(x0, forward, z0), (x1, forward, z0), (x1, forward, z1), (x0, forward, z1)]
     builder.add(corners, (0, facing, 0), reflectance, temperature=temperature, glow=glow, bias=0.15, gloss=0.05)
@@ -293,22 +398,46 @@ def _wheels(builder: _Builder) -> None:
     vehicle = builder.vehicle
     radius = {"suv": 0.37, "pickup": 0.38, "truck": 0.40, "van": 0.35}.get(vehicle.body, 0.32)
     half_base = vehicle.wheelbase * vehicle.length / 2
-    for forward, brake in ((half_base + 0.05, vehicle.brake_temperature[0]), (-half_base + 0.05, vehicle.brake_temperature[1])):
+    for forward, brake in (
+        (half_base + 0.05, vehicle.brake_temperature[0]),
+        (-half_base + 0.05, vehicle.brake_temperature[1]),
+    ):
         heat = brake
         for side in (-1.0, 1.0):
             outer = side * builder.half
             centre = np.array([outer, forward, radius])
 
-            def disc(size: float, out: float, colour: tuple[float, ...], temperature: float, bias: float, lift: float = 0.0, count: int = 22, centre: np.ndarray = centre, side: float = side) -> None:
+            def disc(
+                size: float,
+                out: float,
+                colour: tuple[float, ...],
+                temperature: float,
+                bias: float,
+                lift: float = 0.0,
+                count: int = 22,
+                centre: np.ndarray = centre,
+                side: float = side,
+            ) -> None:
                 angles = np.linspace(0, 2 * math.pi, count, endpoint=False)
-                corners = centre + np.stack([np.full(count, side * out), size * np.cos(angles), size * np.sin(angles) + lift], axis=1)
+                corners = centre + np.stack(
+                    [np.full(count, side * out), size * np.cos(angles), size * np.sin(angles) + lift], axis=1
+                )
                 builder.add(corners, (side, 0, 0), colour, temperature=temperature, bias=bias)
 
             disc(radius * 1.17, 0.0, (0.008, 0.008, 0.009, 0.02), 0.34, 0.04, lift=0.03)
             tread = np.linspace(0, 2 * math.pi, 15)
-            for a, b in zip(tread[:-1], tread[1:], strict=True):
-                ring = [(out, forward + radius * math.cos(t), radius + radius * math.sin(t)) for t, out in ((a, outer), (b, outer), (b, outer - side * 0.2), (a, outer - side * 0.2))]
-                builder.add(ring, (0, math.cos((a + b) / 2), math.sin((a + b) / 2)), (0.018, 0.018, 0.019, 0.06), temperature=0.42, bias=0.0)
+            for a, b in itertools.pairwise(tread):
+                ring = [
+                    (out, forward + radius * math.cos(t), radius + radius * math.sin(t))
+                    for t, out in ((a, outer), (b, outer), (b, outer - side * 0.2), (a, outer - side * 0.2))
+                ]
+                builder.add(
+                    ring,
+                    (0, math.cos((a + b) / 2), math.sin((a + b) / 2)),
+                    (0.018, 0.018, 0.019, 0.06),
+                    temperature=0.42,
+                    bias=0.0,
+                )
             disc(radius, 0.005, (0.018, 0.018, 0.019, 0.06), 0.44, 0.06)
             rim = (*vehicle.wheel_rgb, 0.5) if vehicle.wheel != "steel" else (0.05, 0.05, 0.052, 0.25)
             disc(radius * 0.66, 0.01, (0.02, 0.02, 0.02, 0.06) if vehicle.wheel == "spokes" else rim, heat, 0.08)
@@ -317,7 +446,10 @@ def _wheels(builder: _Builder) -> None:
                     turn = builder.spin + 2 * math.pi * n / vehicle.spokes
                     wide = 0.17 if vehicle.spokes > 5 else 0.24
                     tips = [(turn - wide, 0.66), (turn + wide, 0.66), (turn + 0.5, 0.12), (turn - 0.5, 0.12)]
-                    corners = [(outer + side * 0.012, forward + radius * r * math.cos(t), radius + radius * r * math.sin(t)) for t, r in tips]
+                    corners = [
+                        (outer + side * 0.012, forward + radius * r * math.cos(t), radius + radius * r * math.sin(t))
+                        for t, r in tips
+                    ]
                     builder.add(corners, (side, 0, 0), rim, temperature=heat - 0.05, bias=0.10)
             else:
                 disc(radius * 0.22, 0.012, tuple(0.5 * c for c in rim), heat + 0.05, 0.10, count=10)
@@ -333,18 +465,52 @@ def _extras(builder: _Builder) -> None:
         for side in (-1.0, 1.0):
             rear, front = builder.place(0.2), builder.place(0.52)
             z = tall + 0.03
-            builder.add([(side * inset, rear, z), (side * inset, front, z), (side * inset, front, z + 0.06), (side * inset, rear, z + 0.06)], (side, 0, 0), dark, bias=0.2, temperature=0.28)
+            builder.add(
+                [
+                    (side * inset, rear, z),
+                    (side * inset, front, z),
+                    (side * inset, front, z + 0.06),
+                    (side * inset, rear, z + 0.06),
+                ],
+                (side, 0, 0),
+                dark,
+                bias=0.2,
+                temperature=0.28,
+            )
         for share in (0.24, 0.36, 0.48):
             y = builder.place(share)
-            builder.add([(-inset, y - 0.04, tall + 0.09), (inset, y - 0.04, tall + 0.09), (inset, y + 0.04, tall + 0.09), (-inset, y + 0.04, tall + 0.09)], (0, 0, 1), dark, bias=0.3, temperature=0.26)
+            builder.add(
+                [
+                    (-inset, y - 0.04, tall + 0.09),
+                    (inset, y - 0.04, tall + 0.09),
+                    (inset, y + 0.04, tall + 0.09),
+                    (-inset, y + 0.04, tall + 0.09),
+                ],
+                (0, 0, 1),
+                dark,
+                bias=0.3,
+                temperature=0.26,
+            )
     if vehicle.roof == "taxi sign":
         y, z = builder.place(0.44), tall + 0.02
         glow = (0.6, 0.5, 0.2, 0.1)
         for corners, outward in (
-            ([(-0.25, y + 0.08, z), (0.25, y + 0.08, z), (0.22, y + 0.08, z + 0.17), (-0.22, y + 0.08, z + 0.17)], (0, 1, 0)),
-            ([(-0.25, y - 0.08, z), (0.25, y - 0.08, z), (0.22, y - 0.08, z + 0.17), (-0.22, y - 0.08, z + 0.17)], (0, -1, 0)),
-            ([(0.25, y - 0.08, z), (0.25, y + 0.08, z), (0.22, y + 0.08, z + 0.17), (0.22, y - 0.08, z + 0.17)], (1, 0, 0)),
-            ([(-0.25, y - 0.08, z), (-0.25, y + 0.08, z), (-0.22, y + 0.08, z + 0.17), (-0.22, y - 0.08, z + 0.17)], (-1, 0, 0)),
+            (
+                [(-0.25, y + 0.08, z), (0.25, y + 0.08, z), (0.22, y + 0.08, z + 0.17), (-0.22, y + 0.08, z + 0.17)],
+                (0, 1, 0),
+            ),
+            (
+                [(-0.25, y - 0.08, z), (0.25, y - 0.08, z), (0.22, y - 0.08, z + 0.17), (-0.22, y - 0.08, z + 0.17)],
+                (0, -1, 0),
+            ),
+            (
+                [(0.25, y - 0.08, z), (0.25, y + 0.08, z), (0.22, y + 0.08, z + 0.17), (0.22, y - 0.08, z + 0.17)],
+                (1, 0, 0),
+            ),
+            (
+                [(-0.25, y - 0.08, z), (-0.25, y + 0.08, z), (-0.22, y + 0.08, z + 0.17), (-0.22, y - 0.08, z + 0.17)],
+                (-1, 0, 0),
+            ),
         ):
             builder.add(corners, outward, (0.7, 0.6, 0.2, 0.7), bias=0.3, temperature=0.42, glow=glow)
     windows = _SIDE_WINDOWS[vehicle.body]
@@ -354,16 +520,47 @@ def _extras(builder: _Builder) -> None:
         out = side * (half + 0.02)
         tip = side * (half + 0.20)
         for y, facing in ((mirror + 0.08, 1), (mirror - 0.08, -1)):
-            builder.add([(out, y, belt), (tip, y, belt + 0.03), (tip, y, belt + 0.17), (out, y, belt + 0.15)], (0, facing, 0), builder.paint if vehicle.bumper == "painted" else builder.plastic, bias=0.1, gloss=0.05)
-        builder.add([(tip, mirror - 0.08, belt + 0.02), (tip, mirror + 0.08, belt + 0.02), (tip, mirror + 0.08, belt + 0.17), (tip, mirror - 0.08, belt + 0.17)], (side, 0, 0), builder.paint, bias=0.1)
+            builder.add(
+                [(out, y, belt), (tip, y, belt + 0.03), (tip, y, belt + 0.17), (out, y, belt + 0.15)],
+                (0, facing, 0),
+                builder.paint if vehicle.bumper == "painted" else _PLASTIC,
+                bias=0.1,
+                gloss=0.05,
+            )
+        builder.add(
+            [
+                (tip, mirror - 0.08, belt + 0.02),
+                (tip, mirror + 0.08, belt + 0.02),
+                (tip, mirror + 0.08, belt + 0.17),
+                (tip, mirror - 0.08, belt + 0.17),
+            ],
+            (side, 0, 0),
+            builder.paint,
+            bias=0.1,
+        )
         wall = side * (half + 0.004)
         low = vehicle.clearance + 0.12
         seam = tuple(0.45 * c for c in builder.paint)
         for rear, front in windows[-2:]:
             y = builder.place(rear - 0.01)
-            builder.add([(wall, y - 0.012, low), (wall, y + 0.012, low), (wall, y + 0.012, belt), (wall, y - 0.012, belt)], (side, 0, 0), seam, bias=0.12)
+            builder.add(
+                [(wall, y - 0.012, low), (wall, y + 0.012, low), (wall, y + 0.012, belt), (wall, y - 0.012, belt)],
+                (side, 0, 0),
+                seam,
+                bias=0.12,
+            )
             handle = builder.place(rear + 0.02)
-            builder.add([(wall, handle, belt - 0.13), (wall, handle + 0.17, belt - 0.13), (wall, handle + 0.17, belt - 0.09), (wall, handle, belt - 0.09)], (side, 0, 0), tuple(0.6 * c for c in builder.paint), bias=0.14)
+            builder.add(
+                [
+                    (wall, handle, belt - 0.13),
+                    (wall, handle + 0.17, belt - 0.13),
+                    (wall, handle + 0.17, belt - 0.09),
+                    (wall, handle, belt - 0.09),
+                ],
+                (side, 0, 0),
+                tuple(0.6 * c for c in builder.paint),
+                bias=0.14,
+            )
             del front
         if vehicle.decal == "door logo":
             _logo(builder, side, wall, belt, low)
@@ -422,7 +619,7 @@ def _mesh(vehicle: Vehicle, spin: int) -> _Mesh:
 
 
 def _project(points: np.ndarray, shot: Shot) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(right [n], down [n], depth [n]) of points [n, 3] for a camera at the shot's distance and pitch; unit focal length."""
+    """(right [n], down [n], depth [n]) of points [n, 3] as the shot's camera sees them, with unit focal length."""
     cos, sin = math.cos(shot.azimuth), math.sin(shot.azimuth)
     x = points[:, 0] * cos - points[:, 1] * sin
     y = -points[:, 0] * sin - points[:, 1] * cos + shot.camera.distance * math.cos(shot.camera.pitch)
@@ -436,7 +633,11 @@ def _eye(shot: Shot) -> np.ndarray:
     """Where the camera is, in body axes."""
     away = shot.camera.distance * math.cos(shot.camera.pitch)
     return np.array(
-        [away * math.sin(shot.azimuth), away * math.cos(shot.azimuth), _AIM + shot.camera.distance * math.sin(shot.camera.pitch)]
+        [
+            away * math.sin(shot.azimuth),
+            away * math.cos(shot.azimuth),
+            _AIM + shot.camera.distance * math.sin(shot.camera.pitch),
+        ]
     )
 
 
@@ -469,7 +670,7 @@ def _paint_vehicle(canvas: np.ndarray, vehicle: Vehicle, shot: Shot, light: Ligh
     height, width = shot.size
     mesh = _mesh(vehicle, int(shot.phase * 2) % _SPINS)
     x, y, depth = _project(mesh.points, shot)
-    # The crop follows the vehicle; crops are resized to one shape, so long sides shrink and short fronts stretch a little.
+    # The crop follows the vehicle; crops are resized to one shape, so long sides shrink and short fronts stretch.
     scale_x = shot.zoom * width / (x.max() - x.min())
     scale_y = shot.zoom * 0.96 * height / (y.max() - y.min())
     scale_x, scale_y = min(scale_x, 1.35 * scale_y), min(scale_y, 1.35 * scale_x)

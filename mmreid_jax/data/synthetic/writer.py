@@ -223,8 +223,8 @@ def write(
 ) -> Summary:
     """Draws a data set into its folder below `out`, for example ``out/RGBNT201``.
 
-    The folder appears in one rename when everything is written, so a run that is killed leaves nothing that looks like a data
-    set. A folder that holds the same set already is kept as it is.
+    The folder appears in one rename when everything is written, so a run that is killed leaves nothing that looks like
+    a data set. A folder that holds the same set already is kept as it is.
 
     Args:
       dataset: one of `layouts.LAYOUTS`.
@@ -297,8 +297,8 @@ def _check(layout: Layout, shift: float, image_size: tuple[int, int] | None, job
         return
     if layout.fixed_size and tuple(image_size) != layout.image_size:
         raise UserError(
-            f"image_size is {tuple(image_size)}; {layout.name} keeps its modalities side by side and is cut at fixed columns, "
-            f"so it can only be drawn at {layout.image_size}"
+            f"image_size is {tuple(image_size)}; {layout.name} keeps its modalities side by side and is cut at fixed "
+            f"columns, so it can only be drawn at {layout.image_size}"
         )
     if not all(16 <= length <= 512 for length in image_size):
         raise UserError(f"image_size is {tuple(image_size)}; height and width must be 16 to 512")
