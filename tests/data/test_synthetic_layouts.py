@@ -1,0 +1,190 @@
+"""Names, counts and subset rules of the five drawn data sets, without drawing."""
+
+import collections
+import csv
+import dataclasses
+import gzip
+import re
+from importlib import resources
+
+import pytest
+
+from mmreid_jax.data import catalogue, synthetic, verify
+from mmreid_jax.data.synthetic import layouts
+from mmreid_jax.errors import UserError
+
+PATHS = {
+    "rgbnt201": r"(train_171|test)/(RGB|NI|TI)/\d{6}_cam[1-4]_[01]_\d{2}\.jpg",
+    "rgbnt100": r"rgbir/(bounding_box_train|query|bounding_box_test)/\d{4}_c000[1-8]_\d{3}\.jpg",
+    "rgbn300": r"rgbir/(bounding_box_train|query|bounding_box_test)/\d{4}_c000[1-8]_\d{3}\.jpg",
+    "msvr310": r"(bounding_box_train|query3|bounding_box_test)/(\d{4})/(vis|ni|th)/\2_s\d{3}_v[0-7]_\d{3}\.jpg",
+    "market1501_mm": r"(train|query|gallery)/(RGB|NI|TI)/(\d{4}|-1)_c[1-6]s[1-6]_\d{6}_\d{2}\.jpg",
+}
+COUNTS = {  # split -> (samples, identities) of the full sets
+    "rgbnt201": {"train": (3951, 171), "query": (836, 30), "gallery": (836, 30)},
+    "rgbnt100": {"train": (8675, 50), "query": (1715, 50), "gallery": (8575, 50)},
+    "rgbn300": {"train": (25200, 150), "query": (4985, 150), "gallery": (24925, 150)},
+    "msvr310": {"train": (1032, 155), "query": (591, 52), "gallery": (1055, 155)},
+    "market1501_mm": {"train": (12936, 751), "query": (3368, 750), "gallery": (19732, 752)},
+}
+
+
+def of(samples, split):
+    return [sample for sample in samples if split in sample.splits]
+
+
+@pytest.fixture(scope="module")
+def full():
+    return {name: synthetic.plan(name, full=True) for name in synthetic.LAYOUTS}
+
+
+def test_the_table_is_covered():
+    assert set(PATHS) == set(COUNTS) == set(synthetic.LAYOUTS)
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("size", ["small", "tiny", "full"])
+def test_paths_follow_the_grammar(full, name, size):
+    samples = {
+        "small": lambda: synthetic.plan(name),
+        "tiny": lambda: synthetic.plan(name, identities=2, images_per_identity=2, cameras=2),
+        "full": lambda: full[name],
+    }[size]()
+    for sample in samples:
+        for path in synthetic.LAYOUTS[name].paths(sample):
+            assert re.fullmatch(PATHS[name], path), path
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("is_full", [False, True])
+def test_the_builders_read_the_same_labels(full, name, is_full):
+    labels = catalogue.builder_class(name).LAYOUT.labels
+    for sample in full[name] if is_full else synthetic.plan(name):
+        found = labels(sample.file.removesuffix(".jpg"))
+        assert found.identity == sample.identity
+        assert found.camera == (sample.camera - 1 if sample.view is None else sample.view)
+        if name in ("rgbnt201", "msvr310"):
+            assert found.scene == sample.scene
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_folders_are_those_of_the_builders(name):
+    drawn, read = synthetic.LAYOUTS[name], catalogue.builder_class(name).LAYOUT
+    assert drawn.root == read.folder
+    assert set(drawn.folders) == set(read.splits)
+    for split, folder in read.splits.items():
+        assert drawn.folders[split] == "/".join(part for part in (read.inner, folder) if part)
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_full_sets_have_the_known_counts(full, name):
+    for split, (count, identities) in COUNTS[name].items():
+        inside = of(full[name], split)
+        assert len(inside) == count
+        assert len({sample.identity for sample in inside}) == identities
+        if name != "market1501_mm":  # where the query is a moment of its own
+            assert len({sample.file for sample in inside}) == count
+
+
+@pytest.mark.parametrize("name", ["rgbnt201", "rgbnt100", "msvr310"])
+def test_full_sets_have_exactly_the_public_names(full, name):
+    table = resources.files("mmreid_jax.data.manifests") / f"{name}.csv.gz"
+    public = collections.defaultdict(set)
+    for row in csv.DictReader(gzip.decompress(table.read_bytes()).decode().splitlines()):
+        public[row["split"]].add(row["file"])
+    assert {sample.file for sample in of(full[name], "train")} == public["train"]
+    assert {sample.file for sample in of(full[name], "gallery")} == public["test"]
+    assert {sample.file for sample in of(full[name], "query")} <= public["test"]
+
+
+def test_a_full_tree_of_names_passes_the_verification(full, tmp_path):
+    """The files are empty: names alone are compared."""
+    layout = synthetic.LAYOUTS["msvr310"]
+    for sample in full["msvr310"]:
+        for path in layout.paths(sample):
+            target = tmp_path / layout.root / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+    assert verify.check("msvr310", tmp_path).verdict == "complete"
+
+
+def test_rgbnt100_queries_are_spread_evenly_over_the_gallery(full):
+    per_group = collections.Counter((sample.identity, sample.camera) for sample in of(full["rgbnt100"], "query"))
+    gallery = collections.Counter((sample.identity, sample.camera) for sample in of(full["rgbnt100"], "gallery"))
+    assert all(per_group[group] == count / 5 for group, count in gallery.items())
+
+
+def test_msvr310_queries_are_all_samples_of_identities_with_several_scenes(full):
+    for samples in (full["msvr310"], synthetic.plan("msvr310")):
+        scenes = collections.defaultdict(set)
+        for sample in of(samples, "gallery"):
+            scenes[sample.identity].add(sample.scene)
+        for sample in of(samples, "gallery"):
+            assert ("query" in sample.splits) == (len(scenes[sample.identity]) > 1)
+
+
+def test_market_has_junk_and_distractors_in_the_gallery_alone(full):
+    for samples in (full["market1501_mm"], synthetic.plan("market1501_mm")):
+        nobody = [sample for sample in samples if sample.identity <= 0]
+        assert {sample.identity for sample in nobody} == {layouts.JUNK, layouts.DISTRACTOR}
+        assert {sample.splits for sample in nobody} == {("gallery",)}
+    kinds = collections.Counter(sample.identity for sample in full["market1501_mm"])
+    assert (kinds[layouts.JUNK], kinds[layouts.DISTRACTOR]) == (3819, 2798)
+
+
+@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("numbers", [{}, {"identities": 3, "images_per_identity": 4, "cameras": 3}])
+def test_small_sets_can_be_evaluated(name, numbers):
+    samples = synthetic.plan(name, **numbers)
+    train, gallery, query = (of(samples, split) for split in ("train", "gallery", "query"))
+    assert not {sample.identity for sample in train} & {sample.identity for sample in gallery}
+
+    def place(sample):
+        return sample.scene if name == "msvr310" else sample.camera
+
+    seen = collections.defaultdict(set)
+    for sample in gallery:
+        seen[sample.identity].add(place(sample))
+    assert query
+    for sample in query:
+        assert seen[sample.identity] - {place(sample)}, sample.file
+    if name != "market1501_mm":
+        assert {sample.file for sample in query} <= {sample.file for sample in gallery}
+
+
+def test_the_numbers_are_obeyed():
+    samples = synthetic.plan("rgbnt201", identities=5, images_per_identity=7, cameras=3)
+    counts = collections.Counter((sample.trained_on, sample.identity) for sample in samples)
+    assert set(counts.values()) == {7}
+    assert sum(trained for trained, _ in counts) == 5
+    assert len(counts) == 10
+    assert {sample.camera for sample in samples} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"dataset": "rgbnt102"}, "cannot be drawn"),
+        ({"dataset": "rgbnt201", "cameras": 5}, "cameras is 5"),
+        ({"dataset": "rgbnt201", "cameras": 1}, "cameras is 1"),
+        ({"dataset": "rgbnt100", "identities": 301}, "identities is 301"),
+        ({"dataset": "rgbnt100", "images_per_identity": 1}, "images_per_identity is 1"),
+        ({"dataset": "rgbnt100", "full": True, "identities": 5}, "full set"),
+    ],
+)
+def test_impossible_numbers_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        synthetic.plan(**arguments)
+
+
+def test_another_layout_is_one_more_entry(monkeypatch):
+    """Modalities that are not aligned: every sample is one image of one kind."""
+
+    def files(layout, sample, split):
+        return {f"cam{sample.camera}/{sample.identity:04d}/{sample.file}": ("rgb",) if sample.camera < 3 else ("nir",)}
+
+    base = synthetic.LAYOUTS["rgbnt201"]
+    entry = dataclasses.replace(base, name="unaligned", root="UNALIGNED", files=files)
+    monkeypatch.setattr(layouts, "LAYOUTS", {**layouts.LAYOUTS, "unaligned": entry})
+    samples = synthetic.plan("unaligned", identities=2)
+    assert {parts for sample in samples for parts in entry.paths(sample).values()} == {("rgb",), ("nir",)}

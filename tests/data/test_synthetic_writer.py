@@ -1,0 +1,265 @@
+"""Writing drawn data sets: the same bytes whatever the workers, all or nothing, and the command."""
+
+import hashlib
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmreid_jax import synthesize
+from mmreid_jax.data import synthetic
+from mmreid_jax.data.synthetic import writer
+from mmreid_jax.errors import UserError, run_command
+
+SMALL = {"identities": 2, "images_per_identity": 3, "cameras": 2}
+SIZES = {  # (width, height) of the files
+    "rgbnt201": (128, 256),
+    "rgbnt100": (768, 128),
+    "rgbn300": (512, 128),
+    "msvr310": (256, 128),
+    "market1501_mm": (128, 256),
+}
+
+
+def digests(folder):
+    """{path: digest} of all files below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(pathlib.Path(folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_every_planned_file_is_written_and_no_other(tmp_path, name):
+    summary = synthetic.write(name, tmp_path, **SMALL)
+    layout = synthetic.LAYOUTS[name]
+    assert summary.root == tmp_path / layout.root
+    samples = synthetic.plan(name, **SMALL)
+    planned = {path for sample in samples for path in layout.paths(sample)}
+    assert set(digests(summary.root)) == planned | {writer.MARKER}
+    assert summary.files == len(planned)
+    for split, count in summary.counts.items():
+        assert count.samples == sum(split in sample.splits for sample in samples)
+    for path in planned:
+        with Image.open(summary.root / path) as image:
+            assert (image.format, image.size, image.mode) == ("JPEG", SIZES[name], "RGB")
+    assert os.listdir(tmp_path) == [layout.root]
+
+
+def test_files_hold_what_is_drawn(tmp_path):
+    root = synthetic.write("rgbnt100", tmp_path, **SMALL).root
+    layout = synthetic.LAYOUTS["rgbnt100"]
+    sample = next(s for s in synthetic.plan("rgbnt100", **SMALL) if "query" in s.splits)
+    drawn = synthetic.draw_sample("rgbnt100", sample)
+    gallery, query = (root / path for path in layout.paths(sample))
+    assert gallery.read_bytes() == query.read_bytes()
+    written = np.asarray(Image.open(gallery), float)
+    for name, part in zip(("rgb", "nir", "tir"), np.split(written, 3, axis=1), strict=True):
+        assert np.abs(part - drawn[name]).mean() < 6
+
+
+def test_market_is_dark_and_its_near_infrared_is_grey():
+    sample = synthetic.plan("market1501_mm", **SMALL)[0]
+    images = synthetic.draw_sample("market1501_mm", sample)
+    assert images["rgb"].max() <= 0.4 * 255 + 1
+    grey = images["rgb"] @ np.array([0.299, 0.587, 0.114]) / 0.4
+    assert np.abs(grey - images["nir"][..., 0]).max() < 3
+
+
+@pytest.mark.parametrize("name", ["rgbnt201", "msvr310"])
+def test_the_number_of_processes_changes_nothing(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(writer, "_CHUNK", 5)
+    numbers = SMALL | {"image_size": (64, 64), "seed": 4}
+    one = synthetic.write(name, tmp_path / "one", **numbers)
+    two = synthetic.write(name, tmp_path / "two", **numbers, jobs=2)
+    assert digests(one.root) == digests(two.root)
+    other = synthetic.write(name, tmp_path / "three", **numbers | {"seed": 5})
+    assert digests(other.root).keys() == digests(one.root).keys()
+    assert digests(other.root) != digests(one.root)
+
+
+def test_shift_moves_the_test_split_alone(tmp_path):
+    numbers = SMALL | {"image_size": (32, 16)}
+    near = digests(synthetic.write("rgbnt201", tmp_path / "near", shift=0.0, **numbers).root)
+    far = digests(synthetic.write("rgbnt201", tmp_path / "far", shift=1.0, **numbers).root)
+    for path in near:
+        if path.startswith("train"):
+            assert near[path] == far[path]
+        elif path.startswith("test"):
+            assert near[path] != far[path]
+
+
+def test_the_same_set_is_used_again(tmp_path):
+    numbers = SMALL | {"image_size": (32, 16)}
+    first = synthetic.write("rgbnt201", tmp_path, **numbers)
+    times = {path: path.stat().st_mtime_ns for path in first.root.rglob("*")}
+    again = synthetic.write("rgbnt201", tmp_path, **numbers, jobs=2)
+    assert (first.reused, again.reused) == (False, True)
+    assert again.counts == first.counts
+    assert times == {path: path.stat().st_mtime_ns for path in first.root.rglob("*")}
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"shift": 0.1}, {"identities": 3}, {"image_size": (32, 32)}])
+def test_another_set_is_not_overwritten(tmp_path, change):
+    numbers = SMALL | {"image_size": (32, 16)}
+    before = digests(synthetic.write("rgbnt201", tmp_path, **numbers).root)
+    with pytest.raises(UserError, match=f"other parameters \\({next(iter(change))}"):
+        synthetic.write("rgbnt201", tmp_path, **numbers | change)
+    assert digests(tmp_path / "RGBNT201") == before
+
+
+def test_a_folder_with_something_else_is_refused(tmp_path):
+    (tmp_path / "RGBNT201").mkdir()
+    (tmp_path / "RGBNT201" / "photograph.jpg").write_bytes(b"irreplaceable")
+    with pytest.raises(UserError, match="not drawn data"):
+        synthetic.write("rgbnt201", tmp_path, **SMALL)
+    assert digests(tmp_path) == {"RGBNT201/photograph.jpg": hashlib.sha256(b"irreplaceable").hexdigest()}
+
+
+def test_an_empty_folder_is_filled_and_neighbours_stay(tmp_path):
+    (tmp_path / "RGBNT201").mkdir()
+    (tmp_path / "notes.txt").write_text("mine")
+    synthetic.write("rgbnt201", tmp_path, **SMALL, image_size=(32, 16))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "RGBNT201" / writer.MARKER).is_file()
+
+
+@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch, failure):
+    true, calls = writer._encode, []
+
+    def encode(image, path):
+        calls.append(path)
+        if len(calls) > 7:
+            raise failure
+        true(image, path)
+
+    monkeypatch.setattr(writer, "_encode", encode)
+    expected = UserError if isinstance(failure, OSError) else KeyboardInterrupt
+    with pytest.raises(expected):
+        synthetic.write("rgbnt201", tmp_path, **SMALL, image_size=(32, 16))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_killed_run_leaves_no_data_set_and_the_next_one_cleans_up(tmp_path):
+    command = [sys.executable, "-m", "mmreid_jax.synthesize", "--dataset", "rgbnt201", "--out", str(tmp_path), "--full"]
+    process = subprocess.Popen(command, cwd=pathlib.Path(__file__).parents[2], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.rglob("*.jpg")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    (leftover,) = os.listdir(tmp_path)
+    assert leftover.startswith(".RGBNT201.drawing-")
+    synthetic.write("rgbnt201", tmp_path, **SMALL, image_size=(32, 16))
+    assert os.listdir(tmp_path) == ["RGBNT201"]
+
+
+def test_somebody_else_finishing_first_is_no_failure(tmp_path, monkeypatch):
+    numbers = SMALL | {"image_size": (32, 16)}
+    true, raced = pathlib.Path.rename, []
+
+    def rename(self, target):
+        if not raced:
+            raced.append(target)
+            monkeypatch.setattr(os, "getpid", lambda: 4_000_000)
+            synthetic.write("rgbnt201", tmp_path, **numbers)
+            monkeypatch.undo()
+        return true(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "rename", rename)
+    summary = synthetic.write("rgbnt201", tmp_path, **numbers)
+    assert raced
+    assert summary.reused
+    assert os.listdir(tmp_path) == ["RGBNT201"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shift": 1.5}, "shift is 1.5"),
+        ({"jobs": 0}, "jobs is 0"),
+        ({"image_size": (8, 8)}, "16 to 512"),
+        ({"dataset": "rgbnt100", "image_size": (64, 128)}, "side by side"),
+    ],
+)
+def test_impossible_parameters_are_refused(tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        synthetic.write(**{"dataset": "rgbnt201", "out": tmp_path, **SMALL, **arguments})
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_unusable_place_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot write"):
+        synthetic.write("rgbnt201", tmp_path / "file" / "below", **SMALL)
+
+
+class TestContactSheet:
+    @pytest.mark.parametrize("name", ["rgbnt201", "rgbn300", "msvr310"])
+    def test_shows_identities_by_cameras_by_modalities(self, tmp_path, name):
+        synthetic.write(name, tmp_path, **SMALL)
+        picture = synthetic.contact_sheet(name, tmp_path, tmp_path / "sheet" / "all.png", identities=2, cameras=2)
+        modalities = len(synthetic.LAYOUTS[name].modalities)
+        height, width = synthetic.LAYOUTS[name].image_size
+        with Image.open(picture) as sheet:
+            assert sheet.width > 2 * modalities * width
+            assert sheet.height > 2 * height
+
+    def test_accepts_the_folder_of_the_data_set(self, tmp_path):
+        root = synthetic.write("rgbnt201", tmp_path, **SMALL, image_size=(32, 16)).root
+        one = synthetic.contact_sheet("rgbnt201", tmp_path, tmp_path / "one.png", split="gallery")
+        two = synthetic.contact_sheet("rgbnt201", root, tmp_path / "two.png", split="gallery")
+        assert one.read_bytes() == two.read_bytes()
+
+    def test_needs_a_drawn_set(self, tmp_path):
+        with pytest.raises(UserError, match="holds no drawn rgbnt201"):
+            synthetic.contact_sheet("rgbnt201", tmp_path, tmp_path / "sheet.png")
+
+
+class TestCommand:
+    ARGUMENTS = ("--identities", "2", "--images_per_identity", "2", "--cameras", "2", "--image_size", "32", "16")
+
+    def test_draws_shows_and_counts(self, tmp_path, capsys):
+        sheet = tmp_path / "sheet.png"
+        arguments = ["--dataset", "rgbnt201", "--out", str(tmp_path / "data"), *self.ARGUMENTS]
+        synthesize.main([*arguments, "--contact_sheet", str(sheet)])
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[1].split() == ["train", "4", "2", "2"]
+        assert lines[3].split() == ["gallery", "4", "2", "2"]
+        assert "(drawn)" in lines[4]
+        assert sheet.is_file()
+        marker = json.loads((tmp_path / "data" / "RGBNT201" / "drawn.json").read_text())
+        assert marker["identities"] == 2
+        synthesize.main(arguments)
+        assert "was there already" in capsys.readouterr().out
+
+    def test_mistakes_are_one_line(self, tmp_path, capsys):
+        with pytest.raises(SystemExit) as stop:
+            run_command(synthesize.main, ["--dataset", "regbd", "--out", str(tmp_path)])
+        assert stop.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith("error: 'regbd' cannot be drawn")
+        assert error.count("\n") == 1
+
+    def test_draw_shows_a_bar_only_to_somebody(self, tmp_path, monkeypatch):
+        screen = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", screen)
+        numbers = {"identities": 2, "images_per_identity": 2, "cameras": 2, "image_size": (32, 16)}
+        synthesize.draw("rgbnt201", tmp_path / "nobody", **numbers)
+        assert screen.getvalue() == ""
+        screen.isatty = lambda: True
+        synthesize.draw("rgbnt201", tmp_path / "somebody", **numbers)
+        assert "drawing rgbnt201" in screen.getvalue()
