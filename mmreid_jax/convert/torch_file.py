@@ -127,7 +127,7 @@ def read(path: Path) -> Any:
             return _read_legacy(path, data)
         if _is_safetensors(data):
             return _read_safetensors(data)
-        if start[:1] == b"\x80" and start[1] <= 5:
+        if re.match(rb"\x80[\x02-\x05]", start):
             return pickles.load(data, 0, _names(_Storages(len(data))))[0]
     except Refused as error:
         raise UserError(_refusal(path, data, str(error))) from error

@@ -14,21 +14,15 @@ def prepared(entries, **options):
 
 
 def naive_resize(table, grid):
-    """Bilinear with half-pixel centres, one output at a time."""
+    """Linear interpolation of each channel along each column, then along each row."""
     side = int(np.sqrt(table.shape[1] - 1))
-    old = table[0, 1:].reshape(side, side, -1).astype(np.float64)
+    old = table[0, 1:].reshape(side, side, -1)
+    places = [(np.arange(length) + 0.5) * side / length - 0.5 for length in grid]
     out = np.zeros((*grid, table.shape[2]))
-    for row in range(grid[0]):
-        for column in range(grid[1]):
-            y = max((row + 0.5) * side / grid[0] - 0.5, 0)
-            x = max((column + 0.5) * side / grid[1] - 0.5, 0)
-            for i in (int(y), min(int(y) + 1, side - 1)):
-                for j in (int(x), min(int(x) + 1, side - 1)):
-                    weight_y = 1 - (y - int(y)) if i == int(y) else y - int(y)
-                    weight_x = 1 - (x - int(x)) if j == int(x) else x - int(x)
-                    last_y, last_x = int(y) == side - 1, int(x) == side - 1
-                    weight_y, weight_x = (0.5 if last_y else weight_y), (0.5 if last_x else weight_x)
-                    out[row, column] += weight_y * weight_x * old[i, j]
+    for channel in range(table.shape[2]):
+        tall = np.stack([np.interp(places[0], np.arange(side), old[:, x, channel]) for x in range(side)], axis=1)
+        for row in range(grid[0]):
+            out[row, :, channel] = np.interp(places[1], np.arange(side), tall[row])
     return np.concatenate([table[:, :1], out.reshape(1, -1, table.shape[2])], axis=1)
 
 
