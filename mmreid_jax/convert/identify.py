@@ -50,7 +50,8 @@ def _size(shapes: Mapping[str, tuple[int, ...]], transformer: bool) -> str:
     if transformer:
         blocks = {match[1] for match in found if match[1] is not None}
         width = next((shape[-1] for name, shape in shapes.items() if name.endswith("cls_token") and shape), None)
-        return f" of {len(blocks)} blocks" + (f", width {width}" if width else "") if blocks else ""
+        count = "1 block" if len(blocks) == 1 else f"{len(blocks)} blocks"
+        return f" of {count}" + (f", width {width}" if width else "") if blocks else ""
     stages = _stages((int(match[2]), int(match[3])) for match in found if match[2] is not None)
     deep = any(re.search(r"layer1\.0\.conv3\.weight", name) for name in shapes)
     if not stages:

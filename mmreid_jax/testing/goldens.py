@@ -90,7 +90,7 @@ def close(actual: Any, expected: Any, relative_to_max: float = 1e-9, name: str =
     unlike = int((~same & ~finite).sum())
     assert not unlike, f"{name}: {unlike} of {expected.size} values are not finite where the others are"
     scale = float(np.abs(wanted[finite]).max(initial=0.0))
-    error = float(np.abs(wide - wanted)[finite].max(initial=0.0))
+    error = float(np.abs(wide[finite] - wanted[finite]).max(initial=0.0))
     assert error <= relative_to_max * scale, (
         f"{name}: largest error {error:.3g}, allowed {relative_to_max * scale:.3g} "
         f"({relative_to_max:.3g} of the largest value {scale:.3g})"
