@@ -1,8 +1,8 @@
 """k-reciprocal re-ranking: distances that also ask how much the neighbourhoods of two samples overlap.
 
-Reference: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017. The authors' code holds
-several matrices of all samples by all samples; here distances are made in blocks and neighbourhoods are sparse, so memory
-is that of the query-gallery distances plus a few hundred entries per sample (`memory_estimate`).
+Reference: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017. The authors' code
+holds several matrices of all samples by all samples; here distances are made in blocks and neighbourhoods are sparse, so
+memory is that of the query rows plus a few hundred entries per sample (`memory_estimate`).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def k_reciprocal(
 ) -> np.ndarray:
     """Re-ranked distances.
 
-    Every sample is described by its k1-reciprocal neighbours (those that have it among their own nearest ones), extended
-    by the reciprocal neighbours of these where they overlap enough, weighted by exp(-distance) and averaged over its k2
+    Every sample is described by its k1-reciprocal neighbours (those that have it among their own nearest), extended by
+    the reciprocal neighbours of these where they overlap enough, weighted by exp(-distance) and averaged over its k2
     nearest neighbours. The result is lambda * distance + (1 - lambda) * Jaccard distance of the descriptions. Distances
     are squared Euclidean, each row divided by its maximum.
 
@@ -91,9 +91,7 @@ def _reciprocal(neighbours: np.ndarray, row: int, k: int) -> np.ndarray:
     return forward[(neighbours[forward, : k + 1] == row).any(axis=1)]
 
 
-def _describe(
-    samples: np.ndarray, neighbours: np.ndarray, scale: np.ndarray, k1: int, dtype: np.dtype
-) -> list[Sparse]:
+def _describe(samples: np.ndarray, neighbours: np.ndarray, scale: np.ndarray, k1: int, dtype: np.dtype) -> list[Sparse]:
     """Sparse rows (columns, weights of sum one): the weighted, extended k1-reciprocal neighbours of every sample."""
     half = int(np.around(k1 / 2))
     near = [_reciprocal(neighbours, row, half) for row in range(len(samples))]

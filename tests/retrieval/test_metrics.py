@@ -1,0 +1,136 @@
+"""Distances and scores against obvious loops, a gallery worked out on paper, and what cannot be scored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mmreid_jax.errors import UserError
+from mmreid_jax.retrieval import distances, metrics, protocols, rerank
+
+
+def labels(identity, camera=None, scene=None):
+    identity = np.asarray(identity)
+    zeros = np.zeros_like(identity)
+    return metrics.Labels(identity, *(zeros if c is None else np.asarray(c) for c in (camera, scene)))
+
+
+def drawn(seed, queries, gallery, people=6, cameras=3, ties=False):
+    rng = np.random.default_rng(seed)
+    apart = rng.random((queries, gallery)).astype(np.float32)
+    if ties:
+        apart = np.round(apart, 1)
+    columns = [[rng.integers(0, high, size) for high in (people, cameras, 4)] for size in (queries, gallery)]
+    return apart, labels(*columns[0]), labels(*columns[1])
+
+
+def scored_by_loop(apart, query, gallery, protocol):
+    """The definition, one gallery sample at a time."""
+    precisions, penalties, firsts = [], [], []
+    for row in range(len(query.identity)):
+        order = np.argsort(apart[row], kind="stable")
+        removed = protocol.ignored(query, gallery, row)
+        found = [gallery.identity[i] == query.identity[row] for i in order if not removed[i]]
+        if not any(found):
+            continue
+        hits, precision, last = 0, 0.0, 0
+        for rank, right in enumerate(found, start=1):
+            if right:
+                hits, last = hits + 1, rank
+                precision += hits / rank
+        precisions.append(precision / hits)
+        penalties.append(hits / last)
+        firsts.append(found.index(True) + 1)
+    length = min(protocol.max_rank, len(gallery.identity))
+    cmc = [np.mean([first <= rank for first in firsts]) for rank in range(1, length + 1)]
+    return np.mean(precisions), np.mean(penalties), cmc
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize("ties", [False, True])
+def test_scores_match_the_loop(name, ties):
+    protocol = protocols.by_name(name)
+    for seed in range(4):
+        apart, query, gallery = drawn(seed, 15, 60, ties=ties)
+        scores = metrics.evaluate(apart, query, gallery, protocol)
+        precision, penalty, cmc = scored_by_loop(apart, query, gallery, protocol)
+        assert scores.mAP == pytest.approx(precision, abs=1e-12)
+        assert scores.mINP == pytest.approx(penalty, abs=1e-12)
+        np.testing.assert_allclose(scores.cmc, cmc, atol=1e-12)
+
+
+def test_a_gallery_worked_out_on_paper():
+    """Query 0: ranks 1 and 3 right -> AP (1 + 2/3) / 2, INP 2/3. Query 1: rank 2 right -> AP 1/2, INP 1/2."""
+    query, gallery = labels([7, 8], camera=[0, 0]), labels([7, 8, 7, 9, 7], camera=[1, 1, 1, 1, 0])
+    apart = np.array([[0.1, 0.2, 0.3, 0.4, 0.0], [0.1, 0.2, 0.9, 0.8, 0.7]])
+    scores = metrics.evaluate(apart, query, gallery, protocols.by_name("rgbnt"))
+    np.testing.assert_allclose(scores.average_precision, [5 / 6, 1 / 2])
+    np.testing.assert_allclose(scores.inverse_negative_penalty, [2 / 3, 1 / 2])
+    np.testing.assert_allclose(scores.cmc, [0.5, 1, 1, 1, 1])
+    assert list(scores.first_hit) == [1, 2]
+
+
+def test_skipped_queries_are_counted_and_explained():
+    query, gallery = labels([1, 2, 3], camera=[0, 0, 0]), labels([1, 2, 2], camera=[1, 0, 0])
+    scores = metrics.evaluate(np.zeros((3, 3)), query, gallery, protocols.by_name("rgbnt"))
+    assert (scores.num_valid, scores.num_skipped, scores.absent, scores.removed) == (1, 2, 1, 1)
+    assert "2 of 3 queries are skipped" in scores.explain()
+    assert np.isnan(scores.average_precision[1:]).all()
+
+
+def test_short_filtered_gallery_keeps_its_last_value():
+    query, gallery = labels([1], camera=[0]), labels([1, 1, 2], camera=[1, 0, 1])
+    scores = metrics.evaluate(np.array([[0.5, 0.1, 0.2]]), query, gallery, protocols.by_name("rgbnt"))
+    np.testing.assert_allclose(scores.cmc, [0, 1, 1])
+    assert scores.rank(20) == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "gallery", "said"), [([1], [], "gallery is empty"), ([], [1], "query is empty"), ([1], [2], "none of 1")]
+)
+def test_nothing_to_score_is_an_error(query, gallery, said):
+    with pytest.raises(UserError, match=said):
+        metrics.evaluate(
+            np.zeros((len(query), len(gallery))), labels(query), labels(gallery), protocols.by_name("rgbnt")
+        )
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 100])
+def test_distances_match_the_definition_in_any_chunks(chunk):
+    rng = np.random.default_rng(0)
+    query, gallery = rng.normal(size=(7, 5)).astype(np.float32), rng.normal(size=(4, 5)).astype(np.float32)
+    squared = np.square(query[:, None] - gallery[None]).sum(-1)
+    np.testing.assert_allclose(distances.squared_euclidean(query, gallery, chunk), squared, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(distances.euclidean(query, gallery, chunk), np.sqrt(squared), rtol=1e-4)
+    unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery)]
+    np.testing.assert_allclose(distances.cosine(query, gallery, chunk), 1 - unit[0] @ unit[1].T, atol=1e-6)
+
+
+def test_every_combination_of_missing_modalities():
+    cases = protocols.missing_modality_cases(("rgb", "nir", "tir"))
+    assert [name for name, _ in cases] == ["M(RGB)", "M(NIR)", "M(TIR)", "M(RGB+NIR)", "M(RGB+TIR)", "M(NIR+TIR)"]
+    assert protocols.missing_modality_cases(("rgb", "nir")) == [("M(RGB)", ("rgb",)), ("M(NIR)", ("nir",))]
+
+
+def test_protocols_by_data_set_and_name():
+    assert protocols.for_dataset("msvr310").removes == "same_identity_same_scene"
+    assert protocols.for_dataset("rgbnt201").removes == "same_identity_same_camera"
+    with pytest.raises(UserError, match="rgbnt"):
+        protocols.by_name("nothing")
+
+
+def test_reranking_blocks_and_precision():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(8, 16))
+    features = (centres[rng.integers(0, 8, 90)] + 0.8 * rng.normal(size=(90, 16))).astype(np.float32)
+    query, gallery = features[:20], features[20:]
+    whole = rerank.k_reciprocal(query, gallery, 10, 4, 0.3)
+    np.testing.assert_allclose(rerank.k_reciprocal(query, gallery, 10, 4, 0.3, block=7), whole, atol=1e-5)
+    np.testing.assert_allclose(rerank.k_reciprocal(query, gallery, 10, 4, 0.3, precision=np.float16), whole, atol=1e-2)
+    alone = rerank.k_reciprocal(query, gallery, 10, 4, 1.0)
+    assert (
+        np.argsort(alone, axis=1, kind="stable")[:, 0] == distances.squared_euclidean(query, gallery).argmin(1)
+    ).all()
+    assert rerank.memory_estimate(20, 70) > 0
+    with pytest.raises(UserError, match="more than 90 samples"):
+        rerank.k_reciprocal(query, gallery, 90, 4)
