@@ -1,8 +1,8 @@
 """k-reciprocal re-ranking: distances that also ask how much the neighbourhoods of two samples overlap.
 
 Reference: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017. The authors' code
-holds several matrices of all samples by all samples; here distances are made in blocks and neighbourhoods are sparse, so
-memory is that of the query rows plus a few hundred entries per sample (`memory_estimate`).
+holds several matrices of all samples by all samples; here distances are made in blocks and neighbourhoods are sparse,
+so memory is that of the query rows plus a few hundred entries per sample (`memory_estimate`).
 """
 
 from __future__ import annotations
