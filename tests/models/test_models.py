@@ -46,7 +46,8 @@ def test_patch_grid(size, stride, grid):
 
 
 def test_side_information_has_a_table_only_where_it_tells_something_apart():
-    assert [vit.side_information_rows(*counts) for counts in ((4, 2), (4, 1), (1, 2), (1, 1), (0, 0))] == [8, 4, 2, 0, 0]
+    rows = {counts: vit.side_information_rows(*counts) for counts in ((4, 2), (4, 1), (1, 2), (1, 1), (0, 0))}
+    assert list(rows.values()) == [8, 4, 2, 0, 0]
 
 
 @pytest.fixture
