@@ -29,7 +29,7 @@ def data() -> ConfigDict:
             std=(0.5, 0.5, 0.5),
             rgbnt100_third="thermal",  # or "reference": the released code's crop of NIR and TIR together
             rgbn300_third="",  # "reference": NIR once more as third modality, as the released code feeds it
-            broken_images="error",  # or "skip": leave unreadable images out and report them
+            broken_images="error",  # "skip": leave out and report; "truncated": take what is there
             cache_gib=8.0,  # decoded images are kept on disk up to this size; 0: decode in every epoch
             threads=2,
             workers=0,  # processes; worth it on machines with many cores

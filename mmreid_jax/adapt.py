@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from mmreid_jax import evaluate, train
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.errors import UserError
-from mmreid_jax.experiment import Experiment, open_experiment
+from mmreid_jax.experiment import Experiment, image_options, open_experiment
 from mmreid_jax.retrieval import metrics
 from mmreid_jax.training import distributed, optimizers, state, step
 
@@ -48,8 +49,6 @@ def fit(experiment: Experiment, variables: Any) -> None:
 
 def fitting_devices(experiment: Experiment) -> Experiment:
     """The experiment on as many devices as its small test-time batches can be spread over."""
-    import dataclasses
-
     batch, devices = experiment.config.mtt.batch_size, experiment.parallel.size
     if batch % devices == 0 or jax.process_count() > 1:
         return experiment
@@ -108,7 +107,8 @@ def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any
         np.arange(start, min(start + config.mtt.episode_size, len(splits.query)))
         for start in range(0, len(splits.query), config.mtt.episode_size)
     ]
-    images = experiment.image_options.without_augmentation()
+    # Sets of queries are small and seen once: no store of decoded images for each.
+    images = image_options(config.data, cache=False).without_augmentation()
     compiled: dict[int, Any] = {}
     rows = []
     for number, chosen in enumerate(sets):

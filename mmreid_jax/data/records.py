@@ -75,7 +75,7 @@ class Records:
 
     def select(self, indices: np.ndarray | Sequence[int], name: str | None = None) -> Records:
         """The table of the samples `indices`, in that order."""
-        index = np.asarray(indices)
+        index = np.asarray(indices) if len(indices) else np.zeros(0, np.int64)
         columns = {key: getattr(self, key)[index] for key in ("identity", "camera", "scene", "file", "rows")}
         return dataclasses.replace(self, name=name or self.name, **columns)
 

@@ -90,9 +90,11 @@ class Run:
         return method.convert_layouts()["htt"]
 
     def variables(self, method):
+        """The weights of the case in our trees; what the network has no use for stays in `unused` as it was."""
         like = jax.eval_shape(method.init, jax.random.key(0))
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, self.cast_type(x.dtype)), like)
-        loaded, _ = layouts.import_state(self.layout(method), self.entries, like)
+        loaded, report = layouts.import_state(self.layout(method), self.entries, like)
+        self.unused = {name: np.asarray(self.entries[name]) for name in report.dropped}
         return jax.tree.map(lambda x: jnp.asarray(x, self.cast_type(x.dtype)), loaded)
 
     def cast_type(self, dtype):
@@ -171,7 +173,9 @@ def pretrained(run):
 def export(run, method, params, batch_stats):
     """Trees of the method under the names and in the layout of PyTorch."""
     to_numpy = functools.partial(jax.tree.map, np.asarray)
-    return layouts.export_state(run.layout(method), {"params": to_numpy(params), "batch_stats": to_numpy(batch_stats)})
+    trees = {"params": to_numpy(params), "batch_stats": to_numpy(batch_stats)}
+    # The reference has parameters that no step touches and that we do not create; an export fills them with zeros.
+    return {**layouts.export_state(run.layout(method), trees), **run.unused}
 
 
 def record_step(run, method, outputs, start, state, number):

@@ -26,7 +26,7 @@ def small(data_dir):
         config.data.padding = 2
         config.data.threads = 1
         config.model.backbone = "vit_micro"
-        config.train.identities_per_batch = 3
+        config.train.identities_per_batch = 4
         config.train.images_per_identity = 2
         config.train.eval_every = 2
         config.optim.epochs = 2
