@@ -12,6 +12,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -63,34 +64,26 @@ _OVERSAMPLE = 2
 _SPINS = 3
 _AIM = 0.7  # metres above the ground that the camera looks at
 
-Facets = list["_Facet"]
-
 
 @dataclasses.dataclass(frozen=True)
 class _Facet:
-    """A flat piece: `corners` [n, 3], outward `normal`, visible and near-infrared reflectance, temperature, gloss.
+    """A flat piece.
 
-    `heat` is what the running engine and the brakes add to the temperature; `glow` (red, green, blue, near infrared) is
-    the light of a lamp that is switched on. `bias` in metres brings details in front of their ground.
+    Attributes:
+      corners: [n, 3], in order; outward: roughly the direction it faces.
+      reflectance: red, green, blue and near infrared.
+      temperature: None for that of metal at this place, see `_metal_warmth`.
+      gloss: how much sky it mirrors; glow: light of a lamp that is switched on, by channel as `reflectance`.
+      bias: metres by which a detail lies in front of its ground when facets are ordered.
     """
 
     corners: np.ndarray
-    normal: np.ndarray
-    reflectance: tuple[float, float, float, float]
-    temperature: float
-    heat: float = 0.0
+    outward: ArrayLike
+    reflectance: tuple[float, ...]
+    temperature: float | None = None
     gloss: float = 0.0
-    glow: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    glow: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
     bias: float = 0.0
-
-
-def _normal(corners: np.ndarray, outward: np.ndarray) -> np.ndarray:
-    across = np.cross(corners[2] - corners[0], corners[-1] - corners[1])
-    length = np.linalg.norm(across)
-    if length < 1e-9:
-        return outward / np.linalg.norm(outward)
-    across = across / length
-    return across if across @ outward >= 0 else -across
 
 
 class _Builder:
@@ -98,7 +91,7 @@ class _Builder:
 
     def __init__(self, vehicle: Vehicle, spin: float):
         self.vehicle, self.spin = vehicle, spin
-        self.facets: Facets = []
+        self.facets: list[_Facet] = []
         self.long, self.half, self.tall = vehicle.length, vehicle.width / 2, vehicle.height
         self.paint = (*vehicle.rgb, vehicle.nir)
         self.glass = (vehicle.window_tint, vehicle.window_tint * 1.15, vehicle.window_tint * 1.25, vehicle.window_nir)
@@ -107,35 +100,9 @@ class _Builder:
         """Forward coordinate of a place along the car (0 rear, 1 front)."""
         return (share - 0.5) * self.long
 
-    def add(
-        self,
-        corners: ArrayLike,
-        outward: ArrayLike,
-        reflectance: tuple[float, ...],
-        **more: object,
-    ) -> None:
-        """Adds a facet; `more` are further attributes of `_Facet`, the temperature that of metal unless given."""
-        points = np.array(corners, float)
-        normal = _normal(points, np.array(outward, float))
-        if more.get("temperature") is None:
-            more["temperature"], more["heat"] = self.warmth(points.mean(axis=0), normal)
-        self.facets.append(_Facet(points, normal, reflectance, **more))  # type: ignore[arg-type]
-
-    def warmth(self, place: np.ndarray, normal: np.ndarray) -> tuple[float, float]:
-        """Temperature of painted metal, which mirrors the cold sky above, and what the engine beneath adds."""
-        vehicle = self.vehicle
-        left, forward, up = place
-        base = SURROUNDINGS + 0.05 - 0.16 * max(0.0, normal[2]) + 0.05 * max(0.0, 0.7 - up)
-        side, along = vehicle.engine
-        centre = self.long / 2 - vehicle.hood * along
-        hood = self.tall * _BELT[vehicle.body]
-        spread = 0.5 + vehicle.engine_spread
-        near = (
-            ((left - side * self.half) / (0.8 * spread)) ** 2
-            + ((forward - centre) / (0.75 * spread)) ** 2
-            + ((up - 0.8 * hood) / 0.6) ** 2
-        )
-        return base, (vehicle.engine_temperature - 0.25) * 0.85 * math.exp(-near)
+    def add(self, corners: ArrayLike, outward: ArrayLike, reflectance: tuple[float, ...], **more: Any) -> None:
+        """Adds a facet; `more` are further attributes of `_Facet`."""
+        self.facets.append(_Facet(np.asarray(corners, float), outward, reflectance, **more))
 
 
 def _ring(builder: _Builder, share: float, top: float, belt: float) -> np.ndarray:
@@ -581,7 +548,10 @@ def _logo(builder: _Builder, side: float, wall: float, belt: float, low: float) 
 
 @dataclasses.dataclass(frozen=True)
 class _Mesh:
-    """All facets of one vehicle as arrays; facet k has the corners ``points[starts[k]:ends[k]]``."""
+    """All facets of one vehicle as arrays; facet k has the corners ``points[starts[k]:ends[k]]``.
+
+    `heat` is the part of the temperature that comes from the engine, and varies with the occasion.
+    """
 
     points: np.ndarray
     starts: np.ndarray
@@ -595,6 +565,22 @@ class _Mesh:
     bias: np.ndarray
 
 
+def _metal_warmth(vehicle: Vehicle, place: np.ndarray, normal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Temperature of painted metal, which mirrors the cold sky above, and what the engine beneath adds; [n] each."""
+    left, forward, up = place.T
+    base = SURROUNDINGS + 0.05 - 0.16 * np.maximum(0.0, normal[:, 2]) + 0.05 * np.maximum(0.0, 0.7 - up)
+    side, along = vehicle.engine
+    engine = (
+        side * vehicle.width / 2,
+        vehicle.length / 2 - vehicle.hood * along,
+        0.8 * vehicle.height * _BELT[vehicle.body],
+    )
+    spread = 0.5 + vehicle.engine_spread
+    reach = (0.8 * spread, 0.75 * spread, 0.6)
+    squared = sum(((x - x0) / r) ** 2 for x, x0, r in zip((left, forward, up), engine, reach, strict=True))
+    return base, (vehicle.engine_temperature - 0.25) * 0.85 * np.exp(-squared)
+
+
 @functools.lru_cache(maxsize=96)
 def _mesh(vehicle: Vehicle, spin: int) -> _Mesh:
     """The vehicle with its wheels turned by `spin` steps."""
@@ -603,15 +589,26 @@ def _mesh(vehicle: Vehicle, spin: int) -> _Mesh:
     _wheels(builder)
     _extras(builder)
     facets = builder.facets
-    ends = np.cumsum([len(facet.corners) for facet in facets])
+    counts = np.array([len(facet.corners) for facet in facets])
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    points = np.concatenate([facet.corners for facet in facets])
+    outward = np.array([facet.outward for facet in facets], float)
+    # The diagonals span the facet; where they do not, it has no area and any normal will do.
+    normal = np.cross(points[starts + 2] - points[starts], points[ends - 1] - points[starts + 1])
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    normal = np.where(length < 1e-9, outward, normal) / np.where(length < 1e-9, 1.0, length)
+    normal *= np.where((normal * outward).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
+    metal, heat = _metal_warmth(vehicle, np.add.reduceat(points, starts) / counts[:, None], normal)
+    given = np.array([math.nan if facet.temperature is None else facet.temperature for facet in facets])
     return _Mesh(
-        points=np.concatenate([facet.corners for facet in facets]),
-        starts=np.concatenate([[0], ends[:-1]]),
+        points=points,
+        starts=starts,
         ends=ends,
-        normal=np.stack([facet.normal for facet in facets]),
+        normal=normal,
         reflectance=np.array([facet.reflectance for facet in facets]),
-        temperature=np.array([facet.temperature for facet in facets]),
-        heat=np.array([facet.heat for facet in facets]),
+        temperature=np.where(np.isnan(given), metal, given),
+        heat=np.where(np.isnan(given), heat, 0.0),
         gloss=np.array([facet.gloss for facet in facets]),
         glow=np.array([facet.glow for facet in facets]),
         bias=np.array([facet.bias for facet in facets]),
