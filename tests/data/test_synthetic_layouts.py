@@ -62,7 +62,7 @@ def test_the_builders_read_the_same_labels(full, name, is_full):
     for sample in full[name] if is_full else synthetic.plan(name):
         found = labels(sample.file.removesuffix(".jpg"))
         assert found.identity == sample.identity
-        assert found.camera == (sample.camera - 1 if sample.view is None else sample.view)
+        assert found.camera == sample.seen_by
         if name in ("rgbnt201", "msvr310"):
             assert found.scene == sample.scene
 
@@ -112,6 +112,14 @@ def test_rgbnt100_queries_are_spread_evenly_over_the_gallery(full):
     per_group = collections.Counter((sample.identity, sample.camera) for sample in of(full["rgbnt100"], "query"))
     gallery = collections.Counter((sample.identity, sample.camera) for sample in of(full["rgbnt100"], "gallery"))
     assert all(per_group[group] == count / 5 for group, count in gallery.items())
+
+
+@pytest.mark.parametrize("images", [4, 5, 10])
+def test_small_vehicle_sets_have_queries_from_all_cameras(images):
+    samples = synthetic.plan("rgbnt100", identities=10, images_per_identity=images, cameras=4)
+    queries = of(samples, "query")
+    assert {sample.camera for sample in queries} == {1, 2, 3, 4}
+    assert set(collections.Counter(sample.identity for sample in queries).values()) == {max(1, images // 5)}
 
 
 def test_msvr310_queries_are_all_samples_of_identities_with_several_scenes(full):

@@ -52,6 +52,11 @@ class Sample:
         """Whether it belongs to the training split."""
         return "train" in self.splits
 
+    @property
+    def seen_by(self) -> int:
+        """The camera as readers of the data set count it, from 0: in MSVR310 that is the view."""
+        return self.camera - 1 if self.view is None else self.view
+
 
 @dataclasses.dataclass(frozen=True)
 class Size:
@@ -182,14 +187,21 @@ def _vehicle(split: str, file: str) -> Sample:
     return Sample(("train",) if split == "train" else ("gallery",), file, identity, camera, frame=frame)
 
 
-def _with_queries(samples: list[Sample], step: int) -> list[Sample]:
-    """The same samples, every `step`-th of the gallery (by name) being a query as well."""
-    gallery = sorted(sample.file for sample in samples if "gallery" in sample.splits)
-    queries = set(gallery[::step])
+def _with_queries(samples: list[Sample], step: int, *, rotate: bool = False) -> list[Sample]:
+    """The same samples, every `step`-th of the gallery (by name) being a query as well.
+
+    With `rotate` the count starts elsewhere for every identity, so that queries come from all cameras although `step`
+    may divide the number of images of an identity.
+    """
+    gallery = defaultdict(list)
+    for sample in samples:
+        if not sample.trained_on:
+            gallery[sample.identity if rotate else 0].append(sample.file)
+    queries = {
+        file for number, key in enumerate(sorted(gallery)) for file in sorted(gallery[key])[number % step :: step]
+    }
     return [
-        dataclasses.replace(sample, splits=("gallery", "query"))
-        if sample.file in queries and not sample.trained_on
-        else sample
+        dataclasses.replace(sample, splits=("gallery", "query")) if sample.file in queries else sample
         for sample in samples
     ]
 
@@ -208,7 +220,7 @@ def _vehicles_small(size: Size) -> list[Sample]:
         (split, identity, _spread(size.images_per_identity, size.cameras, position))
         for split, position, identity in _identities(size)
     ]
-    return _with_queries(_vehicles(counts), min(_QUERY_STEP, size.images_per_identity))
+    return _with_queries(_vehicles(counts), min(_QUERY_STEP, size.images_per_identity), rotate=True)
 
 
 def _rgbnt100_full() -> list[Sample]:

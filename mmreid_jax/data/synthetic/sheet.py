@@ -21,9 +21,7 @@ def _choose(samples: list[Sample], identities: int, cameras: int) -> list[list[S
     seen: dict[int, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         if sample.identity > 0:
-            # In MSVR310 the place changes with the scene and the side with the view: the view makes the better columns.
-            column = sample.camera if sample.view is None else sample.view + 1
-            seen[sample.identity][column].append(sample)
+            seen[sample.identity][sample.seen_by].append(sample)
     order = sorted(seen, key=lambda identity: (-min(cameras, len(seen[identity])), identity))
     rows = []
     for identity in sorted(order[:identities]):

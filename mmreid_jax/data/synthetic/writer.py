@@ -35,7 +35,7 @@ _CHUNK = 48
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """How much a split holds."""
+    """How much a split holds; cameras are views where the data set takes those for cameras."""
 
     samples: int
     identities: int
@@ -127,7 +127,7 @@ def _draw_chunk(
 
 def _counts(layout: Layout, samples: Sequence[Sample]) -> dict[str, Count]:
     return {
-        split: Count(len(inside), len({s.identity for s in inside}), len({s.camera for s in inside}))
+        split: Count(len(inside), len({s.identity for s in inside}), len({s.seen_by for s in inside}))
         for split in layout.folders
         if (inside := [sample for sample in samples if split in sample.splits])
     }
