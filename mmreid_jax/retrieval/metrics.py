@@ -8,11 +8,12 @@ gallery ranks first, as a stable sort would have it.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.retrieval.protocols import Protocol, Table
+from mmreid_jax.retrieval.protocols import REMOVALS, Protocol, Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Scores:
       first_hit: int64 [Q], rank of the first right match from 1; 0 where a query is skipped.
       absent: number of queries whose identity the gallery does not have.
       removed: number of queries all of whose right matches the protocol removes.
+      rule: what the protocol removes, in words.
     """
 
     mAP: float
@@ -47,6 +49,7 @@ class Scores:
     first_hit: np.ndarray
     absent: int
     removed: int
+    rule: str = ""
 
     @property
     def num_skipped(self) -> int:
@@ -59,59 +62,65 @@ class Scores:
         return len(self.first_hit) - self.num_skipped
 
     def rank(self, rank: int) -> float:
-        """CMC at a rank, from 1."""
+        """CMC at a rank, from 1.
+
+        Raises:
+          UserError: the rank lies beyond the curve, which has not reached 1 yet.
+        """
+        if rank < 1 or (rank > len(self.cmc) and self.cmc[-1] < 1):
+            raise UserError(f"the CMC goes from rank 1 to {len(self.cmc)}; there is no rank {rank}")
         return float(self.cmc[min(rank, len(self.cmc)) - 1])
 
     def explain(self) -> str:
         """Why queries were skipped, in a sentence; empty where none was."""
         if not self.num_skipped:
             return ""
-        reasons = []
-        if self.absent:
-            reasons.append(f"{self.absent} have an identity that the gallery lacks")
-        if self.removed:
-            reasons.append(f"{self.removed} lose all their right matches to the protocol's rule")
-        return f"{self.num_skipped} of {len(self.first_hit)} queries are skipped: {' and '.join(reasons)}"
+        why = _why(self.absent, self.removed, self.rule)
+        return f"{self.num_skipped} of {len(self.first_hit)} queries are skipped: {why}"
 
 
-def evaluate(distances: np.ndarray, query: Table, gallery: Table, protocol: Protocol) -> Scores:
+def evaluate(distances: np.ndarray | Iterable[np.ndarray], query: Table, gallery: Table, protocol: Protocol) -> Scores:
     """Scores a distance matrix.
 
     Args:
-      distances: float [Q, G].
+      distances: float [Q, G], or its rows in blocks of any size (`Protocol.blocks`), so that it never is in memory.
       query: labels of the rows.
       gallery: labels of the columns.
       protocol: which gallery samples a query is not compared with, and the length of the CMC.
 
     Raises:
-      UserError: there is no query or no gallery, no query is valid, or the shapes do not agree.
+      UserError: there is no query or no gallery, no query is valid, the shapes do not agree, or a distance is NaN.
     """
     count, size = len(query.identity), len(gallery.identity)
     if not count or not size:
         empty = "query" if not count else "gallery"
         raise UserError(f"the {empty} is empty: there is nothing to rank; check the split and the protocol")
-    if distances.shape != (count, size):
-        raise UserError(f"distances are {distances.shape}, but there are {count} queries and {size} gallery samples")
-    length = min(protocol.max_rank, size)
     precision, penalty = np.full(count, np.nan), np.full(count, np.nan)
     first = np.zeros(count, np.int64)
     absent = removed = 0
-    for row in range(count):
-        kept = ~protocol.ignored(query, gallery, row)
-        right = np.asarray(gallery.identity) == query.identity[row]
-        ranks = ranks_of(distances[row][kept], np.flatnonzero(right[kept]))
-        if not len(ranks):
-            absent, removed = (absent + 1, removed) if not right.any() else (absent, removed + 1)
+    left_out = np.zeros(size, bool)
+    with_identity = _positions(np.asarray(gallery.identity))
+    for row, values, ordered in _rows(distances, count, size):
+        same = with_identity.get(int(query.identity[row]), _NOWHERE)
+        ignored = protocol.removed(query, gallery, row, same)
+        left_out[ignored] = True
+        right = same[~left_out[same]]
+        left_out[ignored] = False
+        if not len(right):
+            absent, removed = absent + (not len(same)), removed + bool(len(same))
             continue
+        ranks = ranks_of(values, right, ignored, ordered)
         first[row] = ranks[0]
         precision[row] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
         penalty[row] = len(ranks) / ranks[-1]
     valid = first > 0
+    rule = REMOVALS[protocol.removes]
     if not valid.any():
         raise UserError(
-            f"none of {count} queries has a right match left under {protocol.describe()}: {absent} have an "
-            f"identity that the gallery lacks, {removed} lose all matches to the rule; try --config.eval.protocol=plain"
+            f"none of {count} queries has a right match left under protocol {protocol.name} v{protocol.version}:"
+            f" {_why(absent, removed, rule)}; check the split, or compare all with --config.eval.protocol=plain"
         )
+    length = min(protocol.max_rank, size)
     hits = np.bincount(np.minimum(first[valid], length + 1), minlength=length + 2)[1 : length + 1]
     return Scores(
         mAP=float(precision[valid].mean()),
@@ -122,23 +131,84 @@ def evaluate(distances: np.ndarray, query: Table, gallery: Table, protocol: Prot
         first_hit=first,
         absent=absent,
         removed=removed,
+        rule=rule,
     )
 
 
-def ranks_of(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-    """Ranks, from 1 and ascending, that the entries `chosen` of `values` would have after a stable sort.
+def ranks_of(
+    values: np.ndarray, chosen: np.ndarray, ignored: np.ndarray | None = None, ordered: np.ndarray | None = None
+) -> np.ndarray:
+    """Ranks, from 1 and ascending, that the entries `chosen` would have after a stable sort without those `ignored`.
 
     Args:
       values: float [G].
       chosen: int [R], positions in `values`, ascending.
+      ignored: int [I], other positions, which are left out.
+      ordered: `values` in ascending order, where that is known.
 
     Returns:
       int64 [R].
     """
-    ordered = np.sort(values)
+    ordered = np.sort(values) if ordered is None else ordered
+    left_out = values[:0] if ignored is None else np.sort(values[ignored])
     wanted = values[chosen]
-    before = np.searchsorted(ordered, wanted, side="left")
-    tied = np.searchsorted(ordered, wanted, side="right") - before > 1
-    for index in np.flatnonzero(tied):
-        before[index] += np.count_nonzero(values[: chosen[index]] == wanted[index])
+    closer = np.searchsorted(ordered, wanted, side="left")
+    tied = np.searchsorted(ordered, wanted, side="right") - closer > 1
+    before = closer - np.searchsorted(left_out, wanted, side="left")
+    if tied.any():
+        kept = np.ones(len(values), bool)
+        kept[ignored if ignored is not None else _NOWHERE] = False
+        for index in np.flatnonzero(tied):
+            earlier = slice(chosen[index])
+            before[index] += np.count_nonzero(kept[earlier] & (values[earlier] == wanted[index]))
     return np.sort(before) + 1
+
+
+_NOWHERE = np.zeros(0, np.int64)
+# Rows that are sorted together.
+_ROWS = 256
+
+
+def _positions(identity: np.ndarray) -> dict[int, np.ndarray]:
+    """Identity -> its positions, ascending."""
+    order = np.argsort(identity, kind="stable")
+    names, starts = np.unique(identity[order], return_index=True)
+    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _rows(
+    distances: np.ndarray | Iterable[np.ndarray], count: int, size: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(number of the query, its distances [G], the same in ascending order), for every query.
+
+    Raises:
+      UserError: there are not `count` rows of `size` distances, or a distance is NaN.
+    """
+    blocks = [distances] if isinstance(distances, np.ndarray) else distances
+    row = 0
+    for block in blocks:
+        if np.ndim(block) != 2 or block.shape[1] != size or row + len(block) > count:
+            raise UserError(
+                f"distances are {list(np.shape(block))} from query {row} on, but there are {count} queries and"
+                f" {size} gallery samples"
+            )
+        for start in range(0, len(block), _ROWS):
+            part = block[start : start + _ROWS]
+            for values, ordered in zip(part, np.sort(part, axis=1), strict=True):
+                # NaN sorts last.
+                if np.isnan(ordered[-1]):
+                    raise UserError(f"distances of query {row} are NaN; look for NaN in the features or the weights")
+                yield row, values, ordered
+                row += 1
+    if row != count:
+        raise UserError(f"there are distances for {row} queries, but {count} queries")
+
+
+def _why(absent: int, removed: int, rule: str) -> str:
+    """Why `absent` + `removed` queries have no right match."""
+    reasons = []
+    if absent:
+        reasons.append(f"{absent} have an identity that the gallery lacks")
+    if removed:
+        reasons.append(f"{removed} lose all their right matches to the protocol ({rule})")
+    return " and ".join(reasons)

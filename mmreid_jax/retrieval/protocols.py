@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol as Interface
 
 import numpy as np
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import distances
+from mmreid_jax.retrieval.distances import CHUNK, Kind
 
 REMOVALS = {
     "same_identity_same_camera": "gallery samples of the query's identity and camera are removed",
@@ -49,7 +50,7 @@ class Protocol:
       name: printed with every score.
       version: raised when the meaning of the name changes.
       removes: key of `REMOVALS`.
-      distance: ``squared_euclidean`` or ``cosine``.
+      distance: key of `distances.KINDS`.
       normalise: compare features of length one.
       max_rank: length of the CMC curve.
     """
@@ -57,30 +58,43 @@ class Protocol:
     name: str
     version: int = 1
     removes: str = "same_identity_same_camera"
-    distance: str = "squared_euclidean"
+    distance: Kind = "squared_euclidean"
     normalise: bool = True
     max_rank: int = 50
 
     def ignored(self, query: Table, gallery: Table, row: int) -> np.ndarray:
         """Bool [G]: the gallery samples that query `row` is not compared with."""
-        same = gallery.identity == query.identity[row]
+        mask = np.zeros(len(gallery.identity), bool)
+        mask[self.removed(query, gallery, row, np.flatnonzero(gallery.identity == query.identity[row]))] = True
+        return mask
+
+    def removed(self, query: Table, gallery: Table, row: int, same: np.ndarray) -> np.ndarray:
+        """The same as positions, given those of the query's identity, `same`: what a loop over queries can afford."""
         if self.removes == "same_identity_same_camera":
-            return same & (gallery.camera == query.camera[row])
+            return same[gallery.camera[same] == query.camera[row]]
         if self.removes == "same_identity_same_scene":
-            return same & (gallery.scene == query.scene[row])
+            return same[gallery.scene[same] == query.scene[row]]
         if self.removes == "time_or_same_identity_same_camera":
-            return (same & (gallery.camera == query.camera[row])) | (gallery.scene == query.scene[row])
-        return np.zeros(len(gallery.identity), bool)
+            same_camera = same[gallery.camera[same] == query.camera[row]]
+            return np.union1d(same_camera, np.flatnonzero(gallery.scene == query.scene[row]))
+        return same[:0]
 
     def distances(self, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         """Distances [Q, G] of features [Q, D] and [G, D]."""
-        if self.normalise:
-            query, gallery = distances.l2_normalise(query), distances.l2_normalise(gallery)
-        return getattr(distances, self.distance)(query, gallery)
+        return distances.whole(self.distance, *self._compared(query, gallery))
+
+    def blocks(self, query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> Iterator[np.ndarray]:
+        """The same, `chunk` queries at a time, for galleries whose distances do not fit: [up to chunk, G] each."""
+        return distances.blocks(self.distance, *self._compared(query, gallery), chunk)
+
+    def _compared(self, query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        if not self.normalise:
+            return query, gallery
+        return distances.l2_normalise(query), distances.l2_normalise(gallery)
 
     def describe(self) -> str:
         """One line."""
-        kind = "squared Euclidean distance" if self.distance == "squared_euclidean" else "cosine distance"
+        kind = {"squared_euclidean": "squared Euclidean"}.get(self.distance, self.distance) + " distance"
         length = " of features of length one" if self.normalise else ""
         return f"protocol {self.name} v{self.version}: {kind}{length}; {REMOVALS[self.removes]}"
 

@@ -1,20 +1,23 @@
 """k-reciprocal re-ranking: distances that also ask how much the neighbourhoods of two samples overlap.
 
 Reference: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017. The authors' code
-holds several matrices of all samples by all samples; here distances are made in blocks and neighbourhoods are sparse,
-so memory is that of the query rows plus a few hundred entries per sample (`memory_estimate`).
+holds several matrices of all samples by all samples; here distances are made in blocks of rows and neighbourhoods are
+sparse, so memory is that of the query-gallery distances plus some entries per sample (`memory_estimate`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.retrieval.distances import squared_euclidean
+from mmreid_jax.retrieval.distances import blocks, nearest
 
 BLOCK = 512
+# Samples whose neighbours' neighbours are looked up together.
+_ROWS = 128
 Sparse = tuple[np.ndarray, np.ndarray]
 """A row of a sparse matrix: columns, ascending, and values."""
 
@@ -51,60 +54,78 @@ def k_reciprocal(
     Raises:
       UserError: there are not k1 + 1 samples, or a parameter makes no sense.
     """
-    samples = np.concatenate([query, gallery])
     if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
         raise UserError(f"re-ranking needs k1, k2 >= 1 and lambda in [0, 1]; got {k1}, {k2}, {lambda_value}")
+    samples = np.concatenate([query, gallery])
     if len(samples) <= max(k1, k2):
         raise UserError(f"re-ranking with k1={k1}, k2={k2} needs more than {len(samples)} samples; choose smaller ones")
-    neighbours, scale, direct = _neighbours(samples, len(query), max(k1 + 1, k2), block)
+    neighbours, scale, mixed = _neighbours(samples, len(query), max(k1 + 1, k2), block)
     dtype = np.dtype(precision)
     described = _describe(samples, neighbours, scale, k1, dtype)
     if k2 > 1:
         described = _average(described, neighbours[:, :k2])
-    overlap = _overlaps(described, len(query), dtype)[:, len(query) :]
-    jaccard = 1 - overlap / (2 - overlap)
-    return (lambda_value * direct[:, len(query) :] + (1.0 - lambda_value) * jaccard).astype(np.float32)
+    mixed *= lambda_value
+    for row, overlap in enumerate(_overlaps(described, len(query), dtype)):
+        mixed[row] += (1.0 - lambda_value) * (1 - overlap / (2 - overlap))
+    return mixed
 
 
 def memory_estimate(queries: int, gallery: int, k1: int = 50, k2: int = 15, block: int = BLOCK) -> int:
-    """Bytes that `k_reciprocal` needs at most, roughly."""
+    """Bytes that `k_reciprocal` takes beside the features: the result, a block of distances, the neighbourhoods.
+
+    A description is taken to hold k1 + 1 samples, and k2 times as many after averaging; measured data hold about as
+    many, and half of that.
+    """
     samples = queries + gallery
-    entries = samples * min(samples, (k1 + 1) * k2)
-    return 8 * queries * samples * 2 + 4 * block * samples * 2 + 12 * entries
+    described = min(samples, k1 + 1)
+    averaged = min(samples, k2 * described)
+    result = 4 * queries * gallery
+    distances = 4 * 4 * min(block, samples) * samples
+    # Columns and weights of both stages, then the transposed copy with what sorting it takes.
+    entries = samples * (12 * described + (12 + 44) * averaged)
+    return result + distances + entries + 8 * samples * max(k1 + 1, k2)
 
 
 def _neighbours(samples: np.ndarray, queries: int, count: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Nearest samples of every sample, itself among them, int [N, count]; row maxima [N]; query rows [Q, N], scaled."""
-    nearest, scale, direct = [], [], []
-    for start in range(0, len(samples), block):
-        apart = squared_euclidean(samples[start : start + block], samples)
-        scale.append(apart.max(axis=1))
-        nearest.append(np.argsort(apart, axis=1, kind="stable")[:, :count])
-        rows = max(0, min(queries - start, len(apart)))
-        direct.append(apart[:rows] / scale[-1][:rows, None])
-    return np.concatenate(nearest), np.concatenate(scale), np.concatenate(direct)
+    """Nearest samples of every sample, itself among them, int [N, count]; row maxima [N]; scaled distances [Q, G]."""
+    near = np.empty((len(samples), count), np.int64)
+    scale = np.empty(len(samples), samples.dtype)
+    direct = np.empty((queries, len(samples) - queries), np.float32)
+    start = 0
+    for apart in blocks("squared_euclidean", samples, samples, block):
+        rows = slice(start, start + len(apart))
+        near[rows], scale[rows] = nearest(apart, count), apart.max(axis=1)
+        asked = direct[rows]
+        asked[:] = apart[: len(asked), queries:] / scale[rows][: len(asked), None]
+        start += len(apart)
+    return near, scale, direct
 
 
-def _reciprocal(neighbours: np.ndarray, row: int, k: int) -> np.ndarray:
-    """The k-reciprocal neighbours of a sample, itself among them."""
-    forward = neighbours[row, : k + 1]
-    return forward[(neighbours[forward, : k + 1] == row).any(axis=1)]
+def _reciprocal(neighbours: np.ndarray, k: int) -> np.ndarray:
+    """Bool [N, k + 1]: which of the k nearest samples of each sample, and itself, have it among their own."""
+    near = neighbours[:, : k + 1]
+    out = np.empty(near.shape, bool)
+    for start in range(0, len(near), _ROWS):
+        rows = np.arange(start, min(start + _ROWS, len(near)))
+        out[rows] = (near[near[rows]] == rows[:, None, None]).any(axis=2)
+    return out
 
 
 def _describe(samples: np.ndarray, neighbours: np.ndarray, scale: np.ndarray, k1: int, dtype: np.dtype) -> list[Sparse]:
     """Sparse rows (columns, weights of sum one): the weighted, extended k1-reciprocal neighbours of every sample."""
     half = int(np.around(k1 / 2))
-    near = [_reciprocal(neighbours, row, half) for row in range(len(samples))]
+    near, near_half = neighbours[:, : k1 + 1], neighbours[:, : half + 1]
+    reciprocal, reciprocal_half = _reciprocal(neighbours, k1), _reciprocal(neighbours, half)
+    enough = 2 / 3 * reciprocal_half.sum(axis=1)
+    member = np.zeros(len(samples), bool)
     rows = []
     for row in range(len(samples)):
-        own = _reciprocal(neighbours, row, k1)
-        members = set(own.tolist())
-        extended = [own]
-        for candidate in own:
-            theirs = near[candidate]
-            if sum(index in members for index in theirs.tolist()) > 2 / 3 * len(theirs):
-                extended.append(theirs)
-        columns = np.unique(np.concatenate(extended))
+        own = near[row, reciprocal[row]]
+        member[own] = True
+        theirs, are_theirs = near_half[own], reciprocal_half[own]
+        accepted = (member[theirs] & are_theirs).sum(axis=1) > enough[own]
+        columns = np.unique(np.concatenate([own, theirs[accepted][are_theirs[accepted]]]))
+        member[own] = False
         apart = np.square(samples[columns] - samples[row]).sum(axis=1) / scale[row]
         weights = np.exp(-apart)
         rows.append((columns, (weights / weights.sum()).astype(dtype)))
@@ -122,19 +143,19 @@ def _average(rows: list[Sparse], neighbours: np.ndarray) -> list[Sparse]:
     return averaged
 
 
-def _overlaps(rows: list[Sparse], queries: int, dtype: np.dtype) -> np.ndarray:
-    """Sum over columns of min(V_q, V_n) for every query q and sample n: [Q, N], added up column by column."""
-    count = len(rows)
-    columns = np.concatenate([columns for columns, _ in rows])
-    weights = np.concatenate([weights for _, weights in rows])
-    owner = np.repeat(np.arange(count), [len(columns) for columns, _ in rows])
+def _overlaps(rows: list[Sparse], queries: int, dtype: np.dtype) -> Iterator[np.ndarray]:
+    """Sum over columns of min(V_q, V_g), added up column by column: [G] for one query q after the other."""
+    columns = np.concatenate([columns for columns, _ in rows[queries:]])
+    weights = np.concatenate([weights for _, weights in rows[queries:]])
+    owner = np.repeat(np.arange(len(rows) - queries), [len(columns) for columns, _ in rows[queries:]])
     # Transposed: who has a column, and with which weight.
     order = np.argsort(columns, kind="stable")
+    starts = np.searchsorted(columns[order], np.arange(len(rows) + 1))
     owner, weights = owner[order], weights[order]
-    starts = np.searchsorted(columns[order], np.arange(count + 1))
-    out = np.zeros((queries, count), dtype)
-    for row in range(queries):
-        for column, weight in zip(*rows[row], strict=True):
-            span = slice(starts[column], starts[column + 1])
-            out[row, owner[span]] += np.minimum(weights[span], weight)
-    return out
+    for asked, own in rows[:queries]:
+        lengths = starts[asked + 1] - starts[asked]
+        before = np.cumsum(lengths) - lengths
+        entries = np.arange(lengths.sum()) + np.repeat(starts[asked] - before, lengths)
+        overlap = np.zeros(len(rows) - queries, dtype)
+        np.add.at(overlap, owner[entries], np.minimum(weights[entries], np.repeat(own, lengths)))
+        yield overlap
