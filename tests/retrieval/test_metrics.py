@@ -134,3 +134,69 @@ def test_reranking_blocks_and_precision():
     assert rerank.memory_estimate(20, 70) > 0
     with pytest.raises(UserError, match="more than 90 samples"):
         rerank.k_reciprocal(query, gallery, 90, 4)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize("size", [1, 4, 300])
+def test_blocks_of_rows_score_as_the_whole(name, size):
+    apart, query, gallery = drawn(0, 15, 60, ties=True)
+    protocol = protocols.by_name(name)
+    whole = metrics.evaluate(apart, query, gallery, protocol)
+    parts = metrics.evaluate((apart[i : i + size] for i in range(0, 15, size)), query, gallery, protocol)
+    assert parts.mAP == whole.mAP
+    np.testing.assert_array_equal(parts.first_hit, whole.first_hit)
+
+
+def test_protocol_gives_its_distances_in_blocks():
+    rng = np.random.default_rng(0)
+    query, gallery = rng.normal(size=(9, 4)), rng.normal(size=(5, 4))
+    for protocol in (protocols.by_name("rgbnt"), protocols.Protocol("test", normalise=False, distance="euclidean")):
+        rows = list(protocol.blocks(query, gallery, chunk=2))
+        np.testing.assert_allclose(np.concatenate(rows), protocol.distances(query, gallery), rtol=1e-5, atol=1e-6)
+
+
+def test_equal_distances_rank_in_the_order_of_the_gallery():
+    """All features collapsed: ranks are positions, without those that the protocol removes."""
+    query = labels([1, 2], camera=[0, 0])
+    gallery = labels([2, 1, 1, 2, 1], camera=[0, 0, 1, 1, 1])
+    scores = metrics.evaluate(np.zeros((2, 5)), query, gallery, protocols.by_name("rgbnt"))
+    # Query 0 keeps 2, -, 1, 2, 1; query 1 keeps -, 1, 1, 2, 1.
+    assert list(scores.first_hit) == [2, 3]
+    np.testing.assert_allclose(scores.average_precision, [(1 / 2 + 2 / 4) / 2, 1 / 3])
+
+
+@pytest.mark.parametrize(
+    ("apart", "said"),
+    [
+        (np.full((2, 3), np.nan), "distances of query 0 are NaN"),
+        (np.zeros((2, 4)), r"distances are \[2, 4\]"),
+        (np.zeros((3, 3)), "there are 2 queries"),
+        ([np.zeros((1, 3))], "distances for 1 queries, but 2 queries"),
+    ],
+)
+def test_wrong_distances_are_named(apart, said):
+    with pytest.raises(UserError, match=said):
+        metrics.evaluate(apart, labels([1, 2]), labels([1, 2, 1]), protocols.by_name("plain"))
+
+
+def test_explanation_names_the_rule_and_ranks_end_with_the_curve():
+    query, gallery = labels([1, 2, 3], camera=[0, 0, 0]), labels([1, 2, 2], camera=[1, 0, 0])
+    scores = metrics.evaluate(np.zeros((3, 3)), query, gallery, protocols.by_name("rgbnt"))
+    assert "1 lose all their right matches" in scores.explain()
+    assert "identity and camera are removed" in scores.explain()
+    apart = np.array([[1.0, 0.5, 0.7]])
+    short = metrics.evaluate(
+        apart, labels([1]), labels([1, 2, 2]), protocols.Protocol("test", removes="none", max_rank=2)
+    )
+    np.testing.assert_array_equal(short.cmc, [0, 0])
+    assert short.rank(2) == 0
+    for rank in (0, 3):
+        with pytest.raises(UserError, match=f"no rank {rank}"):
+            short.rank(rank)
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+def test_description_tells_what_is_removed(name):
+    protocol = protocols.by_name(name)
+    assert f"{name} v{protocol.version}" in protocol.describe()
+    assert protocols.REMOVALS[protocol.removes] in protocol.describe()
