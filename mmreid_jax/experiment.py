@@ -180,6 +180,8 @@ def draw(data: Any, folder: Path) -> Path:
     chosen = (data.dataset, data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
     name = hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
     drawn = folder / "drawn" / f"{data.dataset}-{name}"
+    if not drawn.exists():
+        print(f"drawing {data.dataset} into {drawn}", flush=True)
     synthesize.draw(
         data.dataset,
         drawn,

@@ -29,7 +29,7 @@ def nearest(query: np.ndarray, gallery: np.ndarray, top: int) -> tuple[np.ndarra
       (int [Q, K] gallery rows, float32 [Q, K] squared Euclidean distances), K = min(top, G).
     """
     apart = distances.squared_euclidean(query, gallery)
-    order = np.argsort(apart, axis=1, kind="stable")[:, :top]
+    order = distances.nearest(apart, top)
     return order, np.take_along_axis(apart, order, axis=1)
 
 

@@ -235,8 +235,8 @@ def describe(experiment: Experiment, plan: samplers.Plan) -> str:
         int(np.prod(x.shape)) for x in jax.tree.leaves(jax.eval_shape(experiment.method.init, jax.random.key(0)))
     )
     tables = ", ".join(
-        f"{table.name} {len(table)} samples of {len(table.identities)} identities"
-        for table in (splits.train, splits.query, splits.gallery)
+        f"{name} {len(table)} samples of {len(table.identities)} identities"
+        for name, table in (("train", splits.train), ("query", splits.query), ("gallery", splits.gallery))
     )
     train = config.train
     return "\n".join(
