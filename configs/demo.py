@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     config = common.htt()
     config.task = "train_adapt"
     config.data.drawn = True
-    config.data.drawn_identities = 80
+    config.data.drawn_identities = 60
     config.data.drawn_images = 12
     config.data.image_size = (64, 32)
     config.data.padding = 3
@@ -26,8 +26,9 @@ def get_config() -> ConfigDict:
     config.optim.weight_decay = 0.05
     config.optim.bias_lr_factor = 1.0
     config.optim.schedule = "cosine"
-    config.optim.epochs = 24
+    config.optim.epochs = 16
     config.train.eval_every = 4
     config.train.evaluate_first = True
+    config.mtt.optim.epochs = 2
     config.eval.missing_modalities = True
     return config
