@@ -203,11 +203,12 @@ class HTT:
             "params": {name: variables["params"][name] for name in ("bottleneck", "classifier")},
             "batch_stats": {"bottleneck": variables["batch_stats"]["bottleneck"]},
         }
+        outputs: Any
         if not train:
-            after, logits = self.neck.apply(network, concatenated, False)
-            return concatenated, after, logits, network["batch_stats"]
-        (after, logits), new = self.neck.apply(network, concatenated, True, mutable=["batch_stats"])
-        return concatenated, after, logits, dict(new["batch_stats"])
+            outputs = self.neck.apply(network, concatenated, False)
+            return concatenated, *outputs, network["batch_stats"]
+        outputs, new = self.neck.apply(network, concatenated, True, mutable=["batch_stats"])
+        return concatenated, *outputs, dict(new["batch_stats"])
 
     def _statistics(self, backbone: Any, neck: Any) -> dict[str, Any]:
         return {**neck, **({"backbone": backbone} if backbone else {})}

@@ -1,6 +1,5 @@
 """Charts are drawn from the numbers they are given, in both themes, and refuse what they cannot draw."""
 
-
 import numpy as np
 import pytest
 
