@@ -15,7 +15,7 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.experiment import Experiment, open_experiment
 from mmreid_jax.methods.base import Comparison, Variables
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
-from mmreid_jax.training import distributed, step
+from mmreid_jax.training import checkpoints, distributed, step
 
 RANKS = (1, 5, 10, 20)
 
@@ -178,7 +178,10 @@ def describe(results: Sequence[Result]) -> str:
 
 
 def main(config: Any, workdir: Path) -> None:
-    """Evaluates ``config.init.checkpoint`` and writes the report."""
+    """Evaluates ``config.init.checkpoint`` and writes the report.
+
+    The workdir keeps a copy of the model with its config, so that extract and search can use a converted one too.
+    """
     from mmreid_jax import report
 
     experiment = open_experiment(config, workdir)
@@ -187,6 +190,10 @@ def main(config: Any, workdir: Path) -> None:
     embedder = Embedder(experiment)
     results = run(experiment, embedder, placed, "evaluated", config.eval.missing_modalities)
     keep(workdir, results, checkpoint=str(config.init.checkpoint), step=meta.get("step"))
+    with checkpoints.Checkpoints(workdir / checkpoints.FOLDER) as store:
+        if store.latest_step() is None:
+            facts = dataclasses.asdict(experiment.method.facts)
+            store.save(0, variables, {"config": config.to_dict(), "facts": facts})
     if distributed.is_main():
         print(describe(results))
         if config.eval.report:

@@ -217,3 +217,4 @@ def test_an_evaluated_checkpoint_gives_the_score_of_training(small, tmp_path):
 
     again = json.loads((tmp_path / "again" / "scores.jsonl").read_text().splitlines()[0])["mAP"]
     assert again == pytest.approx(trained, abs=1e-9)
+    assert extract.Extractor(tmp_path / "again").feature == "after"
