@@ -153,6 +153,6 @@ def finish(experiment: Experiment, results: list[evaluate.Result], variables: An
     evaluate.keep(experiment.workdir, results)
     if not distributed.is_main():
         return
-    print(evaluate.describe(results))
+    print(evaluate.describe(results, experiment.workdir))
     if experiment.config.eval.report:
         print(f"report: {report.write(experiment, experiment.parallel.place_state(variables), results)}")

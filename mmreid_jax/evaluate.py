@@ -15,9 +15,10 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.experiment import Experiment, open_experiment
 from mmreid_jax.methods.base import Comparison, Variables
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
-from mmreid_jax.training import checkpoints, distributed, step
+from mmreid_jax.training import checkpoints, distributed, logs, step
 
 RANKS = (1, 5, 10, 20)
+COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,13 +164,20 @@ def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
             file.write(json.dumps({**result.row(), **extra, "time": round(time.time(), 3)}) + "\n")
 
 
-def describe(results: Sequence[Result]) -> str:
+def untrained(workdir: Path) -> dict[str, dict[str, float]]:
+    """The scores before the first step as a row {"untrained": scores}, where the run's log has them; else nothing."""
+    path = workdir / logs.FILE
+    entries = logs.read_metrics(path) if path.exists() else []
+    found = [entry for entry in entries if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0]
+    return {"untrained": {name: float(found[0][name]) for name in COLUMNS}} if found else {}
+
+
+def describe(results: Sequence[Result], workdir: Path) -> str:
     """A table of scores for the console, with the protocol and what was skipped."""
     from mmreid_jax.visualize import tables
 
-    columns = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
-    rows = {result.label: {name: result.row()[name] for name in columns} for result in results}
-    lines = [tables.text_table(tables.ScoreTable(title="", rows=rows, columns=columns))]
+    rows = {**untrained(workdir), **{r.label: {name: r.row()[name] for name in COLUMNS} for r in results}}
+    lines = [tables.text_table(tables.ScoreTable(title="", rows=rows, columns=COLUMNS))]
     first = results[0]
     lines.append(f"protocol {first.protocol}, {first.scores.num_valid} queries, {first.comparison}")
     if first.scores.num_skipped:
@@ -195,7 +203,7 @@ def main(config: Any, workdir: Path) -> None:
             facts = dataclasses.asdict(experiment.method.facts)
             store.save(0, variables, {"config": config.to_dict(), "facts": facts})
     if distributed.is_main():
-        print(describe(results))
+        print(describe(results, workdir))
         if config.eval.report:
             path = report.write(experiment, placed, results)
             print(f"report: {path}")

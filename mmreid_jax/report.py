@@ -15,13 +15,12 @@ import numpy as np
 from mmreid_jax import __version__
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records
-from mmreid_jax.evaluate import RANKS, Result, protocol_of
+from mmreid_jax.evaluate import COLUMNS, Result, protocol_of, untrained
 from mmreid_jax.experiment import Experiment
 from mmreid_jax.training import config as configs
 from mmreid_jax.training import logs, step
 from mmreid_jax.visualize import attention, calibration, curves, ranked_lists, report, selection, tables
 
-COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
 SHOWN = 6  # lists of each kind
 Images = Callable[[str, int], dict[str, np.ndarray]]
 
@@ -53,9 +52,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
 
     entries = log_entries(experiment.workdir)
     rows = {result.label: score_row(result.row()) for result in whole}
-    untrained = [entry for entry in entries if entry.get("kind") == "eval" and entry["step"] == 0]
-    if untrained:
-        rows = {"untrained": score_row(untrained[0]), **rows}
+    rows = {**untrained(experiment.workdir), **rows}
     calibrated = calibration.calibrate(shown.distances, splits.query, splits.gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
     page = report.Report(

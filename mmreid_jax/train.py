@@ -279,6 +279,6 @@ def finish(experiment: Experiment, variables: Any) -> None:
     results = evaluate.run(experiment, embedder, placed, "trained", config.eval.missing_modalities)
     evaluate.keep(experiment.workdir, results)
     if distributed.is_main():
-        print(evaluate.describe(results))
+        print(evaluate.describe(results, experiment.workdir))
         if config.eval.report:
             print(f"report: {report.write(experiment, placed, results)}")
