@@ -196,7 +196,7 @@ class Htt(nn.Module):
         if missing := set(state) ^ set(names):
             raise ValueError(f"the two networks differ in {sorted(missing)}")
         for name, value in names.items():
-            state[name].copy_(torch.from_numpy(np.ascontiguousarray(_torch_layout(name, value))))
+            state[name].copy_(torch.from_numpy(_torch_layout(name, value).copy()))
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, np.ndarray]]:

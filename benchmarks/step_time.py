@@ -1,0 +1,490 @@
+"""Times HTT's training step against the same network in plain PyTorch (`torch_htt`), in turn in one process.
+
+    python benchmarks/step_time.py                                        CPU, ViT-B/16, float32, 8 samples a batch
+    python benchmarks/step_time.py --backbone resnet50 --threads 1
+    python benchmarks/step_time.py --device gpu --precision float32 tf32 bfloat16 --batch 32 64 128 256
+    python benchmarks/step_time.py --sections compile attention           see --help for all sections
+
+Needs jax, flax, optax, orbax, numpy and torch alone. Our side is the real step: `mmreid_jax.methods.htt` with its
+losses and optimiser inside `mmreid_jax.training.step`. Both sides get the same uint8 images and the same weights, and
+section ``check`` prints how far their losses differ over three steps, so that the comparison is one of equal work.
+The two sides take turns; of all turns the fastest counts, in wall-clock and in processor seconds. Processor seconds
+depend little on what else the machine does; ratios of a CPU are best read from them, with --threads 1.
+Prints Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import functools
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+SECTIONS = ("check", "train", "forward", "attention", "compile", "peak")
+MODALITIES = ("rgb", "nir", "tir")
+IMAGE_SIZE = (256, 128)
+CLASSES = 171
+IMAGES_PER_IDENTITY = 4
+RATE = 1e-3
+# JAX's name of each precision's matrix products; the type of the computation beside it.
+PRECISIONS = {"float32": ("highest", "float32"), "tf32": ("tensorfloat32", "float32"), "bfloat16": (None, "bfloat16")}
+
+
+class Setting(NamedTuple):
+    """What one row of a table measures."""
+
+    backbone: str
+    batch: int
+    precision: str
+    drop_path: float = 0.1
+    attention: str = "plain"
+    unroll: int = 1
+    remat: bool = False
+
+
+class Seconds(NamedTuple):
+    """Of the fastest turn."""
+
+    wall: float
+    processor: float
+
+
+class OutOfMemory(Exception):
+    """A side did not fit."""
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=["check", "train"])
+    parser.add_argument("--backbone", choices=("vit_base", "deit_tiny", "resnet50"), default="vit_base")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--batch", nargs="+", type=int, default=[8], help="samples (of three images each)")
+    parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32"])
+    parser.add_argument("--attention", nargs="+", default=["plain"], help="of our ViT: plain, xla, cudnn")
+    parser.add_argument("--unroll", nargs="+", type=int, default=[1], help="blocks per step of our scan over depth")
+    parser.add_argument("--remat", action="store_true", help="our side recomputes the blocks in the backward pass")
+    parser.add_argument("--threads", type=int, default=0, help="cores that both sides may use; 0: all")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
+    parser.add_argument("--inner", type=int, default=0, help="steps in one turn; 0: 1 on a CPU, 10 on a GPU")
+    parser.add_argument("--only", choices=("jax", "torch"), help="time one side alone (memory)")
+    parser.add_argument("--torch_compile", action="store_true", help="compile the PyTorch network")
+    options = parser.parse_args()
+    options.inner = options.inner or (1 if options.device == "cpu" else 10)
+    if any(batch % IMAGES_PER_IDENTITY for batch in options.batch):
+        parser.error(f"--batch must be a multiple of {IMAGES_PER_IDENTITY} (images per identity)")
+    return options
+
+
+OPTIONS = arguments()
+# Cores are fixed before the libraries start their threads.
+if OPTIONS.threads:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: OPTIONS.threads])
+os.environ.setdefault("JAX_PLATFORMS", "cpu" if OPTIONS.device == "cpu" else "cuda")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+import torch_htt  # noqa: E402
+
+from mmreid_jax.methods import htt  # noqa: E402
+from mmreid_jax.methods.base import DataFacts  # noqa: E402
+from mmreid_jax.models import layers, vit  # noqa: E402
+from mmreid_jax.models.resnet import STAGES  # noqa: E402
+from mmreid_jax.training import optimizers, state, step  # noqa: E402
+
+DEVICE = torch.device("cuda" if OPTIONS.device == "gpu" else "cpu")
+
+
+def config(setting: Setting) -> Any:
+    """The config of HTT's experiment on RGBNT201 as plain objects, with a constant learning rate."""
+    model = SimpleNamespace(
+        backbone=setting.backbone,
+        stride=0,
+        drop_path=setting.drop_path,
+        side_camera=False,
+        side_view=False,
+        side_weight=3.0,
+        last_stride=1,
+        num_classes=0,
+        head="linear",
+        dtype=PRECISIONS[setting.precision][1],
+        remat=setting.remat,
+        attention=setting.attention,
+        unroll=setting.unroll,
+    )
+    loss = SimpleNamespace(
+        ce_weight=1.0,
+        label_smoothing=0.0,
+        triplet_weight=1.0,
+        triplet_margin=-1.0,
+        mmm_weight=0.5,
+        mmm_margin=1.0,
+        cim_weight=0.5,
+        cim_margin=0.5,
+        center_weight=0.0,
+        grouping="by_label",
+    )
+    return SimpleNamespace(
+        model=model,
+        loss=loss,
+        data=SimpleNamespace(image_size=IMAGE_SIZE),
+        train=SimpleNamespace(micro_batches=1, identities_per_batch=setting.batch // IMAGES_PER_IDENTITY),
+        init=SimpleNamespace(backbone=""),
+        optim=optimizers.Options(lr=RATE, weight_decay=1e-4, bias_lr_factor=2.0),
+    )
+
+
+def draw_batch(samples: int) -> dict[str, Any]:
+    """A P x K batch of noise: uint8 images by modality [B, H, W, 3] and labels [B]."""
+    rng = np.random.default_rng(0)
+    images = {name: rng.integers(0, 256, (samples, *IMAGE_SIZE, 3), np.uint8) for name in MODALITIES}
+    labels = np.repeat(np.arange(samples // IMAGES_PER_IDENTITY), IMAGES_PER_IDENTITY).astype(np.int32)
+    zeros = np.zeros(samples, np.int32)
+    return {"images": images, "identity": labels, "camera": zeros, "scene": zeros, "index": zeros}
+
+
+class Ours:
+    """Our side: the method, its training step and its evaluation step, compiled where first used."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.method = htt.build(config(setting), DataFacts(CLASSES, 1, 1, MODALITIES))
+        self.parallel = step.Parallel(jax.devices()[:1])
+        variables = self.method.init(jax.random.key(0))
+        optimizer = self.method.optimizer(variables["params"], np.array([1000]))
+        self.state = self.parallel.place_state(state.create(variables, optimizer))
+        self.batch = self.parallel.place_batch(draw_batch(setting.batch))
+        self.run = self.parallel.jit_train(step.train_step(self.method.loss, optimizer, seed=0))
+        self.embed = self.parallel.jit_embed(step.embed_step(self.method.embed))
+
+    def weights(self) -> tuple[Any, Any]:
+        """Parameters and batch statistics as numpy arrays."""
+        return step.fetch((self.state.params, self.state.batch_stats))
+
+    def train(self) -> dict[str, Any]:
+        """One step; the metrics, not yet computed when this returns."""
+        with matmul_precision(self.setting.precision):
+            self.state, metrics = self.run(self.state, self.batch)
+        return metrics
+
+    def forward(self) -> Any:
+        """Evaluation features of the batch."""
+        with matmul_precision(self.setting.precision):
+            return self.embed(self.state.variables, self.batch)["after"]
+
+    @staticmethod
+    def wait(result: Any) -> None:
+        """Returns when the result is there."""
+        jax.block_until_ready(result)
+
+
+class Theirs:
+    """PyTorch's side, with the weights of ours."""
+
+    def __init__(self, setting: Setting, weights: tuple[Any, Any]) -> None:
+        self.setting = setting
+        if setting.backbone == "resnet50":
+            backbone: torch.nn.Module = torch_htt.ResNet(STAGES)
+        else:
+            size = vit.SIZES[setting.backbone]
+            backbone = torch_htt.VisionTransformer(
+                IMAGE_SIZE, size.width, size.depth, size.heads, size.patch, setting.drop_path
+            )
+        model = torch_htt.Htt(backbone, len(MODALITIES), CLASSES)
+        model.load(*weights)
+        model = model.to(DEVICE)
+        if setting.backbone == "resnet50":
+            model = model.to(memory_format=torch.channels_last)
+        self.optimizer = torch_htt.optimizer(model, RATE)
+        batch = draw_batch(setting.batch)
+        self.model: Any = torch.compile(model) if OPTIONS.torch_compile else model
+        self.images = [torch.from_numpy(batch["images"][name]).to(DEVICE) for name in MODALITIES]
+        self.labels = torch.from_numpy(batch["identity"]).long().to(DEVICE)
+
+    def prepared(self) -> list[torch.Tensor]:
+        """Normalised images, NCHW in memory order NHWC (channels_last for the ResNet: its faster layout)."""
+        return [((images.float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2) for images in self.images]
+
+    @contextlib.contextmanager
+    def precision(self) -> Iterator[None]:
+        """Arithmetic of this setting."""
+        allowed = self.setting.precision != "float32"
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.setting.precision == "bfloat16"):
+            yield
+
+    def train(self) -> dict[str, Any]:
+        """One step; its loss terms."""
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.precision():
+            output = self.model(self.prepared())
+        terms = torch_htt.losses(output, self.labels, self.setting.batch // IMAGES_PER_IDENTITY)
+        terms["loss"].backward()
+        self.optimizer.step()
+        return {name: value.detach() for name, value in terms.items()}
+
+    def forward(self) -> Any:
+        """Evaluation features of the batch."""
+        self.model.eval()
+        with torch.inference_mode(), self.precision():
+            return self.model(self.prepared())
+
+    @staticmethod
+    def wait(result: Any) -> None:
+        """Returns when the result is there."""
+        del result
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def matmul_precision(precision: str) -> Any:
+    """Context with the matrix products of a precision of ours."""
+    name = PRECISIONS[precision][0]
+    return jax.default_matmul_precision(name) if name and OPTIONS.device == "gpu" else contextlib.nullcontext()
+
+
+def turn(function: Callable[[], Any], wait: Callable[[Any], None]) -> Seconds:
+    """Seconds per call of one turn of `OPTIONS.inner` calls."""
+    try:
+        wall, processor = time.perf_counter(), time.process_time()
+        for _ in range(OPTIONS.inner):
+            result = function()
+        wait(result)
+        spent = time.perf_counter() - wall, time.process_time() - processor
+    except (torch.OutOfMemoryError, jax.errors.JaxRuntimeError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise OutOfMemory from None
+    return Seconds(spent[0] / OPTIONS.inner, spent[1] / OPTIONS.inner)
+
+
+def in_turn(sides: Mapping[str, tuple[Callable[[], Any], Callable[[Any], None]]]) -> dict[str, Seconds | None]:
+    """The fastest turn of every side, after one that does not count; None for a side that did not fit."""
+    best: dict[str, Seconds | None] = {}
+    for repeat in range(1 + OPTIONS.repeats):
+        for name, (function, wait) in sides.items():
+            if repeat and best[name] is None:
+                continue
+            try:
+                spent = turn(function, wait)
+            except OutOfMemory:
+                best[name] = None
+                continue
+            before = best.get(name)
+            counts = repeat > 1 and before is not None
+            best[name] = Seconds(*map(min, before, spent)) if counts and before is not None else spent
+    return best
+
+
+def flops_of_image(backbone: str) -> float:
+    """Floating-point operations of one forward pass of one image; a training step has three times as many."""
+    if backbone != "resnet50":
+        size = vit.SIZES[backbone]
+        patches = (IMAGE_SIZE[0] // size.patch) * (IMAGE_SIZE[1] // size.patch)
+        tokens = 1 + patches
+        weights = (4 + 2 * size.mlp_ratio) * size.width**2
+        blocks = size.depth * (2 * tokens * weights + 4 * tokens**2 * size.width)
+        return blocks + 2 * patches * 3 * size.patch**2 * size.width
+    pixels = IMAGE_SIZE[0] * IMAGE_SIZE[1] / 4
+    total = 2 * pixels * 49 * 3 * 64
+    pixels, channels = pixels / 4, 64
+    for number, depth in enumerate(STAGES):
+        width = 64 * 2**number
+        for index in range(depth):
+            stride = 2 if index == 0 and number in (1, 2) else 1
+            total += 2 * pixels * channels * width
+            pixels /= stride**2
+            total += 2 * pixels * (9 * width * width + 4 * width * width)
+            total += 2 * pixels * channels * 4 * width if index == 0 else 0
+            channels = 4 * width
+    return total
+
+
+@functools.cache
+def peak_flops(precision: str) -> float:
+    """Operations per second of a large square matrix product (JAX), the yardstick of the share of peak."""
+    size = 8192 if OPTIONS.device == "gpu" else 1536
+    x = jnp.ones((size, size), PRECISIONS[precision][1])
+    with matmul_precision(precision):
+        multiply = jax.jit(jnp.matmul)
+        seconds = in_turn({"x": (lambda: multiply(x, x), jax.block_until_ready)})["x"]
+    assert seconds is not None
+    return 2 * size**3 / seconds.wall
+
+
+def row(cells: Sequence[Any]) -> None:
+    """Prints a row of a Markdown table."""
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def table(title: str, head: Sequence[str]) -> None:
+    """Prints the head of a Markdown table."""
+    print(f"\n### {title}\n")
+    row(head)
+    row(["---"] * len(head))
+
+
+def settings() -> list[Setting]:
+    """The settings that the command line asks for."""
+    first = [Setting(OPTIONS.backbone, batch, p) for p in OPTIONS.precision for batch in OPTIONS.batch]
+    variants = [(a, u) for a in OPTIONS.attention for u in OPTIONS.unroll]
+    return [s._replace(attention=a, unroll=u, remat=OPTIONS.remat) for s in first for a, u in variants]
+
+
+def check() -> None:
+    """Prints the largest difference of every loss term between the sides over three steps without stochastic depth."""
+    head = ["precision", "step", "loss (ours)", "loss (PyTorch)", "largest difference of a term"]
+    table(f"The same losses from the same weights: {OPTIONS.backbone}", head)
+    for precision in OPTIONS.precision:
+        setting = Setting(OPTIONS.backbone, min(OPTIONS.batch), precision, drop_path=0.0)
+        ours = Ours(setting)
+        theirs = Theirs(setting, ours.weights())
+        for number in range(3):
+            a, b = step.fetch(ours.train()), {name: float(value) for name, value in theirs.train().items()}
+            difference = max(abs(float(a[name]) - value) for name, value in b.items())
+            row([precision, number, f"{float(a['loss']):.6f}", f"{b['loss']:.6f}", f"{difference:.1e}"])
+
+
+def steps(kind: str) -> None:
+    """Prints seconds, ratios, images per second and share of peak of ``train`` or ``forward``."""
+    title = {"train": "Training step", "forward": "Forward pass (evaluation)"}[kind]
+    where = f"{OPTIONS.device}, {len(os.sched_getaffinity(0))} cores"
+    head = ["samples", "precision", "attention", "unroll", "remat", "ours s", "PyTorch s", "ratio"]
+    head += ["ours cpu-s", "PyTorch cpu-s", "ratio"] if OPTIONS.device == "cpu" else []
+    head += ["ours images/s", "PyTorch images/s", "ours, share of peak", "PyTorch, share of peak"]
+    table(f"{title}: {OPTIONS.backbone}, {where}", head)
+    for setting in settings():
+        ours = Ours(setting)
+        theirs = Theirs(setting, ours.weights())
+        pairs = {"jax": ours, "torch": theirs}
+        sides = {name: (getattr(pair, kind), pair.wait) for name, pair in pairs.items() if OPTIONS.only in (None, name)}
+        best = in_turn(sides)
+        a, b = best.get("jax"), best.get("torch")
+        images = setting.batch * len(MODALITIES)
+        work = images * flops_of_image(setting.backbone) * (3 if kind == "train" else 1)
+        cells: list[Any] = [setting.batch, setting.precision, setting.attention, setting.unroll, setting.remat]
+        cells += compared(a and a.wall, b and b.wall)
+        cells += compared(a and a.processor, b and b.processor) if OPTIONS.device == "cpu" else []
+        cells += [f"{images / side.wall:.1f}" if side else "-" for side in (a, b)]
+        peak = peak_flops(setting.precision)
+        cells += [f"{100 * work / side.wall / peak:.0f} %" if side else "-" for side in (a, b)]
+        row(cells)
+        del ours, theirs, pairs, sides
+        gc.collect()
+        if DEVICE.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def compared(ours: float | None, theirs: float | None) -> list[str]:
+    """Two numbers and their ratio as cells; "-" for what did not fit or was not run."""
+    numbers = [f"{value:.4f}" if value else "-" for value in (ours, theirs)]
+    return [*numbers, f"{ours / theirs:.2f}" if ours and theirs else "-"]
+
+
+def attention() -> None:
+    """Prints forward and backward times of attention alone, in ViT-B's shapes."""
+    size = vit.SIZES["vit_base"]
+    tokens, width = 129, size.width // size.heads
+    table(f"Attention, forward and backward: {OPTIONS.device}", ["samples", "type", "implementation", "ms"])
+    for precision in OPTIONS.precision:
+        for batch in OPTIONS.batch:
+            dtype = jnp.dtype(PRECISIONS[precision][1])
+            shape = (batch * len(MODALITIES), tokens, 3 * size.width)
+            qkv = jax.random.normal(jax.random.key(0), shape, dtype)
+            sides = {"ours (plain)": ours_attention(lambda x: layers.attention(x, size.heads, width**-0.5), qkv)}
+            for name in OPTIONS.attention:
+                if name != "plain":
+                    sides[f"jax.nn.dot_product_attention, {name}"] = ours_attention(library_attention(name), qkv)
+            sides["PyTorch scaled_dot_product_attention"] = their_attention(qkv)
+            with matmul_precision(precision):
+                for name, seconds in in_turn(sides).items():
+                    row([batch, precision, name, f"{1e3 * seconds.wall:.3f}" if seconds else "-"])
+
+
+def library_attention(implementation: str) -> Callable[[Any], Any]:
+    """jax.nn.dot_product_attention of a joint projection."""
+    heads = vit.SIZES["vit_base"].heads
+
+    def attend(x: Any) -> Any:
+        q, k, v = jnp.moveaxis(x.reshape(*x.shape[:2], 3, heads, -1), 2, 0)
+        out = jax.nn.dot_product_attention(q, k, v, implementation=implementation)  # type: ignore[arg-type]
+        return out.reshape(*x.shape[:2], -1)
+
+    return attend
+
+
+def ours_attention(attend: Callable[[Any], Any], qkv: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    """A timed side: the gradient of the sum of squares of an attention."""
+    gradient = jax.jit(jax.grad(lambda x: jnp.square(attend(x)).sum()))
+    return lambda: gradient(qkv), jax.block_until_ready
+
+
+def their_attention(qkv: Any) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+    """The same in PyTorch."""
+    heads = vit.SIZES["vit_base"].heads
+    x = torch.from_numpy(np.array(qkv, np.float32)).to(DEVICE, getattr(torch, qkv.dtype.name)).requires_grad_()
+
+    def run() -> None:
+        q, k, v = x.reshape(*x.shape[:2], 3, heads, -1).permute(2, 0, 3, 1, 4)
+        F.scaled_dot_product_attention(q, k, v).square().sum().backward()
+
+    return run, Theirs.wait
+
+
+def compilation() -> None:
+    """Prints what compiling the training step costs with a scan over the blocks and with a loop (unroll = depth)."""
+    head = ["samples", "unroll", "trace s", "compile s", "compile cpu-s", "temporary memory"]
+    table(f"Compilation of the training step: {OPTIONS.backbone}", head)
+    depth = vit.SIZES[OPTIONS.backbone].depth if OPTIONS.backbone in vit.SIZES else 1
+    for unroll in sorted({1, depth, *OPTIONS.unroll}):
+        ours = Ours(Setting(OPTIONS.backbone, min(OPTIONS.batch), OPTIONS.precision[0], unroll=unroll))
+        start = time.perf_counter()
+        lowered = ours.run.lower(ours.state, ours.batch)
+        traced, processor = time.perf_counter(), time.process_time()
+        compiled = lowered.compile()
+        wall, processor = time.perf_counter() - traced, time.process_time() - processor
+        memory = compiled.memory_analysis().temp_size_in_bytes / 2**30
+        cells = [f"{traced - start:.1f}", f"{wall:.1f}", f"{processor:.1f}", f"{memory:.2f} GiB"]
+        row([ours.setting.batch, unroll, *cells])
+
+
+def peak() -> None:
+    """Prints the speed of a large matrix product."""
+    table(f"A large matrix product: {OPTIONS.device}", ["precision", "TFLOP/s"])
+    for precision in OPTIONS.precision:
+        row([precision, f"{peak_flops(precision) / 1e12:.3f}"])
+
+
+def main() -> None:
+    """Runs the sections of the command line."""
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+    print(f"jax {jax.__version__}, torch {torch.__version__}, {name}, {jax.devices()[0].device_kind}")
+    run = {
+        "check": check,
+        "train": lambda: steps("train"),
+        "forward": lambda: steps("forward"),
+        "attention": attention,
+        "compile": compilation,
+        "peak": peak,
+    }
+    for section in OPTIONS.sections:
+        run[section]()
+
+
+if __name__ == "__main__":
+    main()
