@@ -1,7 +1,15 @@
-"""Layers shared by the backbones: PyTorch's batch normalisation and convolution, and stochastic depth."""
+"""Layers shared by the backbones: PyTorch's batch normalisation and convolution, and stochastic depth.
+
+`project`, `gelu` and `attention` have backward passes of their own. They equal what autodiff derives from the plain
+forms (``tests/models/test_fast_forms.py``), are faster on a CPU (``benchmarks/README.md``) and cost nothing on an
+accelerator: the same products in the same precision, and fewer arrays kept for the backward pass. Such functions cannot
+be differentiated in forward mode.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +20,11 @@ import numpy as np
 
 Array = jax.Array
 Dtype = Any
+
+# Bytes of a page of memory. Rows of a multiple of it fall on the same few cache lines, which halves the speed of a
+# product that walks down columns; a cache line more keeps them apart.
+_PAGE = 4096
+_LINE = 64
 
 
 class TorchBatchNorm(nn.Module):
@@ -78,7 +91,7 @@ class Conv(nn.Module):
         weight = self.param("kernel", nn.initializers.variance_scaling(2.0, "fan_out", "normal"), shape)
         x, weight = nn.dtypes.promote_dtype(x, weight, dtype=self.dtype)
         if self.kernel == 1:
-            return jnp.einsum("bhwi,io->bhwo", x[:, :: self.stride, :: self.stride], weight[0, 0])
+            return project(x[:, :: self.stride, :: self.stride], weight[0, 0])
         pad = (self.padding, self.padding)
         layout = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, weight, (self.stride, self.stride), (pad, pad), dimension_numbers=layout)
@@ -98,3 +111,125 @@ def drop_path_multipliers(key: Array, rates: Sequence[float] | np.ndarray, sampl
     keep = 1.0 - jnp.asarray(rates)[:, None, None]
     kept = jax.random.uniform(key, (len(rates), 2, samples)) < keep
     return jnp.where(kept, 1.0 / keep, 0.0)
+
+
+@jax.custom_vjp
+def project(x: Array, kernel: Array) -> Array:
+    """The product of a linear layer: [..., I], [I, O] -> [..., O].
+
+    Autodiff transposes an operand to form the gradient of the kernel; here it is the product x^T g as it stands.
+    """
+    return x @ kernel
+
+
+def project_dense(x: Array, kernel: Array, dimension_numbers: Any, precision: Any = None, **_: Any) -> Array:
+    """`project` in the form that `flax.linen.Dense(dot_general=...)` takes."""
+    del dimension_numbers, precision
+    return project(x, kernel)
+
+
+def _project(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return x @ kernel, (x, kernel)
+
+
+def _project_gradient(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    rows = x.reshape(-1, x.shape[-1])
+    columns = g.reshape(-1, g.shape[-1])
+    product = jax.lax.platform_dependent(rows, columns, cpu=_product_off_pages, default=_product_of_columns)
+    return g @ kernel.T, product
+
+
+project.defvjp(_project, _project_gradient)
+
+
+def _product_of_columns(x: Array, y: Array) -> Array:
+    """x^T y of [N, I] and [N, O]."""
+    return jax.lax.dot_general(x, y, (((0,), (0,)), ((), ())))
+
+
+def _product_off_pages(x: Array, y: Array) -> Array:
+    return _product_of_columns(_pad_row(x), _pad_row(y))[: x.shape[1], : y.shape[1]]
+
+
+def _pad_row(x: Array) -> Array:
+    width = x.shape[1] * x.dtype.itemsize
+    return jnp.pad(x, ((0, 0), (0, _LINE // x.dtype.itemsize if width % _PAGE == 0 else 0)))
+
+
+@jax.custom_vjp
+def gelu(x: Array) -> Array:
+    """The exact GELU x * Phi(x), by erf as in PyTorch; computed in at least float32.
+
+    Its derivative is kept for the backward pass in place of x: one array, and no second erf.
+    """
+    return _gelu(x)[0]
+
+
+def _gelu(x: Array) -> tuple[Array, Array]:
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    below = 0.5 + 0.5 * jax.lax.erf(y * math.sqrt(0.5))
+    density = jnp.exp(-0.5 * y * y) * (1.0 / math.sqrt(2.0 * math.pi))
+    return (y * below).astype(x.dtype), (below + y * density).astype(x.dtype)
+
+
+gelu.defvjp(_gelu, lambda derivative, g: (g * derivative,))
+
+
+def attention_weights(q: Array, k: Array, scale: float) -> Array:
+    """Softmax of scale * q.k, in at least float32: [B, H, N, d], [B, H, N, d] -> [B, H, N, N]."""
+    exact = jnp.promote_types(q.dtype, jnp.float32)
+    return jax.nn.softmax(jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=exact) * scale, axis=-1)
+
+
+def split_heads(qkv: Array, heads: int) -> Array:
+    """Joint projection [B, N, 3 D], each third cut into heads -> (q, k, v) [3, B, heads, N, D / heads]."""
+    batch, tokens, width = qkv.shape
+    return qkv.reshape(batch, tokens, 3, heads, width // (3 * heads)).transpose(2, 0, 3, 1, 4)
+
+
+def join_heads(x: Array) -> Array:
+    """[B, heads, N, d] -> [B, N, heads * d]."""
+    batch, heads, tokens, width = x.shape
+    return x.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * width)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def attention(qkv: Array, heads: int, scale: float) -> Array:
+    """Multi-head self-attention of a joint projection [q | k | v]; scores and softmax in at least float32.
+
+    Kept for the backward pass: the projection and the weights.
+
+    Args:
+      qkv: [B, N, 3 D], each third cut into heads.
+      heads: number of heads.
+      scale: factor on the scores.
+
+    Returns:
+      [B, N, D].
+    """
+    return _attention(qkv, heads, scale)[0]
+
+
+def _attention(qkv: Array, heads: int, scale: float) -> tuple[Array, tuple[Array, Array]]:
+    q, k, v = split_heads(qkv, heads)
+    weights = attention_weights(q, k, scale).astype(v.dtype)
+    return join_heads(jnp.einsum("bhqk,bhkd->bhqd", weights, v)), (qkv, weights)
+
+
+def _attention_gradient(heads: int, scale: float, saved: tuple[Array, Array], g: Array) -> tuple[Any]:
+    qkv, weights = saved
+    q, k, v = split_heads(qkv, heads)
+    exact = jnp.promote_types(q.dtype, jnp.float32)
+    batch, tokens, width = g.shape
+    g = g.reshape(batch, tokens, heads, width // heads).transpose(0, 2, 1, 3)
+    of_v = jnp.einsum("bhqk,bhqd->bhkd", weights, g)
+    of_weights = jnp.einsum("bhqd,bhkd->bhqk", g, v, preferred_element_type=exact)
+    mean = jnp.sum(of_weights * weights, axis=-1, keepdims=True)
+    of_scores = (weights * (of_weights - mean) * scale).astype(q.dtype)
+    of_q = jnp.einsum("bhqk,bhkd->bhqd", of_scores, k)
+    of_k = jnp.einsum("bhqk,bhqd->bhkd", of_scores, q)
+    return (jnp.stack([of_q, of_k, of_v]).transpose(1, 3, 0, 2, 4).reshape(qkv.shape),)
+
+
+attention.defvjp(_attention, _attention_gradient)

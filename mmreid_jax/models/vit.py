@@ -13,7 +13,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmreid_jax.models.layers import drop_path_multipliers, drop_path_rates
+from mmreid_jax.models.layers import (
+    attention,
+    attention_weights,
+    drop_path_multipliers,
+    drop_path_rates,
+    gelu,
+    join_heads,
+    project,
+    project_dense,
+    split_heads,
+)
 
 Array = jax.Array
 Dtype = Any
@@ -56,11 +66,46 @@ def side_information_rows(cameras: int, views: int) -> int:
 
 
 def _dense(features: int, name: str, dtype: Dtype, use_bias: bool = True) -> nn.Dense:
-    return nn.Dense(features, use_bias=use_bias, dtype=dtype, kernel_init=nn.initializers.normal(0.02), name=name)
+    return nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=nn.initializers.normal(0.02),
+        dot_general=project_dense,
+        name=name,
+    )
 
 
 def _norm(name: str, dtype: Dtype) -> nn.LayerNorm:
     return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+
+
+class PatchEmbed(nn.Module):
+    """Square patches of an image as tokens: a convolution with bias.
+
+    Patches that do not overlap are computed as a matrix product, which XLA runs faster on a CPU.
+    """
+
+    size: ViTSize
+    stride: int
+    dtype: Dtype = None
+
+    @nn.compact
+    def __call__(self, images: Array) -> Array:
+        """[B, H, W, 3] -> [B, patches, D], row by row."""
+        patch, width = self.size.patch, self.size.width
+        initial = nn.initializers.normal((2.0 / (patch * patch * width)) ** 0.5)
+        kernel = self.param("kernel", initial, (patch, patch, images.shape[-1], width))
+        bias = self.param("bias", nn.initializers.zeros, (width,))
+        images, kernel, bias = nn.dtypes.promote_dtype(images, kernel, bias, dtype=self.dtype)
+        if self.stride != patch:
+            steps, layout = (self.stride, self.stride), ("NHWC", "HWIO", "NHWC")
+            maps = jax.lax.conv_general_dilated(images, kernel, steps, "VALID", dimension_numbers=layout)
+            return maps.reshape(maps.shape[0], -1, width) + bias
+        rows, columns = patch_grid((images.shape[1], images.shape[2]), patch, patch)
+        cut = images[:, : rows * patch, : columns * patch]
+        cut = cut.reshape(-1, rows, patch, columns, patch, images.shape[-1]).transpose(0, 1, 3, 2, 4, 5)
+        return project(cut.reshape(images.shape[0], rows * columns, -1), kernel.reshape(-1, width)) + bias
 
 
 class Attention(nn.Module):
@@ -68,7 +113,7 @@ class Attention(nn.Module):
 
     size: ViTSize
     dtype: Dtype = None
-    implementation: str | None = "plain"
+    implementation: Any = "plain"
     return_weights: bool = False
 
     @nn.compact
@@ -77,19 +122,21 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         heads = self.size.heads
         qkv = _dense(3 * width, "qkv", self.dtype, self.size.qkv_bias)(x)
-        q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, heads, width // heads), 2, 0)
         scale = self.size.scale if self.size.scale is not None else (width // heads) ** -0.5
         weights = None
-        if self.implementation == "plain" or self.return_weights:
+        if self.return_weights:
+            q, k, v = split_heads(qkv, heads)
+            weights = attention_weights(q, k, scale)
+            out = join_heads(jnp.einsum("bhqk,bhkd->bhqd", weights.astype(v.dtype), v))
+        elif self.implementation == "plain":
             # jax.nn.dot_product_attention rounds its softmax to float32 whatever the type of its arguments.
-            exact = jnp.promote_types(q.dtype, jnp.float32)
-            scores = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=exact) * scale
-            weights = jax.nn.softmax(scores, axis=-1)
-            out = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
+            out = attention(qkv, heads, scale)
         else:
+            q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, heads, width // heads), 2, 0)
             out = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=self.implementation)
-        projected = _dense(width, "proj", self.dtype)(out.reshape(batch, tokens, width))
-        return projected, weights if self.return_weights else None
+            out = out.reshape(batch, tokens, width)
+        projected = _dense(width, "proj", self.dtype)(out)
+        return projected, weights
 
 
 class MLP(nn.Module):
@@ -101,7 +148,7 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, N, D] -> [B, N, D]."""
-        hidden = jax.nn.gelu(_dense(self.hidden, "fc1", self.dtype)(x), approximate=False)
+        hidden = gelu(_dense(self.hidden, "fc1", self.dtype)(x))
         return _dense(x.shape[-1], "fc2", self.dtype)(hidden)
 
 
@@ -110,7 +157,7 @@ class Block(nn.Module):
 
     size: ViTSize
     dtype: Dtype = None
-    implementation: str | None = "plain"
+    implementation: Any = "plain"
     return_weights: bool = False
 
     @nn.compact
@@ -149,7 +196,7 @@ class VisionTransformer(nn.Module):
     side_weight: float = 3.0
     dtype: Dtype = None
     remat: bool = False
-    implementation: str | None = "plain"
+    implementation: Any = "plain"
     unroll: int = 1
 
     @property
@@ -178,20 +225,10 @@ class VisionTransformer(nn.Module):
         Returns:
           Features [B, D]; with `return_attention` also [depth, B, heads, N, N] (N = 1 + patches).
         """
-        size, patch = self.size, self.size.patch
-        stride = self.stride or patch
+        size = self.size
+        stride = self.stride or size.patch
         rows, columns = self.grid
-        kernel_std = (2.0 / (patch * patch * size.width)) ** 0.5
-        x = nn.Conv(
-            size.width,
-            (patch, patch),
-            strides=(stride, stride),
-            padding="VALID",
-            dtype=self.dtype,
-            kernel_init=nn.initializers.normal(kernel_std),
-            name="patch_embed",
-        )(images)
-        x = x.reshape(x.shape[0], rows * columns, size.width)
+        x = PatchEmbed(size, stride, self.dtype, name="patch_embed")(images)
         cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, size.width))
         position = self.param("pos_embed", nn.initializers.normal(0.02), (1, 1 + rows * columns, size.width))
         x = jnp.concatenate([jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], 1, size.width)), x], axis=1)
@@ -211,6 +248,7 @@ class VisionTransformer(nn.Module):
             in_axes=0 if keep is not None else nn.broadcast,
             unroll=self.unroll,
         )
-        x, attention = scanned(size, self.dtype, self.implementation, return_attention, name="blocks")(x, keep)
-        feature = _norm("norm", self.dtype)(x[:, 0])
-        return (feature, attention) if return_attention else feature
+        blocks: Any = scanned(size, self.dtype, self.implementation, return_attention, name="blocks")
+        x, weights = blocks(x, keep)
+        feature: Any = _norm("norm", self.dtype)(x[:, 0])
+        return (feature, weights) if return_attention else feature
