@@ -237,6 +237,7 @@ def constant(options):
     """Config overrides for the constant learning rates of a case."""
     return dict(
         schedule="constant",
+        warmup_epochs=0,
         lr=options["lr_weight"],
         bias_lr_factor=options["lr_bias"] / options["lr_weight"],
         momentum=options["momentum"],
