@@ -1,7 +1,7 @@
 """Layers shared by the backbones: PyTorch's batch normalisation and convolution, and stochastic depth.
 
 `project`, `gelu` and `attention` have backward passes of their own. They equal what autodiff derives from the plain
-forms (``tests/models/test_fast_forms.py``), are faster on a CPU (``benchmarks/README.md``) and cost nothing on an
+forms (``tests/models/test_fast_forms.py``), are faster on a CPU (``benchmarks/step_time.py``) and cost nothing on an
 accelerator: the same products in the same precision, and fewer arrays kept for the backward pass. Such functions cannot
 be differentiated in forward mode.
 """
