@@ -18,6 +18,10 @@ from mmreid_jax.testing import goldens
 CASES = goldens.cases("resnet")
 # The README of the suite: arrays are rounded to float32, so that float64 agrees to this part of the largest value.
 FLOAT64, POOLING_FLOAT32 = 1e-6, 1e-5
+# The tolerances of a file are ten times the noise of one float32 run. A gradient's noise comes from the few ReLUs whose
+# sign float32 turns over, another set on every machine; the README bounds it by this part of the largest value and
+# names float64, where every gradient is held to FLOAT64, as the judge.
+GRADIENT_FLOAT32 = 1e-2
 POOLS = {"avg": resnet.average_pool, "gem": resnet.gem_pool, "gem_agw": resnet.gem_pool_agw}
 
 
@@ -169,5 +173,7 @@ def compare(golden, dtype, outputs, tolerances):
         assert actual.shape == expected.shape, key
         scale = max(float(np.abs(expected).max()), 1e-30)
         relative = FLOAT64 if dtype == jnp.float64 else tolerances.get(key, POOLING_FLOAT32)
+        if dtype == jnp.float32 and key.startswith("grad"):
+            relative = max(relative, GRADIENT_FLOAT32)
         error = float(np.abs(actual.astype(np.float64) - expected).max())
         assert error <= relative * scale, f"{key}: error {error:.3g}, allowed {relative * scale:.3g}"
