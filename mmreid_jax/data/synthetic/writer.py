@@ -25,7 +25,7 @@ from mmreid_jax.errors import UserError
 MARKER = "drawn.json"
 """File in the folder of a drawn data set that holds the parameters of the drawing; written last."""
 
-DRAWING_VERSION = 1
+DRAWING_VERSION = 2
 """Goes up when the same parameters give other images, so that old sets are not taken for new ones."""
 
 DEFAULT_SHIFT = 0.5
