@@ -13,24 +13,31 @@ Array = jax.Array
 
 
 def cross_entropy(logits: Array, labels: Array, smoothing: float = 0.0) -> Array:
-    """Softmax cross-entropy, averaged over the batch.
+    """Softmax cross-entropy, averaged over the batch, of one classifier or of each of several.
 
     The target of a sample is (1 - smoothing) on its class plus smoothing / C on every class.
     Reference: Szegedy et al. 2016, section 7 (label smoothing).
 
     Args:
-      logits: [B, C].
+      logits: [..., B, C]; leading axes are classifiers.
       labels: int [B], class indices.
       smoothing: 0 for hard targets; 0.1 is usual.
 
     Returns:
-      Scalar.
+      [...]: a scalar for one classifier.
     """
     log_probabilities = jax.nn.log_softmax(at_least_float32(logits), axis=-1)
+    index = jnp.broadcast_to(labels[:, None], (*log_probabilities.shape[:-1], 1))
     # A label that is no class gives NaN here, which stops a run; with one-hot targets it would count as a loss of 0.
-    of_class = jnp.take_along_axis(log_probabilities, labels[:, None], axis=-1, mode="fill")[:, 0]
+    of_class = jnp.take_along_axis(log_probabilities, index, axis=-1, mode="fill")[..., 0]
     of_all = jnp.mean(log_probabilities, axis=-1)
-    return -jnp.mean((1.0 - smoothing) * of_class + smoothing * of_all)
+    return -jnp.mean((1.0 - smoothing) * of_class + smoothing * of_all, axis=-1)
+
+
+def accuracy(logits: Array, labels: Array) -> Array:
+    """Share of samples whose largest logit is that of their class: [..., B, C], int [B] -> [...] in [0, 1]."""
+    hits = jnp.argmax(logits, axis=-1) == labels
+    return jnp.mean(hits.astype(jnp.result_type(float)), axis=-1)
 
 
 def soft_cross_entropy(logits: Array, targets: Array) -> Array:

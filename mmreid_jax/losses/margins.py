@@ -1,4 +1,4 @@
-"""The two margin losses of HTT between modalities: 3M inside an identity, CIM across identities.
+"""The two margin losses between modalities: 3M inside an identity (IEEE, HTT), CIM across identities (HTT).
 
 Both look at groups of samples of one identity. How a batch is cut into groups is a choice of its own (`Groups`):
 
@@ -90,7 +90,7 @@ def three_modal_margin_loss(
     Euclidean distance: sum over u of max over modality pairs (a, b) of |margin - d(c_a(u), c_b(u))|. Of equal pairs the
     first in the order (R,N), (N,T), (R,T) receives the gradient.
 
-    Reference: Wang et al. 2024 (HTT, AAAI), the multi-modal margin loss, as in the authors' code.
+    Reference: Wang et al. 2022 (IEEE, AAAI) and 2024 (HTT, AAAI), the multi-modal margin loss, as in the authors' code.
 
     Args:
       features: M arrays [B, D] or one [M, B, D], M >= 2, any length; normalised inside.
@@ -107,7 +107,7 @@ def three_modal_margin_loss(
       UserError: a shape or option is wrong, or the batch cannot be cut into `num_identities` chunks.
     """
     unit = unit_features(features)
-    groups = _groups(unit, labels, grouping, num_identities)
+    groups = cut(unit, labels, grouping, num_identities)
     return three_modal_margin(unit, groups, margin, distance)
 
 
@@ -135,7 +135,7 @@ def cross_identity_margin_loss(
       UserError: a shape or option is wrong, or the positional chunks do not exist, are a single one or are too short.
     """
     unit = unit_features(features)
-    groups = _groups(unit, labels, grouping, num_identities, compare=True)
+    groups = cut(unit, labels, grouping, num_identities, compare=True)
     return cross_identity_margin(unit, groups, margin, distance)
 
 
@@ -157,16 +157,21 @@ def unit_features(features: Sequence[Array] | Array) -> Array:
 def three_modal_margin(unit: Array, groups: Groups, margin: float, distance: Distance) -> Array:
     """`three_modal_margin_loss` of unit features [M, B, D] in given groups."""
     check_distance(distance)
-    members = groups.members.astype(unit.dtype)
-    size = jnp.sum(members, axis=1)
-    sums = jnp.einsum("gb,mbd->mgd", members, unit, precision="highest")
-    centers = sums / jnp.maximum(size, 1.0)[:, None]
-    first, second = _modality_pairs(len(unit))
+    centers, exists = group_centers(unit, groups)
+    first, second = modality_pairs(len(unit))
     deviation = jnp.abs(margin - paired_distance(centers[first], centers[second], distance))
     # A plain maximum would share the gradient between equal pairs.
     worst = jnp.argmax(deviation, axis=0)
     chosen = jnp.take_along_axis(deviation, worst[None, :], axis=0)[0]
-    return jnp.sum(jnp.where(size > 0, chosen, 0.0))
+    return jnp.sum(jnp.where(exists, chosen, 0.0))
+
+
+def group_centers(features: Array, groups: Groups) -> tuple[Array, Array]:
+    """Means over the members of each group: [M, B, D] -> ([M, G, D], bool [G]: whether a group has members)."""
+    members = groups.members.astype(features.dtype)
+    size = jnp.sum(members, axis=1)
+    sums = jnp.einsum("gb,mbd->mgd", members, features, precision="highest")
+    return sums / jnp.maximum(size, 1.0)[:, None], size > 0
 
 
 def cross_identity_margin(
@@ -223,16 +228,14 @@ def _hardest_pairs(rows: Array, compared: Array, margin: float, distance: Distan
     return a * batch + sample, b * batch + partner
 
 
-def _modality_pairs(modalities: int) -> tuple[np.ndarray, np.ndarray]:
+def modality_pairs(modalities: int) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of modalities, neighbours first: (0,1), (1,2), (0,2) for three, the order of the reference."""
     pairs = [(a, a + gap) for gap in range(1, modalities) for a in range(modalities - gap)]
     first, second = zip(*pairs, strict=True)
     return np.array(first), np.array(second)
 
 
-def _groups(
-    unit: Array, labels: Array | None, grouping: str, num_identities: int | None, compare: bool = False
-) -> Groups:
+def cut(unit: Array, labels: Array | None, grouping: str, num_identities: int | None, compare: bool = False) -> Groups:
     """The groups of a batch; see `three_modal_margin_loss` for arguments and errors. `compare`: CIM will use them."""
     batch = unit.shape[1]
     if grouping == "by_label":

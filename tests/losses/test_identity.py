@@ -36,6 +36,16 @@ def test_soft_targets_of_smoothing_are_the_same(x64):
     )
 
 
+def test_many_classifiers_are_one_after_the_other(x64):
+    logits = jnp.asarray(np.random.default_rng(1).standard_normal((2, 3, 5, 4)))
+    labels = jnp.asarray([3, 0, 1, 1, 2])
+    loss, right = identity.cross_entropy(logits, labels, 0.1), identity.accuracy(logits, labels)
+    assert loss.shape == right.shape == (2, 3)
+    for a, b in np.ndindex(2, 3):
+        np.testing.assert_allclose(loss[a, b], identity.cross_entropy(logits[a, b], labels, 0.1), rtol=1e-14)
+        np.testing.assert_allclose(right[a, b], np.mean(np.argmax(logits[a, b], axis=1) == np.asarray(labels)))
+
+
 def test_cross_entropy_stays_finite_for_large_logits_and_half_precision():
     logits = jnp.asarray([[3e4, -3e4], [-3e4, 3e4]], jnp.bfloat16)
     loss = identity.cross_entropy(logits, jnp.asarray([0, 0]))
