@@ -1,13 +1,14 @@
-"""What a model looks at: attention rollout for transformers, activation maps for CNNs, and heat maps over the images.
+"""What a transformer looks at: attention rollout, laid over the images.
 
-Every map is a float [h, w] on the model's grid; `overlay` turns any such map and its image into a picture, so a new
-kind of map needs nothing but a function that returns one.
+The picture and the page show any sample that has panels (`MapExample`); the activation maps of CNNs
+(`mmreid_jax.visualize.activation`) are drawn by the same code.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -95,20 +96,6 @@ def class_token_map(rolled: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return rolled[..., 0, 1:].reshape(*rolled.shape[:-2], *grid)
 
 
-def activation_map(features: np.ndarray) -> np.ndarray:
-    """Where a CNN's last feature map is strong: the sum of squares over its channels.
-
-    Args:
-      features: float [..., h, w, C].
-
-    Returns:
-      float [..., h, w].
-
-    Reference: Zagoruyko and Komodakis, Paying More Attention to Attention, ICLR 2017, F_sum^2.
-    """
-    return np.square(features).sum(axis=-1)
-
-
 def upsample(heat: np.ndarray, height: int, width: int) -> np.ndarray:
     """The map [h, w] at [height, width], bilinear with pixel centres aligned; float32.
 
@@ -155,6 +142,25 @@ def overlay(image: np.ndarray, heat: np.ndarray, *, strength: float = 0.75, colo
     return np.round(255 * ((1 - share) * grey + share * color)).astype(np.uint8)
 
 
+class MapExample(Protocol):
+    """One sample with panels in each modality, the image first."""
+
+    @property
+    def label(self) -> str:
+        """What is printed beside it, such as ``identity 258, camera 1``."""
+
+    @property
+    def gap(self) -> int:
+        """Pixels between the panels of a modality."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What each panel of a modality shows."""
+
+    def panels(self) -> Mapping[str, tuple[np.ndarray | None, ...]]:
+        """Modality -> its panels, uint8 [H, W, 3], or None where there is nothing to show."""
+
+
 @dataclasses.dataclass(frozen=True)
 class AttentionExample:
     """One sample with a map in each modality.
@@ -169,14 +175,24 @@ class AttentionExample:
     maps: Mapping[str, np.ndarray]
     label: str = ""
 
-    def pairs(self) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    @property
+    def gap(self) -> int:
+        """Pixels between the panels of a modality."""
+        return 4
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """What each panel shows."""
+        return "image", "image under its map"
+
+    def panels(self) -> dict[str, tuple[np.ndarray | None, ...]]:
         """Modality -> image and image under its map (None where there is no map), both uint8 [H, W, 3]."""
         plain = {name: as_uint8(image, f"{self.label} {name}") for name, image in self.images.items()}
         maps = self.maps
         return {name: (image, overlay(image, maps[name]) if name in maps else None) for name, image in plain.items()}
 
 
-_MARGIN, _GAP, _INNER = 24, 26, 4  # pixels: page margin, between pairs, inside a pair
+_MARGIN, _BETWEEN = 24, 26  # pixels: page margin, between modalities
 _LABEL, _AFTER = 38, 22  # pixels: text above a row, room after it
 
 
@@ -196,19 +212,35 @@ def attention_picture(
     """
     if not examples:
         raise UserError("there is no attention map to draw; give at least one example.")
-    modalities = list(dict.fromkeys(key for example in examples for key in example.images))
-    rows = [example.pairs() for example in examples]
-    height, width = cell_size([image for pairs in rows for image, _ in pairs.values()], 208 * 104, 256)
+    return maps_picture(examples, "Attention maps", name=name, title=title, caption=caption)
+
+
+def maps_picture(examples: Sequence[MapExample], what: str, *, name: str, title: str, caption: str) -> style.Picture:
+    """Draws examples in rows and modalities in columns, the panels of a modality side by side.
+
+    Args:
+      examples: at least one.
+      what: what is drawn, for the alternative text.
+      name, title, caption: see `attention_picture`.
+
+    Raises:
+      UserError: an image or a map has the wrong shape.
+    """
+    rows = [example.panels() for example in examples]
+    modalities = list(dict.fromkeys(key for panels in rows for key in panels))
+    images = [panels[0] for row in rows for panels in row.values() if panels[0] is not None]
+    height, width = cell_size(images, 208 * 104, 256)
     head = _MARGIN + (36 if title else 0)
-    step = (height + _LABEL + _AFTER, 2 * width + _INNER + _GAP)
+    gap, count = examples[0].gap, max(len(panels) for row in rows for panels in row.values())
+    step = (height + _LABEL + _AFTER, count * (width + gap) - gap + _BETWEEN)
     # At least as wide as a heading needs.
-    size = (head + len(rows) * step[0] + _MARGIN, max(2 * _MARGIN + len(modalities) * step[1] - _GAP, 420))
+    size = (head + len(rows) * step[0] + _MARGIN, max(2 * _MARGIN + len(modalities) * step[1] - _BETWEEN, 420))
     canvas = Canvas(*size)
-    for row, pairs in enumerate(rows):
+    for row, of_modality in enumerate(rows):
         for column, key in enumerate(modalities):
             top, left = head + row * step[0] + _LABEL, _MARGIN + column * step[1]
-            for place, image in enumerate(pairs.get(key, ())):
-                x = left + place * (width + _INNER)
+            for place, image in enumerate(of_modality.get(key, ())):
+                x = left + place * (width + gap)
                 canvas.pixels[top : top + height, x : x + width] = 240 if image is None else fit(image, height, width)
 
     if title:
@@ -219,5 +251,5 @@ def attention_picture(
         for column, key in enumerate(modalities):
             x = _MARGIN + column * step[1]
             canvas.write(x, y + 19, key.upper(), ha="left", fontsize=8.5, color=style.LIGHT.muted)
-    alt = f"Attention maps of {len(examples)} samples in {', '.join(modalities)}, each beside its image."
+    alt = f"{what} of {len(examples)} samples in {', '.join(modalities)}, each beside its image."
     return canvas.picture(name=name, alt=alt, caption=caption)

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmreid_jax.visualize.attention import AttentionExample
+from mmreid_jax.visualize.attention import MapExample
 from mmreid_jax.visualize.images import cell_size, encode_jpeg, fit
 from mmreid_jax.visualize.page_assets import SCRIPT, STYLE
 from mmreid_jax.visualize.ranked_lists import (
@@ -209,23 +209,25 @@ def _sample_html(
     )
 
 
-def attention_html(examples: Sequence[AttentionExample], size: Thumbnails) -> str:
-    """Samples in rows, modalities in columns, each as the image beside the image under its map."""
+def maps_html(examples: Sequence[MapExample], size: Thumbnails) -> str:
+    """Samples in rows, modalities in columns, the image beside what is laid over it."""
     blocks = []
     for example in examples:
-        pairs = example.pairs()
-        cell = cell_size([image for image, _ in pairs.values()], 2 * size.area, 2 * size.longest)
-        ratio = f"--ratio:{cell[1] / cell[0]:.4f};--shown:{round(1.6 * _shown_height(cell))}px"
+        of_modality = example.panels()
+        images = [panels[0] for panels in of_modality.values() if panels[0] is not None]
+        cell = cell_size(images, 2 * size.area, 2 * size.longest)
+        looks = f"--ratio:{cell[1] / cell[0]:.4f};--shown:{round(1.6 * _shown_height(cell))}px;--gap:{example.gap}px"
         figures = []
-        for name, (image, heat) in pairs.items():
-            said = f"{example.label}, {name}"
-            shown = _thumbnail(image, cell, size.quality, said)
-            if heat is not None:
-                shown += _thumbnail(heat, cell, size.quality, f"{said}, under its map")
+        for name, panels in of_modality.items():
+            shown = "".join(
+                _thumbnail(image, cell, size.quality, f"{example.label}, {name}{f', {word}' if place else ''}")
+                for place, (image, word) in enumerate(zip(panels, example.words, strict=True))
+                if image is not None
+            )
             figures.append(f"<figure><div>{shown}</div><figcaption>{esc(name.upper())}</figcaption></figure>")
         label = f"<h3>{esc(example.label)}</h3>" if example.label else ""
         blocks.append(
-            f"<article class='attention' style='{ratio}'>{label}<div class='row'>{''.join(figures)}</div></article>"
+            f"<article class='attention' style='{looks}'>{label}<div class='row'>{''.join(figures)}</div></article>"
         )
     return "".join(blocks)
 

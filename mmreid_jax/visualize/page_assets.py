@@ -92,7 +92,7 @@ figcaption{color:var(--muted);font-size:.88rem;margin-top:.35rem;max-width:75ch}
 .limit span{writing-mode:vertical-rl;font-size:.7rem;color:var(--muted);padding-left:.2rem}
 .attention{margin:0 0 1.4rem}
 .attention .row{display:flex;flex-wrap:wrap;gap:1.1rem 1.8rem}
-.attention figure div{display:flex;gap:4px}
+.attention figure div{display:flex;gap:var(--gap)}
 .attention img{display:block;height:var(--shown);width:calc(var(--shown)*var(--ratio));border-radius:5px}
 dialog{border:0;border-radius:12px;padding:1rem;background:var(--paper);color:var(--ink);max-width:96vw;max-height:96vh;
   box-shadow:0 20px 60px rgba(0,0,0,.4)}

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.visualize import page
-from mmreid_jax.visualize.attention import AttentionExample, attention_picture
+from mmreid_jax.visualize.activation import ActivationExample, activation_picture
+from mmreid_jax.visualize.attention import AttentionExample, MapExample, attention_picture
 from mmreid_jax.visualize.ranked_lists import RankedList, ranked_lists_picture, with_failure_sentences
 from mmreid_jax.visualize.style import Picture, write_bytes
 from mmreid_jax.visualize.tables import Score, ScoreTable, percent
@@ -49,8 +50,10 @@ class Report:
       ranked_lists: a fair sample of queries.
       failures: the hardest failures; a list without a comment gets a sentence that says what went wrong.
       successes: typical successes.
-      attention: samples with their maps.
+      attention: samples with their attention maps.
       attention_note: what kind of map it is, in a sentence.
+      activation: samples with their activation maps.
+      activation_note: likewise.
       calibration: sentences about distance thresholds (`mmreid_jax.visualize.calibration.Calibration.sentences`).
       calibration_picture: its figure.
       dataset: facts of the data set, name -> value.
@@ -72,6 +75,8 @@ class Report:
     successes: Sequence[RankedList] = ()
     attention: Sequence[AttentionExample] = ()
     attention_note: str = ""
+    activation: Sequence[ActivationExample] = ()
+    activation_note: str = ""
     calibration: Sequence[str] = ()
     calibration_picture: Picture | None = None
     dataset: Mapping[str, object] = dataclasses.field(default_factory=dict)
@@ -141,13 +146,16 @@ _INTRODUCTIONS = {
 
 
 def pictures(report: Report) -> list[Picture]:
-    """Every picture of the report, in order: its charts, and its ranked lists and attention maps drawn as pictures."""
+    """Every picture of the report, in order: its charts, and its ranked lists and maps drawn as pictures."""
     found = list(report.curves)
     for part, heading in _LISTS.items():
         if lists := getattr(report, part):
             found.append(ranked_lists_picture(lists, name=part, title=heading, caption=_INTRODUCTIONS[part]))
     if report.attention:
         found.append(attention_picture(report.attention, title="Attention", caption=report.attention_note))
+    if report.activation:
+        title, caption = "Activation maps", report.activation_note
+        found.append(activation_picture(report.activation, title=title, caption=caption))
     if report.calibration_picture:
         found.append(report.calibration_picture)
     return found + [picture for extra in report.extras for picture in extra.pictures]
@@ -160,7 +168,8 @@ def render(report: Report, size: page.Thumbnails) -> str:
         ("Protocol", page.paragraphs(report.protocol) + page.paragraphs(report.skipped)),
         ("Curves", _charts(report.curves)),
         *((heading, _lists(report, part, size)) for part, heading in _LISTS.items()),
-        ("Attention", _attention(report, size)),
+        ("Attention", _maps(report.attention, report.attention_note, size)),
+        ("Activation maps", _maps(report.activation, report.activation_note, size)),
         ("Distance threshold", _calibration(report)),
         *((extra.heading, page.paragraphs(extra.text) + _charts(extra.pictures)) for extra in report.extras),
         ("Data set", page.facts(report.dataset) if report.dataset else ""),
@@ -191,10 +200,8 @@ def _lists(report: Report, part: str, size: page.Thumbnails) -> str:
     )
 
 
-def _attention(report: Report, size: page.Thumbnails) -> str:
-    if not report.attention:
-        return ""
-    return page.paragraphs(report.attention_note) + page.attention_html(report.attention, size)
+def _maps(examples: Sequence[MapExample], note: str, size: page.Thumbnails) -> str:
+    return page.paragraphs(note) + page.maps_html(examples, size) if examples else ""
 
 
 def _calibration(report: Report) -> str:

@@ -95,11 +95,6 @@ def test_bad_input_is_refused():
             attention.rollout(array, **options)
 
 
-def test_activation_map_is_the_sum_of_squares():
-    features = np.arange(12.0).reshape(1, 2, 2, 3)
-    np.testing.assert_allclose(attention.activation_map(features), [[[5, 50], [149, 302]]])
-
-
 def test_upsample_is_bilinear_with_centres_aligned():
     # Centres of 2 cells stretched to 4 pixels lie at 1/4 and 3/4: the outer pixels repeat, the inner ones mix 3 : 1.
     found = attention.upsample(np.array([[0.0, 4.0]]), 1, 4)
