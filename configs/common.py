@@ -41,16 +41,21 @@ def optim() -> ConfigDict:
     """Optimiser and schedule; the defaults are HTT's."""
     return ConfigDict(
         dict(
-            name="sgd",  # sgd, adam, adamw
+            name="sgd",  # sgd, adam, adamw, amsgrad, rmsprop, radam
             lr=0.008,
-            momentum=0.9,
+            momentum=0.9,  # of sgd and rmsprop
             nesterov=False,
+            beta1=0.9,  # of adam and its kin
+            beta2=0.999,
+            alpha=0.99,  # of rmsprop
             weight_decay=1e-4,
             bias_lr_factor=2.0,
-            schedule="htt",  # htt, cosine, cosine_per_step, multi_step, constant
+            new_layers=(),  # patterns of parameters at the full rate, all others at base_lr_factor; empty: no stages
+            base_lr_factor=0.1,
+            schedule="htt",  # htt, cosine, cosine_per_step, multi_step, single_step, constant
             warmup_epochs=5,
-            milestones=(40, 70),  # epochs, for multi_step
-            decay=0.1,  # for multi_step
+            milestones=(40, 70),  # epochs, for multi_step; single_step falls every milestones[-1] epochs
+            decay=0.1,  # for multi_step and single_step
             clip_norm=0.0,  # 0: no clipping
             epochs=80,
         )

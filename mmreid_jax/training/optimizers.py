@@ -22,7 +22,7 @@ import optax
 from mmreid_jax.errors import UserError
 from mmreid_jax.training import config, schedules
 
-NAMES = ("sgd", "adam", "adamw")
+NAMES = ("sgd", "adam", "adamw", "amsgrad", "rmsprop", "radam")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,15 +53,20 @@ class Options:
     """What to optimise with; the fields are the keys of ``config.optim``.
 
     Attributes:
-      name: ``sgd`` (momentum; decay added to the gradient), ``adam`` (decay added to the gradient) or ``adamw``
-        (decay beside the gradient).
+      name: ``sgd``, ``adam``, ``amsgrad`` and ``rmsprop`` (decay added to the gradient), ``adamw`` and ``radam`` (decay
+        beside the gradient).
       lr: base learning rate, given to the schedule.
       weight_decay: of every parameter whose group does not say otherwise, norms and biases included.
-      momentum: ``sgd``; 0 for none.
+      momentum: ``sgd`` and ``rmsprop``; 0 for none.
       nesterov: ``sgd``: Nesterov's form.
-      beta1, beta2, epsilon: ``adam`` and ``adamw``.
+      beta1, beta2: ``adam`` and its kin.
+      epsilon: all but ``sgd``.
+      alpha: ``rmsprop``: share of the past in the mean square.
       clip_norm: scale the gradient down to this global norm (over all trained parameters); 0 for no clipping.
       bias_lr_factor: learning-rate factor of every parameter with ``bias`` in its name that no group claims.
+      new_layers: patterns (see `Group`) of parameters that are new and train at the full rate, while all others that
+        no group claims, the trained ones, go at `base_lr_factor`; empty for no such stages.
+      base_lr_factor: see there.
       schedule: name of the learning rate's schedule, one of `schedules.NAMES`.
       warmup_epochs, warmup_start, milestones, minimum, period: of the schedule, see `schedules.Schedule`; a negative
         `warmup_start` and a `period` of 0 stand for None there.
@@ -76,8 +81,11 @@ class Options:
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    alpha: float = 0.99
     clip_norm: float = 0.0
     bias_lr_factor: float = 1.0
+    new_layers: tuple[str, ...] = ()
+    base_lr_factor: float = 0.1
     schedule: str = "constant"
     warmup_epochs: int = 0
     warmup_start: float = -1.0
@@ -89,9 +97,17 @@ class Options:
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise UserError(f"unknown optimiser {self.name!r}; available: {', '.join(NAMES)}")
-        for field in ("lr", "weight_decay", "momentum", "clip_norm", "bias_lr_factor"):
+        for field in ("lr", "weight_decay", "momentum", "clip_norm", "bias_lr_factor", "base_lr_factor"):
             if getattr(self, field) < 0:
                 raise UserError(f"optim.{field} is {getattr(self, field)}; it must not be negative")
+        for field in ("beta1", "beta2", "alpha"):
+            if not 0 <= getattr(self, field) < 1:
+                raise UserError(f"optim.{field} is {getattr(self, field)}; it must lie between 0 and 1, 1 excluded")
+        if self.new_layers and self.bias_lr_factor != 1.0:
+            raise UserError(
+                f"optim.new_layers and optim.bias_lr_factor={self.bias_lr_factor:g} both give rates to biases; set "
+                "optim.bias_lr_factor to 1 or leave optim.new_layers empty"
+            )
 
     @classmethod
     def of(cls, section: Options | Mapping[str, Any]) -> Options:
@@ -122,7 +138,9 @@ class Options:
         )
 
     def groups(self, claimed: Sequence[Group] = ()) -> tuple[Group, ...]:
-        """The groups of a method, then that of the biases where they have a rate of their own."""
+        """The groups of a method, then those of the biases or of new layers where they have a rate of their own."""
+        if self.new_layers:
+            return (*claimed, *map(Group, self.new_layers), Group("", lr_factor=self.base_lr_factor))
         biases = () if self.bias_lr_factor == 1.0 else (Group("bias", lr_factor=self.bias_lr_factor),)
         return (*claimed, *biases)
 
@@ -188,8 +206,9 @@ def build(
 ) -> optax.GradientTransformation:
     """The optimiser as an optax transformation; all arithmetic in the dtype of the parameters.
 
-    The order is PyTorch's: clip; ``g += decay * w`` (sgd, adam); momentum or moments; ``u += decay * w`` (adamw);
-    ``w -= rate * u``. The rate comes after the momentum, so a change of rate does not rescale what has accumulated.
+    The order is PyTorch's: clip; ``g += decay * w`` (unless it goes beside the gradient); momentum or moments;
+    ``u += decay * w`` (adamw, radam); ``w -= rate * u``. The rate comes after the momentum, so a change of rate does
+    not rescale what has accumulated.
 
     Args:
       options: which, and its numbers: `Options` or a config section with these keys.
@@ -204,14 +223,97 @@ def build(
     assigned = assign(options.groups(groups), params)
     trained = jax.tree.map(lambda group: not group.frozen, assigned)
     decay = _decayed(options, assigned)
-    if options.name == "sgd":
-        momentum = [optax.trace(options.momentum, options.nesterov)] if options.momentum else []
-        rules = [decay, *momentum]
-    else:
-        moments = optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)
-        rules = [decay, moments] if options.name == "adam" else [moments, decay]
+    direction = _direction(options)
+    rules = [*direction, decay] if options.name in ("adamw", "radam") else [decay, *direction]
     clip = [optax.clip_by_global_norm(options.clip_norm)] if options.clip_norm else []
     return optax.chain(optax.masked(optax.chain(*clip, *rules), trained), _stepped(options, assigned, epoch_ends))
+
+
+def _direction(options: Options) -> list[optax.GradientTransformation]:
+    """What turns gradients into directions, before decay beside the gradient and the rate."""
+    if options.name in ("adam", "adamw"):
+        return [optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)]
+    if options.name == "amsgrad":
+        return [scale_by_amsgrad(options.beta1, options.beta2, options.epsilon)]
+    if options.name == "radam":
+        return [scale_by_radam(options.beta1, options.beta2, options.epsilon)]
+    momentum = [optax.trace(options.momentum, options.nesterov and options.name == "sgd")] if options.momentum else []
+    if options.name == "rmsprop":
+        return [optax.scale_by_rms(options.alpha, options.epsilon, eps_in_sqrt=False), *momentum]
+    return momentum
+
+
+def scale_by_amsgrad(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformation:
+    """Adam over the largest second moment so far, as PyTorch has it.
+
+    optax's rule of this name takes the maximum after the correction for the first steps, PyTorch before it:
+    ``m/(1 - beta1^t) / (sqrt(max v)/sqrt(1 - beta2^t) + epsilon)``.
+
+    Reference: Reddi et al. 2018, algorithm 2, with the corrections of Adam.
+    """
+
+    def init(params: Any) -> optax.ScaleByAmsgradState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAmsgradState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
+
+    def update(
+        updates: Any, state: optax.ScaleByAmsgradState, params: Any = None
+    ) -> tuple[Any, optax.ScaleByAmsgradState]:
+        del params
+        mu, nu = _moments(updates, state, beta1, beta2)
+        largest = jax.tree.map(jnp.maximum, state.nu_max, nu)
+        count = optax.safe_increment(state.count)
+
+        def direction(m: jax.Array, v: jax.Array) -> jax.Array:
+            steps = count.astype(m.dtype)
+            return m / (1 - beta1**steps) / (jnp.sqrt(v) / jnp.sqrt(1 - beta2**steps) + epsilon)
+
+        return jax.tree.map(direction, mu, largest), optax.ScaleByAmsgradState(count, mu, nu, largest)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_radam(beta1: float, beta2: float, epsilon: float) -> optax.GradientTransformation:
+    """Rectified Adam: plain momentum until the second moment can be trusted, then Adam times the rectification.
+
+    With rho = 2/(1 - beta2) - 1 and rho_t = rho - 2 t beta2^t/(1 - beta2^t), the direction is m/(1 - beta1^t) while
+    rho_t < 5, then ``r_t sqrt(1 - beta2^t) m/(1 - beta1^t) / (sqrt(v) + epsilon)``. optax's rule of this name corrects
+    v before it adds epsilon.
+
+    Reference: Liu et al. 2020, algorithm 2, as in the authors' code, which torchreid took over.
+    """
+    longest = 2 / (1 - beta2) - 1
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(jnp.zeros((), jnp.int32), zeros, zeros)
+
+    def update(updates: Any, state: optax.ScaleByAdamState, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
+        del params
+        mu, nu = _moments(updates, state, beta1, beta2)
+        count = optax.safe_increment(state.count)
+
+        def direction(m: jax.Array, v: jax.Array) -> jax.Array:
+            steps = count.astype(m.dtype)
+            left = 1 - beta2**steps
+            length = longest - 2 * steps * (1 - left) / left
+            trusted = length >= 5
+            # Where it is not trusted the term is not used, and the root shall not be NaN.
+            length = jnp.where(trusted, length, 5.0)
+            share = (length - 4) / (longest - 4) * (length - 2) / (longest - 2) * longest / length
+            corrected = m / (1 - beta1**steps)
+            return jnp.where(trusted, jnp.sqrt(left * share) * corrected / (jnp.sqrt(v) + epsilon), corrected)
+
+        return jax.tree.map(direction, mu, nu), optax.ScaleByAdamState(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _moments(gradients: Any, state: Any, beta1: float, beta2: float) -> tuple[Any, Any]:
+    """The running means of the gradients and of their squares after one more step."""
+    mu = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, state.mu, gradients)
+    nu = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g * g, state.nu, gradients)
+    return mu, nu
 
 
 def _decayed(options: Options, assigned: Any) -> optax.GradientTransformation:

@@ -20,7 +20,7 @@ import optax
 
 from mmreid_jax.errors import UserError
 
-NAMES = ("constant", "multi_step", "cosine", "htt", "cosine_per_step")
+NAMES = ("constant", "multi_step", "single_step", "cosine", "htt", "cosine_per_step")
 
 HTT_WARMUP_SHARE = 0.01
 HTT_FINAL_SHARE = 0.002
@@ -35,8 +35,10 @@ class Schedule:
       warmup_epochs: length of the warm-up in epochs; 0 for none.
       warmup_start: share of the rate at which the warm-up begins: epoch e of W runs at ``start + (1 - start) e/W``.
         None for ``(e + 1)/W``. Not used by ``htt`` (always 0.01).
-      milestones: ``multi_step``: epochs from which on the rate is multiplied by `gamma` once more.
-      gamma: ``multi_step``: factor applied at every milestone.
+      milestones: ``multi_step``: epochs from which on the rate is multiplied by `gamma` once more. ``single_step``: the
+        last one is the number of epochs after which it is multiplied again and again; as in torchreid, the others are
+        not used.
+      gamma: ``multi_step`` and ``single_step``: the factor.
       minimum: ``cosine`` and ``cosine_per_step``: share of the rate at the end of the cosine.
       period: ``cosine`` and ``htt``: epoch at which the cosine ends; None for the number of epochs of the run.
     """
@@ -56,6 +58,11 @@ class Schedule:
             raise UserError(f"schedule {self.name!r}: warmup_epochs is {self.warmup_epochs}; it must be 0 or more")
         if list(self.milestones) != sorted(self.milestones):
             raise UserError(f"schedule {self.name!r}: milestones {tuple(self.milestones)} must be in ascending order")
+        if self.name == "single_step" and (not self.milestones or self.milestones[-1] < 1):
+            raise UserError(
+                f"schedule 'single_step' falls every milestones[-1] epochs; milestones {tuple(self.milestones)} must "
+                "end with 1 or more"
+            )
 
 
 def warmup(epochs: int, length: int, start: float | None = None) -> np.ndarray:
@@ -74,6 +81,11 @@ def multi_step(base: float, epochs: int, milestones: Sequence[int], gamma: float
     """Rates, float64 [epochs]: `base`, multiplied by `gamma` at every milestone (epoch >= milestone)."""
     passed = np.searchsorted(np.asarray(milestones, np.int64), np.arange(epochs), side="right")
     return base * np.float64(gamma) ** passed
+
+
+def single_step(base: float, epochs: int, period: int, gamma: float = 0.1) -> np.ndarray:
+    """Rates, float64 [epochs]: `base`, multiplied by `gamma` after every `period` epochs."""
+    return base * np.float64(gamma) ** (np.arange(epochs) // period)
 
 
 def cosine(base: float, epochs: int, period: int, minimum: float = 0.0) -> np.ndarray:
@@ -122,6 +134,8 @@ def table(schedule: Schedule, base: float, epochs: int, factor: float = 1.0) -> 
         rates = np.full(epochs, factor * base)
     elif schedule.name == "multi_step":
         rates = multi_step(factor * base, epochs, schedule.milestones, schedule.gamma)
+    elif schedule.name == "single_step":
+        rates = single_step(factor * base, epochs, schedule.milestones[-1], schedule.gamma)
     elif schedule.name == "cosine":
         # Only epochs after the warm-up follow the cosine, at their own epoch number: it is not shifted.
         rates = cosine(factor * base, epochs, period, schedule.minimum)

@@ -86,6 +86,34 @@ def _adam(decoupled):
     return update
 
 
+def _amsgrad(memory, g, w, decay, rate, t):
+    """With a short memory of squares, beta2 = 0.5: their largest mean is often not the last one."""
+    g = g + decay * w
+    memory["m"] = 0.9 * memory.get("m", 0.0) + 0.1 * g
+    memory["v"] = 0.5 * memory.get("v", 0.0) + 0.5 * g * g
+    memory["max"] = np.maximum(memory.get("max", 0.0), memory["v"])
+    return w - rate / (1 - 0.9**t) * memory["m"] / (np.sqrt(memory["max"]) / np.sqrt(1 - 0.5**t) + 1e-8)
+
+
+def _rmsprop(memory, g, w, decay, rate, t):
+    g = g + decay * w
+    memory["v"] = 0.99 * memory.get("v", 0.0) + 0.01 * g * g
+    memory["b"] = 0.9 * memory.get("b", 0.0) + g / (np.sqrt(memory["v"]) + 1e-8)
+    return w - rate * memory["b"]
+
+
+def _radam(memory, g, w, decay, rate, t):
+    memory["m"] = 0.9 * memory.get("m", 0.0) + 0.1 * g
+    memory["v"] = 0.999 * memory.get("v", 0.0) + 0.001 * g * g
+    rho, w = 1999.0, w * (1 - rate * decay)
+    rho_t = rho - 2 * t * 0.999**t / (1 - 0.999**t)
+    m = memory["m"] / (1 - 0.9**t)
+    if rho_t < 5:
+        return w - rate * m
+    r = np.sqrt((rho_t - 4) * (rho_t - 2) * rho / ((rho - 4) * (rho - 2) * rho_t))
+    return w - rate * r * np.sqrt(1 - 0.999**t) * m / (np.sqrt(memory["v"]) + 1e-8)
+
+
 def _uniform(rates, decay):
     names = _flat(_tree(0))
     return dict.fromkeys(names, rates), dict.fromkeys(names, decay)
@@ -117,6 +145,34 @@ def test_sgd_without_momentum_keeps_no_state(x64):
 def test_adam_is_pytorchs(x64, name):
     options = Options(name, 0.1, weight_decay=0.05, **FALLING)
     _assert_equal(_run(options), _torch(_adam(name == "adamw"), *_uniform(RATES, 0.05)))
+
+
+@pytest.mark.parametrize(("name", "update"), [("amsgrad", _amsgrad), ("rmsprop", _rmsprop), ("radam", _radam)])
+def test_the_other_rules_are_pytorchs(x64, name, update):
+    """Ten steps, of which radam rectifies the last ones; small gradients show where epsilon is added."""
+    options = Options(name, 0.1, weight_decay=0.05, beta2=0.5 if name == "amsgrad" else 0.999, **FALLING)
+    rates = [*RATES, *[RATES[-1]] * 5]
+    for scale in (1.0, 1e-4):
+        got = _run(options, steps=10, gradient_scale=scale)
+        _assert_equal(got, _torch(update, *_uniform(rates, 0.05), steps=10, gradient_scale=scale), rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["amsgrad", "rmsprop", "radam"])
+def test_the_other_rules_stay_float32(name):
+    got = _run(Options(name, 0.1, weight_decay=0.05, **FALLING), dtype=np.float32, steps=8)
+    assert {value.dtype for value in got[-1].values()} == {np.dtype(np.float32)}
+    assert all(np.all(np.isfinite(value)) for value in got[-1].values())
+
+
+def test_new_layers_train_at_the_full_rate_and_all_others_slowly(x64):
+    options = Options("sgd", 0.1, weight_decay=0.05, new_layers=("^classifier/",), base_lr_factor=0.1, **FALLING)
+    rates, decays = _uniform([0.1 * rate for rate in RATES], 0.05)
+    rates["classifier/kernel"] = RATES
+    _assert_equal(_run(options), _torch(_sgd(), rates, decays))
+    with pytest.raises(UserError, match="matches no parameter"):
+        _run(Options("sgd", 0.1, new_layers=("^clasifier/",)))
+    with pytest.raises(UserError, match="both give rates to biases"):
+        Options("sgd", 0.1, new_layers=("^classifier/",), bias_lr_factor=2.0)
 
 
 @pytest.mark.parametrize(("name", "rtol"), [("sgd", 1e-6), ("adam", 2e-5), ("adamw", 2e-5)])
@@ -233,6 +289,8 @@ def test_bad_pattern_and_options_are_one_sentence():
         Options("sdg")
     with pytest.raises(UserError, match=r"optim.lr is -1.0; it must not be negative"):
         Options(lr=-1.0)
+    with pytest.raises(UserError, match=r"optim.beta2 is 1.0; it must lie between 0 and 1"):
+        Options(beta2=1.0)
     with pytest.raises(UserError, match="unknown schedule 'cosin'"):
         optimizers.build(Options(schedule="cosin"), _tree(0), ENDS)
 

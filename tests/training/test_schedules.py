@@ -38,6 +38,11 @@ def test_multi_step_with_start_share():
     np.testing.assert_allclose(rates, expected, rtol=1e-12)
 
 
+def test_single_step_falls_every_last_milestone():
+    rates = schedules.table(Schedule("single_step", milestones=(3, 4), gamma=0.5), 1.0, 10)
+    np.testing.assert_allclose(rates, [1] * 4 + [0.5] * 4 + [0.25] * 2)
+
+
 def test_cosine_is_not_shifted_by_the_warm_up():
     rates = schedules.table(Schedule("cosine", warmup_epochs=10), 0.1, 100)
     expected = [0.01 * (e + 1) if e < 10 else 0.05 * (1 + np.cos(np.pi * e / 100)) for e in range(100)]
@@ -116,6 +121,7 @@ def test_warm_up_longer_than_the_run_is_one_sentence():
         ({"name": "cosin"}, "unknown schedule 'cosin'; available: constant"),
         ({"name": "htt", "warmup_epochs": -1}, "warmup_epochs is -1"),
         ({"name": "multi_step", "milestones": (50, 20)}, "ascending"),
+        ({"name": "single_step"}, "must end with 1 or more"),
     ],
 )
 def test_bad_options(options, message):
