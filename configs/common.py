@@ -68,7 +68,9 @@ def train() -> ConfigDict:
         dict(
             identities_per_batch=8,
             images_per_identity=4,
-            sampler="counter",  # or "reference": the draw order of the released code
+            # "reference": the draw order of the released codes; "cameras", "scenes": not identities but cameras or
+            # scenes share the batch evenly, identities_per_batch of them with images_per_identity each, as in torchreid
+            sampler="counter",
             micro_batches=1,  # cut the batch for the backbone to save memory; losses still see the whole batch
             eval_every=5,  # epochs
             evaluate_first=False,  # also score the untrained network
@@ -93,6 +95,10 @@ def evaluation() -> ConfigDict:
             rerank_lambda=0.3,
             missing_modalities=False,  # also evaluate the six combinations of absent modalities
             report=True,
+            visrank=False,  # also draw every query's ranked list, one picture each, into figures/ranked_lists
+            visrank_topk=10,  # gallery samples in a ranked list
+            embedding_identities=8,  # test identities in the report's t-SNE picture of the features; 0: no picture
+            embedding_scale=False,  # stretch every modality's points to the same square, so that they lie over each other
         )
     )
 

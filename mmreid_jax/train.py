@@ -37,13 +37,17 @@ def main(config: Any, workdir: Path) -> None:
 def plan_of(experiment: Experiment) -> samplers.Plan:
     """The batches of the whole run."""
     train, config = experiment.config.train, experiment.config
-    identity = experiment.splits.train.identity
-    arguments = (identity, train.identities_per_batch, train.images_per_identity, config.optim.epochs, config.seed)
-    if train.sampler == "reference":
-        return samplers.pk_reference(*arguments)
-    if train.sampler == "counter":
-        return samplers.pk(*arguments)
-    raise UserError(f"config.train.sampler is {train.sampler!r}; choose counter or reference")
+    records = experiment.splits.train
+    drawn = {
+        "counter": (samplers.pk, records.identity),
+        "reference": (samplers.pk_reference, records.identity),
+        "cameras": (samplers.spread_reference, records.camera),
+        "scenes": (samplers.spread_reference, records.scene),
+    }
+    if train.sampler not in drawn:
+        raise UserError(f"config.train.sampler is {train.sampler!r}; choose one of {', '.join(drawn)}")
+    make, labels = drawn[train.sampler]
+    return make(labels, train.identities_per_batch, train.images_per_identity, config.optim.epochs, config.seed)
 
 
 def fit(experiment: Experiment) -> Any:

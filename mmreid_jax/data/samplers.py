@@ -5,7 +5,9 @@ records table in that batch. A plan is a function of labels and seed alone, so a
 any number of threads, worker processes or hosts see the same batches.
 
 * `pk`: P identities x K images, every epoch a function of (seed, epoch); identities and their images are used evenly.
-* `pk_reference`: the draw order of the HTT / TransReID code (`RandomIdentitySampler`), for parity.
+* `pk_reference`: the draw order of the HTT / TransReID and torchreid codes (`RandomIdentitySampler`), for parity.
+* `spread_reference`: batches spread evenly over cameras or other sources, in the draw order of torchreid's code
+  (`RandomDomainSampler`, `RandomDatasetSampler`).
 * `shuffled`: every sample once an epoch in random order, as in test-time training.
 * `sequential`: every sample once, in order, as in evaluation.
 """
@@ -16,7 +18,7 @@ import dataclasses
 import functools
 import operator
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
 
 import numpy as np
@@ -133,7 +135,7 @@ def pk(
 
 
 def pk_reference(identity: np.ndarray, num_identities: int, per_identity: int, epochs: int, seed: int) -> Plan:
-    """P x K batches in the draw order of the HTT / TransReID code, epoch after epoch from one seed.
+    """P x K batches in the draw order of HTT's, TransReID's and torchreid's code, epoch after epoch from one seed.
 
     Python's and numpy's generators are seeded once and run on over the epochs. An epoch ends when fewer than P
     identities have groups left, so the epochs differ in length.
@@ -157,6 +159,47 @@ def pk_reference(identity: np.ndarray, num_identities: int, per_identity: int, e
     python, numpy = random.Random(seed), np.random.RandomState(seed)
     orders = [_pk_reference_epoch(rows, num_identities, per_identity, python, numpy) for _ in range(epochs)]
     batch = num_identities * per_identity
+    ends = np.cumsum([len(order) // batch for order in orders])
+    return Plan(batch, functools.partial(_stored_epoch, orders), ends)
+
+
+def spread_reference(source: np.ndarray, num_sources: int, per_source: int, epochs: int, seed: int) -> Plan:
+    """Batches of equally many images from each of several cameras or data sets, in the draw order of torchreid.
+
+    A batch takes `num_sources` sources at random, and `per_source` images of each that the epoch has not used yet. The
+    epoch ends with the first batch that leaves a source fewer than `per_source`, so epochs differ in length. Python's
+    generator is seeded once and runs on over the epochs.
+
+    Args:
+      source: int [N], camera (or data set) of every row; the order of first appearance matters.
+      num_sources: sources in a batch.
+      per_source: images of each.
+      epochs: number of epochs, all drawn at once: later ones depend on earlier ones.
+      seed: integer from 0, below 2**32.
+
+    Returns:
+      A plan with B = num_sources * per_source.
+
+    Raises:
+      UserError: fewer sources than a batch takes, a source with too few images, or a number that makes no sense.
+    """
+    _check(epochs, seed)
+    if num_sources < 1 or per_source < 1:
+        raise UserError(f"{num_sources} sources x {per_source} images is not a batch; both must be positive")
+    rows: dict[int, list[int]] = {}
+    for row, name in enumerate(np.asarray(source).tolist()):
+        rows.setdefault(name, []).append(row)
+    if len(rows) < num_sources:
+        raise UserError(f"a batch of {num_sources} cameras or sources cannot be drawn from {len(rows)}; take fewer")
+    few = [name for name, own in rows.items() if len(own) < per_source]
+    if few:
+        raise UserError(
+            f"camera or source {few[0]} has {len(rows[few[0]])} images, fewer than the {per_source} of a batch; "
+            "take fewer of each"
+        )
+    python = random.Random(seed)
+    orders = [_spread_reference_epoch(rows, num_sources, per_source, python) for _ in range(epochs)]
+    batch = num_sources * per_source
     ends = np.cumsum([len(order) // batch for order in orders])
     return Plan(batch, functools.partial(_stored_epoch, orders), ends)
 
@@ -296,6 +339,21 @@ def _pk_reference_epoch(
             if not left[chosen]:
                 available.remove(chosen)
     return np.concatenate(order)
+
+
+def _spread_reference_epoch(
+    rows: Mapping[int, Sequence[int]], num_sources: int, per_source: int, python: random.Random
+) -> np.ndarray:
+    """int64 [steps * B], one epoch of `spread_reference`; moves the generator on."""
+    left = {name: list(own) for name, own in rows.items()}
+    order: list[int] = []
+    while all(len(own) >= per_source for own in left.values()):
+        for name in python.sample(list(left), num_sources):
+            drawn = python.sample(left[name], per_source)
+            order.extend(drawn)
+            used = set(drawn)
+            left[name] = [row for row in left[name] if row not in used]
+    return np.array(order, np.int64)
 
 
 def _stored_epoch(orders: Sequence[np.ndarray], epoch: int) -> np.ndarray:

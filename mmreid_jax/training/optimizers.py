@@ -187,7 +187,7 @@ def describe(groups: Sequence[Group], params: Any) -> list[str]:
         rows.append((label, str(len(members)), f"{values:,}", *settings))
 
     for group in groups:
-        add(group.pattern, group, [leaf for member, leaf in assigned if member is group])
+        add(group.pattern or "all others", group, [leaf for member, leaf in assigned if member is group])
     rest = [leaf for member, leaf in assigned if not any(member is group for group in groups)]
     if rest:
         add("all others", Group(""), rest)

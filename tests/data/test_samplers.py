@@ -136,6 +136,28 @@ class TestShuffled:
             assert sorted(np.concatenate([draw.indices for draw in epoch])) == list(range(11))
 
 
+class TestSpreadReference:
+    camera = np.random.default_rng(2).integers(0, 4, 90)
+    plan = samplers.spread_reference(camera, 3, 5, 4, 7)
+
+    def test_batches_hold_equally_many_images_of_distinct_cameras(self):
+        for draw in self.plan:
+            cameras = self.camera[draw.indices].reshape(3, 5)
+            assert np.all(cameras == cameras[:, :1])
+            assert len(set(cameras[:, 0].tolist())) == 3
+
+    def test_an_epoch_uses_no_image_twice_and_ends_when_a_camera_runs_out(self):
+        for epoch in range(4):
+            rows = np.concatenate([draw.indices for draw in self.plan if draw.epoch == epoch])
+            assert len(set(rows.tolist())) == len(rows)
+            left = np.bincount(np.delete(self.camera, rows), minlength=4)
+            before = np.bincount(np.delete(self.camera, rows[:-15]), minlength=4)
+            assert left.min() < 5 <= before.min()
+
+    def test_epochs_differ(self):
+        assert not np.array_equal(self.plan[0].indices, self.plan[int(self.plan.epoch_ends[0])].indices)
+
+
 def test_sequential_is_every_sample_in_order():
     plan = samplers.sequential(5, 2)
     assert [draw.indices.tolist() for draw in plan] == [[0, 1], [2, 3], [4]]
@@ -146,6 +168,7 @@ class TestPlan:
     plans = (
         samplers.pk(np.repeat(np.arange(6), 9), 3, 4, 3, 0),
         samplers.pk_reference(np.repeat(np.arange(6), 9), 3, 4, 3, 0),
+        samplers.spread_reference(np.arange(54) % 4, 3, 4, 3, 0),
         samplers.shuffled(30, 4, 3, 0),
         samplers.sequential(30, 4),
     )
@@ -182,6 +205,9 @@ LABELS = np.repeat(np.arange(5), 4)
         (lambda: samplers.identities_per_batch(2, 4), "choose a multiple of 4"),
         (lambda: samplers.pk(LABELS, 8, 4, 1, 0), r"P=8 identities cannot be drawn from 5.*at most 5 x K=4 = 20"),
         (lambda: samplers.pk_reference(LABELS, 6, 2, 1, 0), r"P=6 identities cannot be drawn from 5"),
+        (lambda: samplers.spread_reference(LABELS, 6, 2, 1, 0), "batch of 6 cameras or sources cannot be drawn from 5"),
+        (lambda: samplers.spread_reference(LABELS, 2, 5, 1, 0), "source 0 has 4 images, fewer than the 5 of a batch"),
+        (lambda: samplers.spread_reference(LABELS, 2, 0, 1, 0), "both must be positive"),
         (lambda: samplers.pk(LABELS, 0, 4, 1, 0), "both must be positive"),
         (lambda: samplers.pk(LABELS, 2, 4, 0, 0), "number of epochs is 0"),
         (lambda: samplers.pk(LABELS, 2, 4, 1, -1), "seed is -1"),
