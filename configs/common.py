@@ -21,9 +21,15 @@ def data() -> ConfigDict:
             drawn_shift=-1.0,  # 0..1, how far test cameras differ from training cameras; negative: the default
             drawn_seed=0,
             image_size=(256, 128),  # height, width
+            interpolation="bicubic",  # of training images: bilinear, bicubic, lanczos; all antialiased
+            eval_interpolation="bilinear",
             padding=10,  # pixels of zeros around the image before the random crop
             flip=0.0,  # probability of a horizontal flip
             erasing=0.5,  # probability of random erasing
+            erasing_form="timm",  # noise in rectangles of timm's shapes; "torchreid": its shapes, filled with the mean
+            random_crop=0.0,  # probability of enlarging by an eighth and cropping; 0.5 is torchreid's random_crop
+            brightness=0.0,  # largest change; 0.2 with contrast 0.15 is torchreid's color_jitter
+            contrast=0.0,
             shared_augmentation=False,  # True: all modalities of a sample share crop, flip and erasing
             mean=(0.5, 0.5, 0.5),
             std=(0.5, 0.5, 0.5),
@@ -98,7 +104,7 @@ def evaluation() -> ConfigDict:
             visrank=False,  # also draw every query's ranked list, one picture each, into figures/ranked_lists
             visrank_topk=10,  # gallery samples in a ranked list
             embedding_identities=8,  # test identities in the report's t-SNE picture of the features; 0: no picture
-            embedding_scale=False,  # stretch every modality's points to the same square, so that they lie over each other
+            embedding_scale=False,  # stretch every modality's points to the same square, so that they overlie
         )
     )
 

@@ -67,7 +67,7 @@ class Experiment:
     @property
     def normalization(self) -> inputs.Normalization:
         """Of the images."""
-        return inputs.Normalization(tuple(self.config.data.mean), tuple(self.config.data.std))
+        return normalization(self.config.data)
 
     @property
     def image_options(self) -> pipeline.ImageOptions:
@@ -126,13 +126,26 @@ def compile_cache(config: Any) -> None:
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
+def normalization(data: Any) -> inputs.Normalization:
+    """How the section ``config.data`` turns pixels into numbers."""
+    return inputs.Normalization(
+        tuple(data.mean), tuple(data.std), "mean" if data.erasing_form == "torchreid" else "noise"
+    )
+
+
 def image_options(data: Any, cache: bool = True) -> pipeline.ImageOptions:
     """The section ``config.data`` as options of the pipeline; without `cache` nothing decoded is kept on disk."""
     return pipeline.ImageOptions(
         size=(int(data.image_size[0]), int(data.image_size[1])),
+        interpolation=data.interpolation,
+        eval_interpolation=data.eval_interpolation,
         padding=data.padding,
         flip=data.flip,
         erasing=data.erasing,
+        erasing_form=data.erasing_form,
+        random_crop=data.random_crop,
+        brightness=data.brightness,
+        contrast=data.contrast,
         shared=data.shared_augmentation,
         broken=data.broken_images,
         cache=str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else "",

@@ -15,9 +15,9 @@ import numpy as np
 from mmreid_jax.data import folder, pipeline
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError, run_command
-from mmreid_jax.experiment import image_options
+from mmreid_jax.experiment import image_options, normalization
 from mmreid_jax.methods import base
-from mmreid_jax.training import checkpoints, inputs, step
+from mmreid_jax.training import checkpoints, step
 
 
 class Extractor:
@@ -65,8 +65,7 @@ class Extractor:
         from tqdm import tqdm
 
         data = self.config.data
-        normalization = inputs.Normalization(tuple(data.mean), tuple(data.std))
-        embed = self._parallel.jit_embed(step.embed_step(self.method.embed, normalization, absent))
+        embed = self._parallel.jit_embed(step.embed_step(self.method.embed, normalization(data), absent))
         size = -(-self.config.eval.batch_size // self._parallel.size) * self._parallel.size
         options = image_options(data, cache=False)
         rows = []

@@ -3,8 +3,8 @@
 A batch is a dict of numpy arrays, B samples of M modalities:
 
 * ``images``: {modality: uint8 [B, H, W, 3]}, modalities in the order of the records' views;
-* ``erase``: {modality: int32 [B, 4]}, training only: top, left, height, width of the rectangle that the device fills
-  with noise; height 0 is none;
+* ``erase``: {modality: int32 [B, 4]}, training only: top, left, height, width of the rectangle that the device fills;
+  height 0 is none;
 * ``identity``: int32 [B], class index in training, identity as the data set writes it in evaluation;
 * ``camera``, ``scene``: int32 [B]; ``index``: int32 [B], row of the records;
 * ``valid``: bool [B], evaluation only: False on the rows that fill up the last batch (copies of its last sample).
@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 Batch = dict[str, Any]
 READ_AHEAD = 2
 """Batches that each thread and each worker process keeps ready."""
+ERASING_FORMS: dict[str, dict[str, Any]] = {"timm": {}, "torchreid": transforms.TORCHREID_ERASING}
+"""Shapes of erased rectangles by name: options of `transforms.erasing_rectangle`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,10 @@ class ImageOptions:
       padding: pixels of zeros on each side before the random crop.
       flip: probability of mirroring a training image.
       erasing: probability of erasing a rectangle of a training image.
+      erasing_form: ``timm``, or ``torchreid`` for its shapes of rectangles (see `transforms.TORCHREID_ERASING`).
+      random_crop: probability of enlarging a training image by an eighth and cropping it at random.
+      brightness: the brightness of a training image is changed by up to this share.
+      contrast: likewise.
       shared: the modalities of a sample share flip, crop and rectangle (they share nothing in HTT).
       broken: policy for files that cannot be decoded, see `images`.
       cache: folder for stores of decoded images, see `store`; empty for none.
@@ -58,6 +64,10 @@ class ImageOptions:
     padding: int = 10
     flip: float = 0.0
     erasing: float = 0.5
+    erasing_form: str = "timm"
+    random_crop: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
     shared: bool = False
     broken: str = "error"
     cache: str = ""
@@ -69,16 +79,48 @@ class ImageOptions:
             raise UserError(f"the image size is {self.size}; it must be (height, width) in pixels")
         if self.padding < 0:
             raise UserError(f"the padding is {self.padding} pixels; it must not be negative")
-        for name in ("flip", "erasing"):
+        for name in ("flip", "erasing", "random_crop"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is {getattr(self, name)}; a probability lies between 0 and 1")
+        for name in ("brightness", "contrast"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name} is {getattr(self, name)}; the largest change lies between 0 and 1")
+        if self.erasing_form not in ERASING_FORMS:
+            raise UserError(f"erasing_form is {self.erasing_form!r}; choose one of {', '.join(ERASING_FORMS)}")
         transforms.check_interpolation(self.interpolation)
         transforms.check_interpolation(self.eval_interpolation)
         images.check_policy(self.broken)
 
     def without_augmentation(self) -> ImageOptions:
         """These options as test-time training wants them: images as in evaluation, nothing random."""
-        return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, flip=0.0, erasing=0.0)
+        off: dict[str, Any] = dict.fromkeys(("flip", "erasing", "random_crop", "brightness", "contrast"), 0.0)
+        return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, **off)
+
+    @property
+    def has_options(self) -> bool:
+        """Whether training images are changed by more than flip, shifted crop and erasing."""
+        return bool(self.random_crop or self.brightness or self.contrast)
+
+    def draw(self, numbers: np.ndarray, more: np.ndarray | None) -> transforms.Augmentation:
+        """The random choices of an image from its numbers [NUMBERS_PER_IMAGE], and [NUMBERS_OF_OPTIONS] or None."""
+        drawn = transforms.draw(
+            transforms.Numbers(numbers.tolist()),
+            self.size,
+            padding=self.padding,
+            flip=self.flip,
+            erasing=self.erasing,
+            rectangle=ERASING_FORMS[self.erasing_form],
+        )
+        if more is None:
+            return drawn
+        options = transforms.draw_options(
+            transforms.Numbers(more.tolist()),
+            self.size,
+            random_crop=self.random_crop,
+            brightness=self.brightness,
+            contrast=self.contrast,
+        )
+        return dataclasses.replace(drawn, **options)
 
 
 class Batches(Iterator[Batch]):
@@ -139,26 +181,24 @@ class Loader:
     def training_batch(self, draw: samplers.Draw) -> Batch:
         """Augmented images; a broken one gives way to another of its identity (see `images`)."""
         assert self.seed is not None
-        options = self.options
+        options, seed = self.options, self.seed
         here = self._part(len(draw.indices))
         rows = draw.indices[here].copy()
         resized, readable = self.pixels.read(rows)
         for i in np.flatnonzero(~readable):
             rows[i], resized[i] = self._stand_in(int(rows[i]))
         modalities = len(self.records.views)
-        numbers = transforms.random_numbers(
-            self.seed, draw.step, len(draw.indices), 1 if options.shared else modalities
-        )[here]
-        numbers = np.broadcast_to(numbers, (len(rows), modalities, numbers.shape[-1]))
+
+        def drawn_numbers(*kind: int) -> np.ndarray:
+            streams = 1 if options.shared else modalities
+            numbers = transforms.random_numbers(seed, draw.step, len(draw.indices), streams, *kind)[here]
+            return np.broadcast_to(numbers, (len(rows), modalities, numbers.shape[-1]))
+
+        numbers = drawn_numbers()
+        more = drawn_numbers(transforms.NUMBERS_OF_OPTIONS, 2) if options.has_options else None
         erase = np.zeros((len(rows), modalities, 4), np.int32)
         for i, m in np.ndindex(len(rows), modalities):
-            augmentation = transforms.draw(
-                transforms.Numbers(numbers[i, m].tolist()),
-                options.size,
-                padding=options.padding,
-                flip=options.flip,
-                erasing=options.erasing,
-            )
+            augmentation = options.draw(numbers[i, m], None if more is None else more[i, m])
             resized[i, m] = transforms.apply(resized[i, m], augmentation, options.padding)
             erase[i, m] = augmentation.erase
         return {**self._columns(rows, resized), "erase": self._by_modality(erase)}

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
-from typing import Protocol
+import types
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -23,7 +24,12 @@ ERASING_ATTEMPTS = 10
 NO_RECTANGLE = (0, 0, 0, 0)
 # Flip, top, left and whether to erase; area and aspect of every attempt; top and left of the rectangle.
 NUMBERS_PER_IMAGE = 4 + 2 * ERASING_ATTEMPTS + 2
+# Whether to enlarge, top and left of the crop; brightness, contrast and which of them comes first.
+NUMBERS_OF_OPTIONS = 6
+ENLARGEMENT = 1.125
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")
+TORCHREID_ERASING: dict[str, Any] = {"area": (0.02, 0.4), "log_aspect": False}
+"""What torchreid's random erasing draws otherwise; options of `erasing_rectangle`."""
 
 
 class RandomSource(Protocol):
@@ -70,17 +76,27 @@ class Augmentation:
       mirrored: flip left to right, before padding.
       top: first row of the crop in the padded image; equal to the padding, nothing moves.
       left: first column of it.
-      erase: (top, left, height, width) of the rectangle to fill with noise; height 0 is none.
+      erase: (top, left, height, width) of the rectangle to fill; height 0 is none.
+      enlarged: first row and column of the crop out of the enlarged image; None for no enlargement.
+      brightness: factor of all values.
+      contrast: factor of the distance of all values from the mean grey.
+      contrast_first: contrast is changed before brightness.
     """
 
     mirrored: bool
     top: int
     left: int
     erase: tuple[int, int, int, int]
+    enlarged: tuple[int, int] | None = None
+    brightness: float = 1.0
+    contrast: float = 1.0
+    contrast_first: bool = False
 
 
-def random_numbers(seed: int, step: int, samples: int, streams: int) -> np.ndarray:
-    """float64 [samples, streams, NUMBERS_PER_IMAGE] in [0, 1): row (i, s) depends on (seed, step, i, s, streams) alone.
+def random_numbers(
+    seed: int, step: int, samples: int, streams: int, count: int = NUMBERS_PER_IMAGE, series: int = 1
+) -> np.ndarray:
+    """float64 [samples, streams, count] in [0, 1): row (i, s) depends on (seed, step, i, s, streams, series) alone.
 
     Args:
       seed: of the run.
@@ -88,14 +104,22 @@ def random_numbers(seed: int, step: int, samples: int, streams: int) -> np.ndarr
       samples: rows wanted: positions 0 to samples - 1 of the global batch. Position and not row of the table, because
         an identity with few images fills its block by repeating them, and copies shall differ.
       streams: independent streams for each sample: one a modality, or one that all modalities share.
+      count: numbers of an image.
+      series: 1 for `draw`, 2 for `draw_options`, so that switching the options on leaves the other choices alone.
     """
-    # The last counter word keeps this stream apart from the samplers', which use the same generator and seed.
-    stream = np.random.Philox(key=np.array([seed, step], np.uint64), counter=np.array([0, 0, 0, 1], np.uint64))
-    return np.random.Generator(stream).random((samples, streams, NUMBERS_PER_IMAGE))
+    # The last counter word keeps these streams apart from the samplers', which use the same generator and seed.
+    stream = np.random.Philox(key=np.array([seed, step], np.uint64), counter=np.array([0, 0, 0, series], np.uint64))
+    return np.random.Generator(stream).random((samples, streams, count))
 
 
 def draw(
-    rng: RandomSource, size: tuple[int, int], *, padding: int = 10, flip: float = 0.0, erasing: float = 0.5
+    rng: RandomSource,
+    size: tuple[int, int],
+    *,
+    padding: int = 10,
+    flip: float = 0.0,
+    erasing: float = 0.5,
+    rectangle: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> Augmentation:
     """Draws flip, crop offset and erasing of one image.
 
@@ -106,10 +130,48 @@ def draw(
       padding: pixels of zeros on each side before the crop of `size`.
       flip: probability of mirroring.
       erasing: probability of erasing.
+      rectangle: further options of `erasing_rectangle`.
     """
     mirrored = rng.random() < flip
     top, left = rng.randint(0, 2 * padding), rng.randint(0, 2 * padding)
-    return Augmentation(mirrored, top, left, erasing_rectangle(rng, *size, probability=erasing))
+    return Augmentation(mirrored, top, left, erasing_rectangle(rng, *size, probability=erasing, **rectangle))
+
+
+def draw_options(
+    rng: RandomSource,
+    size: tuple[int, int],
+    *,
+    random_crop: float = 0.0,
+    brightness: float = 0.0,
+    contrast: float = 0.0,
+) -> dict[str, Any]:
+    """Draws what torchreid offers beside flip and erasing: fields of `Augmentation` by name.
+
+    Reference: torchreid's ``random_crop`` and ``color_jitter``. (Its ``random_patch`` pastes pieces of images seen
+    before, which no function of seed and step can give.)
+
+    Args:
+      rng: uses NUMBERS_OF_OPTIONS numbers.
+      size: (H, W) of the image.
+      random_crop: probability of enlarging the image by ENLARGEMENT and cropping it at random.
+      brightness: the factor lies within 1 +- this.
+      contrast: likewise.
+    """
+    height, width = size
+    tall, wide = enlarged_size(size)
+    chosen = rng.random() < random_crop
+    top, left = round(rng.uniform(0, tall - height)), round(rng.uniform(0, wide - width))
+    return {
+        "enlarged": (top, left) if chosen else None,
+        "brightness": rng.uniform(1 - brightness, 1 + brightness),
+        "contrast": rng.uniform(1 - contrast, 1 + contrast),
+        "contrast_first": rng.random() < 0.5,
+    }
+
+
+def enlarged_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(H, W) of an image that is to be cropped to `size`."""
+    return round(size[0] * ENLARGEMENT), round(size[1] * ENLARGEMENT)
 
 
 def erasing_rectangle(
@@ -120,13 +182,15 @@ def erasing_rectangle(
     probability: float = 0.5,
     area: tuple[float, float] = (0.02, 1 / 3),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    log_aspect: bool = True,
 ) -> tuple[int, int, int, int]:
     """The rectangle (top, left, height, width) that random erasing fills, or NO_RECTANGLE.
 
-    Up to ten attempts at a rectangle with a uniform share of the area and a log-uniform ratio height : width; the first
+    Up to ten attempts at a rectangle with a uniform share of the area and a random ratio height : width; the first
     that is smaller than the image on both sides is taken.
 
     Reference: Zhong et al. 2020; the draw order is timm's `RandomErasing` (mode ``pixel``, one rectangle), as in HTT.
+    torchreid's has `TORCHREID_ERASING`, and up to a hundred attempts, of which the eleventh is needed once in 10^12.
 
     Args:
       rng: source of the choices.
@@ -135,13 +199,14 @@ def erasing_rectangle(
       probability: of erasing at all.
       area: smallest and largest share of the image.
       aspect: smallest and largest height : width.
+      log_aspect: the ratio's logarithm is uniform, else the ratio itself.
     """
     if rng.random() > probability:
         return NO_RECTANGLE
-    log_aspect = (math.log(aspect[0]), math.log(aspect[1]))
+    logarithms = (math.log(aspect[0]), math.log(aspect[1]))
     for _ in range(ERASING_ATTEMPTS):
         pixels = rng.uniform(*area) * (height * width)
-        ratio = math.exp(rng.uniform(*log_aspect))
+        ratio = math.exp(rng.uniform(*logarithms)) if log_aspect else rng.uniform(*aspect)
         h, w = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))
         if h < height and w < width:
             return rng.randint(0, height - h), rng.randint(0, width - w), h, w
@@ -187,9 +252,39 @@ def _overlap(shift: int, length: int) -> tuple[slice, slice]:
 
 
 def apply(image: np.ndarray, augmentation: Augmentation, padding: int) -> np.ndarray:
-    """Flips, pads and crops uint8 [H, W, 3] as drawn; the erasing is left to the device."""
-    mirrored = image[:, ::-1] if augmentation.mirrored else image
-    return pad_crop(mirrored, padding, augmentation.top, augmentation.left)
+    """Flips, pads, crops and changes the light of uint8 [H, W, 3] as drawn; the erasing is left to the device."""
+    size = image.shape[:2]
+    image = image[:, ::-1] if augmentation.mirrored else image
+    image = pad_crop(image, padding, augmentation.top, augmentation.left)
+    if augmentation.enlarged is not None:
+        top, left = augmentation.enlarged
+        image = resize(image, enlarged_size(size), "bilinear")[top : top + size[0], left : left + size[1]]
+    changes = [(brighten, augmentation.brightness), (change_contrast, augmentation.contrast)]
+    for change, factor in reversed(changes) if augmentation.contrast_first else changes:
+        image = change(image, factor)
+    return image
+
+
+def brighten(image: np.ndarray, factor: float) -> np.ndarray:
+    """uint8 [H, W, 3] times `factor`, as Pillow's and torchvision's brightness."""
+    return _blend(image, np.zeros(1, np.uint8), factor)
+
+
+def change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """uint8 [H, W, 3] moved away from its mean grey (ITU-R 601-2 luma) by `factor`, as Pillow's and torchvision's."""
+    if factor == 1:
+        return image
+    # Pillow's integer form of 0.299 R + 0.587 G + 0.114 B.
+    luma = (image.astype(np.int64) @ np.array([19595, 38470, 7471]) + 0x8000) >> 16
+    return _blend(image, np.array([int(luma.mean() + 0.5)], np.uint8), factor)
+
+
+def _blend(image: np.ndarray, other: np.ndarray, factor: float) -> np.ndarray:
+    """other + factor (image - other), clipped and cut off to uint8 as Pillow does it; `image` itself for factor 1."""
+    if factor == 1:
+        return image
+    start = other.astype(np.float32)
+    return np.clip(start + np.float32(factor) * (image.astype(np.float32) - start), 0, 255).astype(np.uint8)
 
 
 def normalise(image: np.ndarray, mean: float | np.ndarray = 0.5, std: float | np.ndarray = 0.5) -> np.ndarray:

@@ -9,15 +9,29 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mmreid_jax.errors import UserError
+
 Array = jax.Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Normalization:
-    """Mean and standard deviation per channel of images scaled to 0..1 (HTT: 0.5 and 0.5, as its ImageNet ViT)."""
+    """How pixels become numbers.
+
+    Attributes:
+      mean: per channel of images scaled to 0..1 (HTT: 0.5, as its ImageNet ViT).
+      std: standard deviation, likewise.
+      erased: what erased rectangles are filled with: ``noise``, or ``mean`` for the numbers of `mean`. Parity: put in
+        after the normalisation, as torchreid does, these are not the mean colour.
+    """
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
+    erased: str = "noise"
+
+    def __post_init__(self) -> None:
+        if self.erased not in ("noise", "mean"):
+            raise UserError(f"erased rectangles cannot be filled with {self.erased!r}; choose noise or mean")
 
 
 def normalize(images: Array, normalization: Normalization) -> Array:
@@ -28,13 +42,14 @@ def normalize(images: Array, normalization: Normalization) -> Array:
     return (scaled - jnp.asarray(normalization.mean, jnp.float32)) / jnp.asarray(normalization.std, jnp.float32)
 
 
-def erase(images: Array, rectangles: Array, key: Array) -> Array:
-    """Random erasing: fills one rectangle per image with standard normal noise, per pixel and channel.
+def erase(images: Array, rectangles: Array, key: Array, fill: Sequence[float] | None = None) -> Array:
+    """Random erasing: fills one rectangle per image with standard normal noise, per pixel and channel, or one colour.
 
     Args:
       images: float [B, H, W, 3], normalised.
       rectangles: int32 [B, 4], top, left, height, width; height 0 erases nothing.
       key: random key of this step and modality.
+      fill: value of each channel, None for noise.
 
     Reference: Zhong et al. 2020, with timm's mode ``pixel``, as HTT uses it after normalisation.
     """
@@ -44,6 +59,8 @@ def erase(images: Array, rectangles: Array, key: Array) -> Array:
     inside_rows = (rows >= top) & (rows < top + height)
     inside_columns = (columns >= left) & (columns < left + width)
     inside = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
+    if fill is not None:
+        return jnp.where(inside, jnp.asarray(fill, images.dtype), images)
     return jnp.where(inside, jax.random.normal(key, images.shape, images.dtype), images)
 
 
@@ -67,6 +84,7 @@ def prepare(
         elif rectangles is not None:
             if key is None:
                 raise ValueError("a batch with rectangles to erase needs a random key")
-            image = erase(image, rectangles[modality], jax.random.fold_in(key, position))
+            fill = normalization.mean if normalization.erased == "mean" else None
+            image = erase(image, rectangles[modality], jax.random.fold_in(key, position), fill)
         images[modality] = image
     return {**{name: value for name, value in batch.items() if name != "erase"}, "images": images}

@@ -12,7 +12,7 @@ from mmreid_jax.data import images, pipeline, samplers, transforms
 from mmreid_jax.errors import UserError
 
 OPTIONS = pipeline.ImageOptions(size=(32, 16), padding=4, flip=0.5)
-PLAIN = OPTIONS.without_augmentation()
+PLAIN = dataclasses.replace(OPTIONS, random_crop=0.5, brightness=0.2, contrast=0.1).without_augmentation()
 SEED = 7
 
 
@@ -96,6 +96,38 @@ class TestTrainingBatch:
                 expected = transforms.apply(resized, chosen, 4)
                 np.testing.assert_array_equal(batch["images"][modality][i], expected)
                 assert tuple(batch["erase"][modality][i]) == chosen.erase
+
+    def test_options_of_torchreid(self, records, plan):
+        options = dataclasses.replace(
+            OPTIONS, erasing_form="torchreid", random_crop=0.5, brightness=0.2, contrast=0.15, interpolation="bilinear"
+        )
+        batch, rows = train(records, plan, options)[1], plan[1].indices
+        numbers = transforms.random_numbers(SEED, 1, 8, 3)
+        more = transforms.random_numbers(SEED, 1, 8, 3, transforms.NUMBERS_OF_OPTIONS, 2)
+        rectangle = transforms.TORCHREID_ERASING
+        for i, row in enumerate(rows):
+            sample = images.decode_sample(records, row, records.encoded([row])[0])
+            for m, modality in enumerate(MODALITIES):
+                chosen = transforms.draw(
+                    transforms.Numbers(numbers[i, m]), (32, 16), padding=4, flip=0.5, rectangle=rectangle
+                )
+                changes = transforms.draw_options(
+                    transforms.Numbers(more[i, m]), (32, 16), random_crop=0.5, brightness=0.2, contrast=0.15
+                )
+                resized = transforms.resize(sample[modality], (32, 16), "bilinear")
+                expected = transforms.apply(resized, dataclasses.replace(chosen, **changes), 4)
+                np.testing.assert_array_equal(batch["images"][modality][i], expected)
+                assert tuple(batch["erase"][modality][i]) == chosen.erase
+
+    def test_options_leave_flip_crop_and_rectangle_alone(self, records, plan):
+        options = dataclasses.replace(OPTIONS, brightness=0.5)
+        for one, other in zip(train(records, plan), train(records, plan, options), strict=True):
+            for modality in MODALITIES:
+                np.testing.assert_array_equal(one["erase"][modality], other["erase"][modality])
+                assert not np.array_equal(one["images"][modality], other["images"][modality])
+                # Padding stays black whatever the light.
+                black = (one["images"][modality] == 0).all(axis=-1)
+                assert not other["images"][modality][black].any()
 
     def test_without_augmentation_images_are_those_of_the_evaluation(self, records):
         plan = samplers.sequential(len(records), len(records))
@@ -279,6 +311,9 @@ class TestConcatenate:
         ({"padding": -1}, "padding is -1"),
         ({"flip": 1.5}, "flip is 1.5"),
         ({"erasing": -0.1}, "erasing is -0.1"),
+        ({"random_crop": 2.0}, "random_crop is 2.0"),
+        ({"contrast": -1.0}, "contrast is -1.0"),
+        ({"erasing_form": "colour"}, "erasing_form is 'colour'; choose one of timm, torchreid"),
         ({"interpolation": "cubic"}, "unknown interpolation 'cubic'"),
         ({"broken": "ignore"}, "unknown policy 'ignore'"),
     ],

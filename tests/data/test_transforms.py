@@ -1,3 +1,4 @@
+import dataclasses
 import random
 
 import numpy as np
@@ -107,10 +108,81 @@ class TestDraw:
         assert transforms.Numbers([np.nextafter(1, 0)]).randint(3, 7) == 7
 
 
+class TestOptions:
+    def test_switched_off_they_change_nothing(self):
+        image = noise(16, 8)
+        for i in range(20):
+            options = transforms.draw_options(random.Random(i), (16, 8))
+            drawn = transforms.Augmentation(False, 3, 3, transforms.NO_RECTANGLE, **options)
+            np.testing.assert_array_equal(transforms.apply(image, drawn, 3), image)
+
+    def test_ranges(self):
+        drawn = [
+            transforms.draw_options(random.Random(i), (64, 32), random_crop=0.5, brightness=0.2, contrast=0.1)
+            for i in range(400)
+        ]
+        crops = [d["enlarged"] for d in drawn if d["enlarged"] is not None]
+        assert abs(len(crops) / 400 - 0.5) < 0.1
+        assert {top for top, _ in crops} == set(range(9))  # 64 -> 72 rows, 32 -> 36 columns
+        assert {left for _, left in crops} == set(range(5))
+        for name, reach in (("brightness", 0.2), ("contrast", 0.1)):
+            factors = np.array([d[name] for d in drawn])
+            assert np.all(np.abs(factors - 1) <= reach)
+            assert np.ptp(factors) > 1.9 * reach
+        assert {d["contrast_first"] for d in drawn} == {True, False}
+
+    def test_numbers_suffice(self):
+        numbers = transforms.Numbers([0.0] * transforms.NUMBERS_OF_OPTIONS)
+        transforms.draw_options(numbers, (64, 32), random_crop=1.0, brightness=0.2, contrast=0.1)
+        with pytest.raises(StopIteration):
+            numbers.random()
+
+    def test_the_crop_is_a_part_of_the_enlarged_image(self):
+        image = noise(64, 32)
+        drawn = transforms.Augmentation(True, 0, 0, transforms.NO_RECTANGLE, enlarged=(5, 2))
+        expected = transforms.resize(image[:, ::-1], (72, 36), "bilinear")[5:69, 2:34]
+        np.testing.assert_array_equal(transforms.apply(image, drawn, 0), expected)
+
+    @pytest.mark.parametrize("factor", [0.0, 0.63, 0.8, 1.0, 1.15, 1.9])
+    def test_light_is_pillows(self, factor):
+        from PIL import Image, ImageEnhance
+
+        for image in (noise(40, 30), (noise(40, 30, 1) // 3 + 100).astype(np.uint8)):
+            picture = Image.fromarray(image)
+            expected = np.asarray(ImageEnhance.Brightness(picture).enhance(factor))
+            np.testing.assert_array_equal(transforms.brighten(image, factor), expected)
+            expected = np.asarray(ImageEnhance.Contrast(picture).enhance(factor))
+            np.testing.assert_array_equal(transforms.change_contrast(image, factor), expected)
+
+    def test_the_order_of_light_changes_matters(self):
+        image = noise(16, 8)
+        base = transforms.Augmentation(False, 0, 0, transforms.NO_RECTANGLE, brightness=1.2, contrast=0.85)
+        first = transforms.change_contrast(transforms.brighten(image, 1.2), 0.85)
+        np.testing.assert_array_equal(transforms.apply(image, base, 0), first)
+        second = transforms.brighten(transforms.change_contrast(image, 0.85), 1.2)
+        swapped = dataclasses.replace(base, contrast_first=True)
+        np.testing.assert_array_equal(transforms.apply(image, swapped, 0), second)
+
+    def test_torchreids_rectangles_are_larger_and_taller(self):
+        rng = random.Random(0)
+        options = {"probability": 1.0, **transforms.TORCHREID_ERASING}
+        drawn = np.array([transforms.erasing_rectangle(rng, 256, 128, **options)[2:] for _ in range(2000)])
+        share = drawn.prod(axis=1) / (256 * 128)
+        assert 0.38 < share.max() < 0.41
+        # The ratio itself is uniform on [0.3, 1/0.3], before those are refused that do not fit.
+        ratio = drawn[:, 0] / drawn[:, 1]
+        assert abs(np.median(ratio) - (0.3 + 1 / 0.3) / 2) < 0.15
+
+
 class TestRandomNumbers:
     def test_a_sample_does_not_depend_on_how_many_there_are(self):
         many, few = transforms.random_numbers(3, 5, 16, 3), transforms.random_numbers(3, 5, 4, 3)
         np.testing.assert_array_equal(many[:4], few)
+
+    def test_another_series_is_another_stream(self):
+        one, two = transforms.random_numbers(3, 5, 4, 3), transforms.random_numbers(3, 5, 4, 3, series=2)
+        assert not np.intersect1d(one, two).size
+        assert transforms.random_numbers(3, 5, 4, 3, 6, 2).shape == (4, 3, 6)
 
     def test_seed_step_sample_and_stream_all_matter(self):
         numbers = np.concatenate(
