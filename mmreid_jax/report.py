@@ -6,23 +6,36 @@ import platform
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import jax
 import numpy as np
 
 from mmreid_jax import __version__
+from mmreid_jax.data import pipeline
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records
+from mmreid_jax.errors import UserError
 from mmreid_jax.evaluate import COLUMNS, Result, protocol_of, untrained
-from mmreid_jax.experiment import Experiment
+from mmreid_jax.experiment import Experiment, image_options
 from mmreid_jax.training import config as configs
 from mmreid_jax.training import logs, step
-from mmreid_jax.visualize import attention, calibration, curves, ranked_lists, report, selection, tables
+from mmreid_jax.visualize import (
+    activation,
+    attention,
+    calibration,
+    curves,
+    embedding,
+    ranked_lists,
+    report,
+    selection,
+    tables,
+)
 
 SHOWN = 6  # lists of each kind
 Images = Callable[[str, int], dict[str, np.ndarray]]
+Compute = Callable[..., dict[str, np.ndarray]]
 
 
 def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> Path:
@@ -30,7 +43,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
 
     Args:
       experiment: that was evaluated.
-      variables: of the model whose ranked lists and attention are shown, placed on the devices.
+      variables: of the model whose ranked lists, maps and features are shown, placed on the devices.
       results: rows of the table; the last one without a missing modality is the one shown.
 
     Returns:
@@ -48,13 +61,15 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     outcomes = selection.outcomes(shown.distances, splits.query, splits.gallery, ignore)
 
     def lists(rows: np.ndarray) -> list[ranked_lists.RankedList]:
-        return ranked_lists.ranked_lists(shown.distances, splits.query, splits.gallery, images, rows, ignore)
+        top = experiment.config.eval.visrank_topk
+        return ranked_lists.ranked_lists(shown.distances, splits.query, splits.gallery, images, rows, ignore, top)
 
     entries = log_entries(experiment.workdir)
     rows = {result.label: score_row(result.row()) for result in whole}
     rows = {**untrained(experiment.workdir), **rows}
     calibrated = calibration.calibrate(shown.distances, splits.query, splits.gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
+    compute = on_one_device(experiment, variables)
     page = report.Report(
         title=f"{experiment.config.method.upper()} on {experiment.config.data.dataset}",
         summary=f"{len(splits.query)} queries against {len(splits.gallery)} gallery samples; shown: {shown.label}.",
@@ -68,15 +83,33 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
         ranked_lists=lists(chosen),
         failures=lists(selection.hardest_failures(outcomes, SHOWN, splits.query.identity)),
         successes=lists(selection.typical_successes(outcomes, 3, splits.query.identity)),
-        attention=attention_examples(experiment, variables, images, chosen[:4]),
+        attention=attention_examples(experiment, compute, images, chosen[:4]),
         attention_note="Attention rollout (Abnar and Zuidema 2020): what the class token draws from each patch.",
+        activation=activation_examples(experiment, compute, images, chosen[:4]),
+        activation_note=activation.NOTE,
         calibration=calibrated.sentences(),
         calibration_picture=calibration.calibration_picture(calibrated),
         dataset=facts(experiment),
+        extras=embedding_part(experiment, compute),
         footer=f"mmreid_jax {__version__}, JAX {jax.__version__}, {jax.devices()[0].device_kind}, "
         f"{platform.python_implementation()} {platform.python_version()}",
     )
+    if experiment.config.eval.visrank:
+        write_every_list(experiment.workdir / "figures" / "ranked_lists", lists, np.flatnonzero(~outcomes.skipped))
     return report.write_report(experiment.workdir / "report.html", page)
+
+
+def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], rows: np.ndarray) -> None:
+    """One picture for each query of `rows`, named after its file."""
+    from tqdm import tqdm
+
+    used: set[str] = set()
+    for row in tqdm(rows, unit="query", desc="ranked lists", disable=not sys.stderr.isatty()):
+        (item,) = lists(np.array([row]))
+        name = PurePath(item.query.file.replace("\\", "/")).stem or "query"
+        name = f"{name}_{row}" if name in used else name
+        used.add(name)
+        ranked_lists.ranked_lists_picture([item], name=name).write(folder)
 
 
 def is_partial(result: Result) -> bool:
@@ -146,28 +179,122 @@ def image_getter(query: Records, gallery: Records) -> Images:
     return images
 
 
+def on_one_device(experiment: Experiment, variables: Any) -> Compute:
+    """A function (embed-like function of the method, table, batch axis) -> its outputs for the table, on the host.
+
+    Pictures need few samples, and one process alone draws them: nothing here may wait for the other processes.
+    """
+    parallel = step.Parallel(jax.local_devices()[:1])
+    placed = parallel.place_state(step.fetch(variables))
+    options = image_options(experiment.config.data, cache=False)
+
+    def compute(function: Callable[..., Any], records: Records, axis: int = 0) -> dict[str, np.ndarray]:
+        run = parallel.jit_embed(step.embed_step(function, experiment.normalization))
+        size = min(len(records), experiment.config.eval.batch_size)
+        parts = []
+        with pipeline.eval_batches(records, options, size) as batches:
+            for batch in batches:
+                on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
+                parts.append(step.fetch(run(placed, parallel.place_batch(on_device))))
+        rows = np.arange(len(records))
+        return {name: np.concatenate([p[name] for p in parts], axis).take(rows, axis) for name in parts[0]}
+
+    return compute
+
+
 def attention_examples(
-    experiment: Experiment, variables: Any, images: Images, rows: np.ndarray
+    experiment: Experiment, compute: Compute, images: Images, rows: np.ndarray
 ) -> list[attention.AttentionExample]:
     """Rollout maps of some queries; none where the method has no attention."""
     method = experiment.method
     if not getattr(method, "is_vit", False) or not len(rows):
         return []
     chosen = experiment.splits.query.select(rows)
-    with experiment.evaluation_batches(chosen) as batches:
-        batch = next(batches)
-    attend = experiment.parallel.jit_embed(step.embed_step(method.attend, experiment.normalization))
-    on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
-    weights = step.fetch(attend(variables, experiment.parallel.place_batch(on_device)))
+    weights = compute(method.attend, chosen, axis=1)
     examples = []
     for position, row in enumerate(rows):
         maps = {
             name: attention.class_token_map(attention.rollout(layers[:, position], discard=0.5), method.backbone.grid)
             for name, layers in weights.items()
         }
-        label = f"identity {chosen.identity[position]}, camera {chosen.camera[position] + 1}"
-        examples.append(attention.AttentionExample(images("query", int(row)), maps, label))
+        examples.append(attention.AttentionExample(images("query", int(row)), maps, sample_label(chosen, position)))
     return examples
+
+
+def activation_examples(
+    experiment: Experiment, compute: Compute, images: Images, rows: np.ndarray
+) -> list[activation.ActivationExample]:
+    """Last convolutional maps of some queries; none where the method has none."""
+    method = experiment.method
+    if getattr(method, "is_vit", False) or not hasattr(method, "maps") or not len(rows):
+        return []
+    chosen = experiment.splits.query.select(rows)
+    found = compute(method.maps, chosen)
+    return [
+        activation.ActivationExample(
+            images("query", int(row)),
+            {name: maps[position] for name, maps in found.items()},
+            sample_label(chosen, position),
+        )
+        for position, row in enumerate(rows)
+    ]
+
+
+def sample_label(records: Records, row: int) -> str:
+    """What stands beside the maps of a sample."""
+    return f"identity {records.identity[row]}, camera {records.camera[row] + 1}"
+
+
+def embedding_part(experiment: Experiment, compute: Compute) -> list[report.Extra]:
+    """The t-SNE picture of the features of some test identities; nothing where the config asks for none.
+
+    Features of every modality where the method offers them by the names of the modalities, else the feature that
+    retrieval compares.
+    """
+    options, method, splits = experiment.config.eval, experiment.method, experiment.splits
+    if not options.embedding_identities:
+        return []
+    query, gallery = splits.query, splits.gallery
+    # Distractors of a gallery share one identity that is nobody's; queries are all somebody.
+    known = np.flatnonzero(np.isin(gallery.identity, query.identity))
+    every = [(query, np.arange(len(query)))] + ([] if gallery is query else [(gallery, known)])
+    identity = np.concatenate([table.identity[rows] for table, rows in every])
+    chosen = embedding.spread_of_identities(identity, options.embedding_identities)
+    features: dict[str, list[np.ndarray]] = {}
+    labels: dict[str, list[np.ndarray]] = {}
+    begin = 0
+    for table, rows in every:
+        own = rows[chosen[(chosen >= begin) & (chosen < begin + len(rows))] - begin]
+        begin += len(rows)
+        if not len(own):
+            continue
+        samples = table.select(own)
+        found = compute(method.embed, samples)
+        shown = {name: found[name] for name in table.modalities if name in found}
+        if len({value.shape[-1] for value in shown.values()}) != 1:
+            shown = {"all modalities": found[method.protocols()[0].feature]}
+        for name, value in shown.items():
+            features.setdefault(name, []).append(value)
+            labels.setdefault(name, []).append(samples.identity)
+    try:
+        picture = embedding.embedding_picture(
+            {name: np.concatenate(value) for name, value in features.items()},
+            {name: np.concatenate(value) for name, value in labels.items()},
+            scale=options.embedding_scale,
+        )
+    except ImportError:
+        return [report.Extra("Embedding", "Not drawn: scikit-learn is not installed (pip install scikit-learn).")]
+    except UserError as error:
+        return [report.Extra("Embedding", f"Not drawn: {error}")]
+    people = len(np.unique(identity[chosen]))
+    text = (
+        f"Features of {len(chosen)} test samples of {people} identities, arranged by t-SNE so that similar ones lie "
+        "together. An identity is well learnt where its colour forms groups of its own, and "
+        "independent of the modality where its markers lie together; how far apart groups lie means little."
+    )
+    if options.embedding_scale:
+        text += " The points of every modality are stretched to the same square."
+    return [report.Extra("Embedding", text, [picture])]
 
 
 def facts(experiment: Experiment) -> dict[str, object]:

@@ -159,7 +159,8 @@ def embedding_picture(
         for place, one in enumerate(modalities):
             own = group == place
             tint = [colors[index] for index in np.searchsorted(people, labels[own])]
-            axes.scatter(*points[own].T, s=34, c=tint, marker=MARKERS[place % len(MARKERS)], label=one, **looks)
+            x, y = points[own].T
+            axes.scatter(x, y, s=34, c=tint, marker=MARKERS[place % len(MARKERS)], label=one, **looks)
         blank: dict[str, Any] = {"linestyle": "none", "markersize": 7}
         entries = [Line2D([], [], marker="none", label="Identity", **blank)]
         entries += [

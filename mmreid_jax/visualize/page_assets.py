@@ -76,6 +76,7 @@ figcaption{color:var(--muted);font-size:.88rem;margin-top:.35rem;max-width:75ch}
 .strip li,.sample.query{flex:none}
 .sample.query{padding-right:.85rem;margin-right:.85rem;border-right:1px solid var(--line)}
 .frame{position:relative;display:flex;flex-direction:column;gap:2px;padding:4px;border-radius:5px;background:var(--unknown)}
+.query>.frame{background:var(--ink)}
 .right>.frame,.mark.right{background:var(--right)}
 .wrong>.frame,.mark.wrong{background:var(--wrong)}
 .frame img,.frame .absent{display:block;height:var(--shown);width:calc(var(--shown)*var(--ratio));border-radius:2px}

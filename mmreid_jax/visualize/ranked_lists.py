@@ -1,5 +1,5 @@
-"""Ranked lists: a query at the left in every modality, its best-ranked gallery samples at the right, framed green or
-red.
+"""Ranked lists: a query in a black frame at the left, in every modality, its best-ranked gallery samples at the right,
+framed green or red.
 
 The frame of a right match also carries a tick and that of a wrong one a cross, so nothing depends on telling green from
 red. `ranked_lists` collects what is shown; `ranked_lists_picture` draws it as one PNG. The HTML pages
@@ -308,7 +308,7 @@ def _lay_list(canvas: Canvas, item: RankedList, top: int, cell: tuple[int, int],
         middle = top + _FRAME + row * (cell[0] + _INNER) + cell[0] / 2
         looks = {"rotation": 90, "va": "center", "fontsize": 8.5, "color": style.LIGHT.muted}
         canvas.write(left - 16, middle, names, **looks)
-    _lay_sample(canvas, item.query, query_rows, query_lines(item), (top, left), cell, style.UNKNOWN)
+    _lay_sample(canvas, item.query, query_rows, query_lines(item), (top, left), cell, style.QUERY)
     for position, match in enumerate(item.matches):
         corner = (top, left + 2 * _GAP + (position + 1) * step)
         _lay_sample(canvas, match.sample, gallery_rows, match_lines(match), corner, cell, frame_color(match.right))

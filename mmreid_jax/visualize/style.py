@@ -26,7 +26,10 @@ WRONG = (206, 58, 60)
 """Frame colour (8-bit RGB) of a match with another identity."""
 
 UNKNOWN = (130, 140, 152)
-"""Frame colour (8-bit RGB) of a match whose identity is not known, and of the query."""
+"""Frame colour (8-bit RGB) of a match whose identity is not known."""
+
+QUERY = (0, 0, 0)
+"""Frame colour (8-bit RGB) of the query on light paper; a page takes the colour of its text."""
 
 DPI = 100
 """Pixels per inch of figures placed pixel by pixel (ranked lists, attention)."""

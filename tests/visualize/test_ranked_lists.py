@@ -23,7 +23,7 @@ def runs(row):
 
 def frames(picture):
     """Colours of the frames from left to right, read from a line of pixels through their upper edges, and that line."""
-    colors = {style.RIGHT: "right", style.WRONG: "wrong", style.UNKNOWN: "unknown"}
+    colors = {style.RIGHT: "right", style.WRONG: "wrong", style.UNKNOWN: "unknown", style.QUERY: "query"}
     for number, row in enumerate(picture):
         found = [colors[color] for color in runs(row) if color in colors]
         if found:
@@ -95,15 +95,15 @@ def test_picture_frames_follow_right_and_wrong(shown, pixels):
     for item, expected in ((shown[0], ["right", *["wrong"] * 3]), (shown[1], ["wrong", "wrong", "right", "wrong"])):
         picture = lists.ranked_lists_picture([item])
         _, found = frames(pixels(picture.png))
-        assert found == ["unknown", *expected]
+        assert found == ["query", *expected]
 
 
 def test_picture_shows_every_modality_and_a_mark(case, shown, pixels):
     image = pixels(lists.ranked_lists_picture([shown[0]]).png)
     top, _ = frames(image)
-    column = np.flatnonzero((image[top] == style.UNKNOWN).all(axis=-1))[20]
+    column = np.flatnonzero((image[top] == style.QUERY).all(axis=-1))[20]
     stack = runs(image[top : top + 700, column])
-    assert stack[:7] == [style.UNKNOWN, (60,) * 3, style.UNKNOWN, (60,) * 3, style.UNKNOWN, (60,) * 3, style.UNKNOWN]
+    assert stack[:7] == [style.QUERY, (60,) * 3, style.QUERY, (60,) * 3, style.QUERY, (60,) * 3, style.QUERY]
     badges = []
     for color in (style.RIGHT, style.WRONG):
         left = np.flatnonzero((image[top] == color).all(axis=-1))[0]
@@ -125,7 +125,7 @@ def test_beyond_the_threshold_is_faded(shown, pixels):
     )
     image = pixels(lists.ranked_lists_picture([faded]).png)
     top, found = frames(image)
-    assert found == ["unknown", "right"]
+    assert found == ["query", "right"]
     pale = tuple(255 - (255 - channel) // 2 for channel in style.WRONG)
     assert runs(image[top]).count(pale) == 3
 

@@ -1,0 +1,111 @@
+"""The tools around training, for any method: pictures of the report, complexity, learning-rate range, statistics."""
+
+from __future__ import annotations
+
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from mmreid_jax import evaluate, experiment, report
+from mmreid_jax.methods import htt
+
+CNN = {"model__backbone": "resnet_micro"}
+
+
+def random_variables(method):
+    """Plausible variables without the minutes that compiling a network's initialisation may take."""
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        if leaf.ndim > 1:
+            return (rng.normal(size=leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))).astype(leaf.dtype)
+        return np.full(leaf.shape, path[-1].key in ("scale", "var"), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(method.init, jax.random.key(0)))
+
+
+@pytest.fixture
+def untrained(small, tmp_path):
+    """Opens an experiment with random variables and its scores."""
+
+    def make(**changes):
+        opened = experiment.open_experiment(small(**changes), tmp_path)
+        variables = opened.parallel.place_state(random_variables(opened.method))
+        return opened, variables, evaluate.run(opened, evaluate.Embedder(opened), variables, "untrained")
+
+    return make
+
+
+def last_maps(self, variables, batch):
+    """Maps that are strong in the first row for rgb, in the last for nir, and everywhere alike for tir."""
+    count = len(batch["identity"])
+    maps = {name: np.ones((count, 4, 2, 3), np.float32) for name in self.facts.modalities}
+    maps["rgb"][:, 0] = 5
+    maps["nir"][:, -1] = 5
+    return maps
+
+
+def test_report_of_a_cnn_has_activation_maps_and_an_embedding(untrained, tmp_path, monkeypatch):
+    monkeypatch.setattr(htt.HTT, "maps", last_maps, raising=False)
+    opened, variables, results = untrained(**CNN, eval__embedding_identities=3, eval__visrank_topk=4)
+    page = report.write(opened, variables, results).read_text()
+    assert "Activation maps" in page
+    assert "Attention rollout" not in page
+    assert "of 3 identities" in page
+    assert "rank 4," in page
+    assert "rank 5," not in page
+    names = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"activation.png", "embedding.png"} <= names
+    assert "attention.png" not in names
+
+
+def test_embedding_and_maps_are_of_the_right_samples(untrained, monkeypatch):
+    monkeypatch.setattr(htt.HTT, "maps", last_maps, raising=False)
+    opened, variables, _ = untrained(**CNN)
+    compute = report.on_one_device(opened, variables)
+    rows = np.array([5, 1, 9, 2, 7])
+    query = opened.splits.query
+    whole = evaluate.Embedder(opened)(variables, query, ["rgb", "tir"])
+    few = compute(opened.method.embed, query.select(rows))
+    for name, expected in whole.items():
+        np.testing.assert_allclose(few[name], expected[rows], rtol=0, atol=1e-4 * np.abs(expected).max())
+    images = report.image_getter(query, opened.splits.gallery)
+    examples = report.activation_examples(opened, compute, images, rows)
+    assert [example.label.split(",")[0] for example in examples] == [f"identity {query.identity[row]}" for row in rows]
+    assert {name: maps.shape for name, maps in examples[0].maps.items()} == dict.fromkeys(query.modalities, (4, 2, 3))
+
+
+def test_an_embedding_that_cannot_be_drawn_says_why(untrained, monkeypatch):
+    opened, variables, _ = untrained(eval__embedding_identities=3)
+    compute = report.on_one_device(opened, variables)
+    broken = lambda *_: {name: np.full((4, 8), np.nan) for name in ("rgb", "nir", "tir")}  # noqa: E731
+    (part,) = report.embedding_part(opened, broken)
+    assert "NaN" in part.text
+    assert not part.pictures
+    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    (part,) = report.embedding_part(opened, compute)
+    assert "pip install scikit-learn" in part.text
+
+
+def test_a_method_without_features_by_modality_is_embedded_whole(untrained):
+    opened, variables, _ = untrained(eval__embedding_identities=3)
+    compute = report.on_one_device(opened, variables)
+
+    def whole(function, records):
+        return {"after": compute(function, records)["after"]}
+
+    (part,) = report.embedding_part(opened, whole)
+    assert "in all modalities" in part.pictures[0].alt
+    opened.config.unlock()
+    opened.config.eval.embedding_identities = 0
+    assert report.embedding_part(opened, compute) == []
+
+
+def test_every_query_gets_its_ranked_list(untrained, tmp_path):
+    opened, variables, results = untrained(eval__visrank=True, eval__visrank_topk=2, eval__embedding_identities=0)
+    report.write(opened, variables, results)
+    found = {path.stem for path in (tmp_path / "figures" / "ranked_lists").iterdir()}
+    assert len(found) == results[0].scores.num_valid
+    assert found <= {str(name).rsplit(".", 1)[0] for name in opened.splits.query.file}
