@@ -93,12 +93,15 @@ def evaluation() -> ConfigDict:
         dict(
             feature="after",  # the BNNeck; "before": the concatenation itself
             batch_size=64,
-            distance="euclidean",  # of normalised features; or "cosine"
+            distance="",  # squared_euclidean, euclidean or cosine; empty: that of the protocol
+            normalize=True,  # compare features of length one
             protocol="",  # empty: that of the data set
+            single_shot=False,  # CMC of ten draws of one gallery image per identity, as for CUHK03
             rerank=False,
             rerank_k1=50,
             rerank_k2=15,
             rerank_lambda=0.3,
+            rerank_distance="euclidean",  # is squared; "squared_euclidean": squared twice, as torchreid does
             missing_modalities=False,  # also evaluate the six combinations of absent modalities
             report=True,
             visrank=False,  # also draw every query's ranked list, one picture each, into figures/ranked_lists

@@ -18,6 +18,7 @@ from mmreid_jax.retrieval import distances, metrics, protocols, rerank
 from mmreid_jax.training import checkpoints, distributed, logs, step
 
 RANKS = (1, 5, 10, 20)
+SINGLE_SHOTS = 10
 COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
 
 
@@ -87,9 +88,16 @@ class Embedder:
 
 
 def protocol_of(experiment: Experiment) -> protocols.Protocol:
-    """The protocol of the data set, or the one that ``config.eval.protocol`` names."""
-    chosen = experiment.config.eval.protocol
-    return protocols.by_name(chosen) if chosen else protocols.for_dataset(experiment.config.data.dataset)
+    """The protocol of the data set, or the one that ``config.eval.protocol`` names, with the distance of the config.
+
+    Raises:
+      UserError: there is no such protocol or distance.
+    """
+    options = experiment.config.eval
+    chosen = protocols.by_name(options.protocol) if options.protocol else None
+    protocol = chosen or protocols.for_dataset(experiment.config.data.dataset)
+    distance = distances.check_kind(options.distance or protocol.distance, "config.eval.distance")
+    return dataclasses.replace(protocol, distance=distance, normalise=options.normalize)
 
 
 def compare(
@@ -122,17 +130,17 @@ def compare(
     protocol = protocol_of(experiment)
     (_, query), (_, gallery) = sides
     apart = protocol.distances(query, gallery)
-    said = f"{protocol.name} v{protocol.version}"
+    said = protocol.label
     if options.rerank:
-        apart = rerank.k_reciprocal(
-            distances.l2_normalise(query),
-            distances.l2_normalise(gallery),
-            k1=options.rerank_k1,
-            k2=options.rerank_k2,
-            lambda_value=options.rerank_lambda,
-        )
-        said += f", re-ranked (k1={options.rerank_k1}, k2={options.rerank_k2}, lambda={options.rerank_lambda:g})"
-    scores = metrics.evaluate(apart, labels_of(splits.query), labels_of(splits.gallery), protocol)
+        chosen = rerank.Options(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
+        apart = rerank.k_reciprocal(*protocol.compared(query, gallery), **dataclasses.asdict(chosen))
+        said += f", {chosen.describe()}"
+    tables = labels_of(splits.query), labels_of(splits.gallery)
+    scores = metrics.evaluate(apart, *tables, protocol)
+    if options.single_shot:
+        cmc = metrics.single_shot_cmc(apart, *tables, protocol, repeats=SINGLE_SHOTS, seed=experiment.config.seed)
+        scores = dataclasses.replace(scores, cmc=cmc)
+        said += f", ranks of single gallery shots ({SINGLE_SHOTS} draws)"
     return Result(label, comparison.name, scores, said, apart)
 
 

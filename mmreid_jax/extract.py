@@ -17,6 +17,7 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError, run_command
 from mmreid_jax.experiment import image_options, normalization
 from mmreid_jax.methods import base
+from mmreid_jax.retrieval import distances
 from mmreid_jax.training import checkpoints, step
 
 
@@ -56,7 +57,7 @@ class Extractor:
         self._variables = self._parallel.place_state(variables)
 
     def __call__(self, records: Records, absent: Sequence[str] = ()) -> np.ndarray:
-        """Features of all samples, rows of length one: float32 [N, D].
+        """Features of all samples as they are compared: float32 [N, D], rows of length one unless the config says no.
 
         Args:
           records: of images.
@@ -76,7 +77,7 @@ class Extractor:
                 features = embed(self._variables, self._parallel.place_batch(on_device))[self.feature]
                 rows.append(np.asarray(features)[batch["valid"]])
         features = np.concatenate(rows)
-        return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+        return distances.l2_normalise(features) if self.config.eval.normalize else features
 
 
 def save(path: Path, features: np.ndarray, files: np.ndarray, note: dict[str, Any]) -> None:

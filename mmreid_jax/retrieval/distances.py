@@ -63,14 +63,21 @@ def blocks(kind: Kind, query: np.ndarray, gallery: np.ndarray, chunk: int = CHUN
     Raises:
       UserError: the kind is unknown, or the features are not [Q, D] and [G, D].
     """
-    if kind not in KINDS:
-        raise UserError(f"unknown distance {kind!r}; choose one of {', '.join(KINDS)}")
+    check_kind(kind)
     if np.ndim(query) != 2 or np.ndim(gallery) != 2 or np.shape(query)[1] != np.shape(gallery)[1]:
         raise UserError(
             f"query and gallery features must be [number, dimension] of one dimension; they are"
             f" {list(np.shape(query))} and {list(np.shape(gallery))}"
         )
     return _blocks(kind, _at_least_float32(query), _at_least_float32(gallery), chunk)
+
+
+def check_kind(kind: str, where: str = "distance") -> Kind:
+    """`kind`, if it is one of KINDS; else `UserError`, which calls it `where`."""
+    for known in KINDS:
+        if kind == known:
+            return known
+    raise UserError(f"unknown {where} {kind!r}; choose one of {', '.join(KINDS)}")
 
 
 def nearest(apart: np.ndarray, count: int) -> np.ndarray:

@@ -135,6 +135,61 @@ def evaluate(distances: np.ndarray | Iterable[np.ndarray], query: Table, gallery
     )
 
 
+def single_shot_cmc(
+    distances: np.ndarray | Iterable[np.ndarray],
+    query: Table,
+    gallery: Table,
+    protocol: Protocol,
+    *,
+    repeats: int = 10,
+    seed: int = 0,
+) -> np.ndarray:
+    """CMC where the gallery holds one sample of every identity, drawn anew `repeats` times for each query.
+
+    Draws are those of numpy's legacy generator, seeded once: for each query with a right match, repeat and identity, in
+    the order in which identities first appear in the ranking of what the protocol keeps, one of its ranked samples.
+    mAP is not defined by single shots; the protocol takes that of `evaluate`.
+
+    Reference: the CUHK03 protocol of Li et al. 2014, as in torchreid.
+
+    Args:
+      distances: see `evaluate`.
+      query: labels of the rows.
+      gallery: labels of the columns.
+      protocol: see `evaluate`.
+      repeats: draws for each query.
+      seed: of the draws.
+
+    Returns:
+      float64 [max_rank], at most as long as the gallery has identities.
+
+    Raises:
+      UserError: see `evaluate`.
+    """
+    count, size = len(query.identity), len(gallery.identity)
+    identity = np.asarray(gallery.identity)
+    length = min(protocol.max_rank, len(np.unique(identity)))
+    generator = np.random.RandomState(seed)
+    hits, valid = np.zeros(length + 2, np.int64), 0
+    for row, values, _ in _rows(distances, count, size):
+        kept = np.flatnonzero(~protocol.ignored(query, gallery, row))
+        ranked = identity[kept[np.argsort(values[kept], kind="stable")]]
+        if not np.any(ranked == query.identity[row]):
+            continue
+        names, first, owner, sizes = np.unique(ranked, return_index=True, return_inverse=True, return_counts=True)
+        positions = np.split(np.argsort(owner, kind="stable"), np.cumsum(sizes)[:-1])
+        appearing = np.argsort(first)
+        draws = generator.randint(0, np.broadcast_to(sizes[appearing], (repeats, len(names))))
+        chosen = np.stack([positions[k][draws[:, i]] for i, k in enumerate(appearing)], axis=1)
+        right = chosen[:, names[appearing] == query.identity[row]]
+        rank = np.sum(chosen < right, axis=1) + 1
+        hits += np.bincount(np.minimum(rank, length + 1), minlength=length + 2)
+        valid += 1
+    if not valid:
+        raise UserError(f"none of {count} queries has a right match left under protocol {protocol.label}")
+    return np.cumsum(hits[1 : length + 1]) / (repeats * valid)
+
+
 def ranks_of(
     values: np.ndarray, chosen: np.ndarray, ignored: np.ndarray | None = None, ordered: np.ndarray | None = None
 ) -> np.ndarray:

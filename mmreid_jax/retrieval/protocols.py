@@ -81,16 +81,25 @@ class Protocol:
 
     def distances(self, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         """Distances [Q, G] of features [Q, D] and [G, D]."""
-        return distances.whole(self.distance, *self._compared(query, gallery))
+        return distances.whole(self.distance, *self.compared(query, gallery))
 
     def blocks(self, query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> Iterator[np.ndarray]:
         """The same, `chunk` queries at a time, for galleries whose distances do not fit: [up to chunk, G] each."""
-        return distances.blocks(self.distance, *self._compared(query, gallery), chunk)
+        return distances.blocks(self.distance, *self.compared(query, gallery), chunk)
 
-    def _compared(self, query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def compared(self, query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The features as they are compared: of length one where the protocol says so."""
         if not self.normalise:
             return query, gallery
         return distances.l2_normalise(query), distances.l2_normalise(gallery)
+
+    @property
+    def label(self) -> str:
+        """Name and version, and how features are compared where that is not the usual way."""
+        usual = Protocol(self.name)
+        kind = "" if self.distance == usual.distance else f", {self.distance.replace('_', ' ')} distance"
+        length = "" if self.normalise == usual.normalise else ", features not normalised"
+        return f"{self.name} v{self.version}{kind}{length}"
 
     def describe(self) -> str:
         """One line."""

@@ -7,13 +7,14 @@ sparse, so memory is that of the query-gallery distances plus some entries per s
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.retrieval.distances import blocks, nearest
+from mmreid_jax.retrieval.distances import Kind, blocks, check_kind, l2_normalise, nearest
 
 BLOCK = 512
 # Samples whose neighbours' neighbours are looked up together.
@@ -22,12 +23,28 @@ Sparse = tuple[np.ndarray, np.ndarray]
 """A row of a sparse matrix: columns, ascending, and values."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The numbers of `k_reciprocal`; see there."""
+
+    k1: int = 50
+    k2: int = 15
+    lambda_value: float = 0.3
+    distance: Kind = "euclidean"
+
+    def describe(self) -> str:
+        """A few words for beside the scores."""
+        kind = "" if self.distance == "euclidean" else f", of {self.distance.replace('_', ' ')} distances"
+        return f"re-ranked (k1={self.k1}, k2={self.k2}, lambda={self.lambda_value:g}{kind})"
+
+
 def k_reciprocal(
     query: np.ndarray,
     gallery: np.ndarray,
     k1: int = 50,
     k2: int = 15,
     lambda_value: float = 0.3,
+    distance: Kind = "euclidean",
     block: int = BLOCK,
     precision: Any = np.float32,
 ) -> np.ndarray:
@@ -36,7 +53,7 @@ def k_reciprocal(
     Every sample is described by its k1-reciprocal neighbours (those that have it among their own nearest), extended by
     the reciprocal neighbours of these where they overlap enough, weighted by exp(-distance) and averaged over its k2
     nearest neighbours. The result is lambda * distance + (1 - lambda) * Jaccard distance of the descriptions. Distances
-    are squared Euclidean, each row divided by its maximum.
+    are squared, and each row is divided by its maximum.
 
     Args:
       query: features [Q, D], usually of length one.
@@ -44,6 +61,8 @@ def k_reciprocal(
       k1: neighbours that describe a sample.
       k2: neighbours that a description is averaged over; 1 for none.
       lambda_value: weight of the distance itself.
+      distance: kind of the distances that are squared. Parity: ``squared_euclidean`` makes them fourth powers, as in
+        torchreid, which squares what is squared already; so does IEEE.
       block: rows of distances at a time.
       precision: type of the descriptions and their overlaps. Parity: float16 rounds as the authors' code does, which
         moves single distances by up to 5e-3.
@@ -54,14 +73,17 @@ def k_reciprocal(
     Raises:
       UserError: there are not k1 + 1 samples, or a parameter makes no sense.
     """
+    check_kind(distance, "distance of the re-ranking")
     if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
         raise UserError(f"re-ranking needs k1, k2 >= 1 and lambda in [0, 1]; got {k1}, {k2}, {lambda_value}")
     samples = np.concatenate([query, gallery])
     if len(samples) <= max(k1, k2):
         raise UserError(f"re-ranking with k1={k1}, k2={k2} needs more than {len(samples)} samples; choose smaller ones")
-    neighbours, scale, mixed = _neighbours(samples, len(query), max(k1 + 1, k2), block)
+    if distance == "cosine":
+        samples = l2_normalise(samples)
+    neighbours, scale, mixed = _neighbours(samples, distance, len(query), max(k1 + 1, k2), block)
     dtype = np.dtype(precision)
-    described = _describe(samples, neighbours, scale, k1, dtype)
+    described = _describe(samples, distance, neighbours, scale, k1, dtype)
     if k2 > 1:
         described = _average(described, neighbours[:, :k2])
     mixed *= lambda_value
@@ -86,7 +108,16 @@ def memory_estimate(queries: int, gallery: int, k1: int = 50, k2: int = 15, bloc
     return result + distances + entries + 8 * samples * max(k1 + 1, k2)
 
 
-def _neighbours(samples: np.ndarray, queries: int, count: int, block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _squared(distance: Kind, squared_euclidean: np.ndarray) -> np.ndarray:
+    """The squares of a kind of distance from squared Euclidean ones; for cosine those of vectors of length one."""
+    if distance == "euclidean":
+        return squared_euclidean
+    return np.square(squared_euclidean / 2 if distance == "cosine" else squared_euclidean)
+
+
+def _neighbours(
+    samples: np.ndarray, distance: Kind, queries: int, count: int, block: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nearest samples of every sample, itself among them, int [N, count]; row maxima [N]; scaled distances [Q, G]."""
     near = np.empty((len(samples), count), np.int64)
     scale = np.empty(len(samples), samples.dtype)
@@ -94,7 +125,8 @@ def _neighbours(samples: np.ndarray, queries: int, count: int, block: int) -> tu
     start = 0
     for apart in blocks("squared_euclidean", samples, samples, block):
         rows = slice(start, start + len(apart))
-        near[rows], scale[rows] = nearest(apart, count), apart.max(axis=1)
+        near[rows], apart = nearest(apart, count), _squared(distance, apart)
+        scale[rows] = apart.max(axis=1)
         asked = direct[rows]
         asked[:] = apart[: len(asked), queries:] / scale[rows][: len(asked), None]
         start += len(apart)
@@ -111,7 +143,9 @@ def _reciprocal(neighbours: np.ndarray, k: int) -> np.ndarray:
     return out
 
 
-def _describe(samples: np.ndarray, neighbours: np.ndarray, scale: np.ndarray, k1: int, dtype: np.dtype) -> list[Sparse]:
+def _describe(
+    samples: np.ndarray, distance: Kind, neighbours: np.ndarray, scale: np.ndarray, k1: int, dtype: np.dtype
+) -> list[Sparse]:
     """Sparse rows (columns, weights of sum one): the weighted, extended k1-reciprocal neighbours of every sample."""
     half = int(np.around(k1 / 2))
     near, near_half = neighbours[:, : k1 + 1], neighbours[:, : half + 1]
@@ -126,7 +160,7 @@ def _describe(samples: np.ndarray, neighbours: np.ndarray, scale: np.ndarray, k1
         accepted = (member[theirs] & are_theirs).sum(axis=1) > enough[own]
         columns = np.unique(np.concatenate([own, theirs[accepted][are_theirs[accepted]]]))
         member[own] = False
-        apart = np.square(samples[columns] - samples[row]).sum(axis=1) / scale[row]
+        apart = _squared(distance, np.square(samples[columns] - samples[row]).sum(axis=1)) / scale[row]
         weights = np.exp(-apart)
         rows.append((columns, (weights / weights.sum()).astype(dtype)))
     return rows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -44,6 +46,40 @@ def scored_by_loop(apart, query, gallery, protocol):
     length = min(protocol.max_rank, len(gallery.identity))
     cmc = [np.mean([first <= rank for first in firsts]) for rank in range(1, length + 1)]
     return np.mean(precisions), np.mean(penalties), cmc
+
+
+def single_shots_by_loop(apart, query, gallery, protocol, repeats, seed):
+    """One gallery sample per identity after the other, with numpy's global generator, as torchreid does."""
+    before = np.random.get_state()
+    np.random.seed(seed)
+    curves = []
+    for row in range(len(query.identity)):
+        order = [i for i in np.argsort(apart[row], kind="stable") if not protocol.ignored(query, gallery, row)[i]]
+        ranked = gallery.identity[order]
+        if query.identity[row] not in ranked:
+            continue
+        for _ in range(repeats):
+            chosen = [np.random.choice(np.flatnonzero(ranked == name)) for name in dict.fromkeys(ranked.tolist())]
+            rank = [ranked[i] for i in sorted(chosen)].index(query.identity[row]) + 1
+            curves.append([rank <= r for r in range(1, min(protocol.max_rank, len(set(gallery.identity))) + 1)])
+    np.random.set_state(before)
+    return np.mean(curves, axis=0)
+
+
+@pytest.mark.parametrize("name", ["rgbnt", "plain"])
+@pytest.mark.parametrize("ties", [False, True])
+def test_single_shots_match_the_loop(name, ties):
+    for seed, length in ((0, 4), (1, 50)):
+        protocol = dataclasses.replace(protocols.by_name(name), max_rank=length)
+        apart, query, gallery = drawn(seed, 15, 60, ties=ties)
+        found = metrics.single_shot_cmc(apart, query, gallery, protocol, repeats=3, seed=seed)
+        np.testing.assert_allclose(found, single_shots_by_loop(apart, query, gallery, protocol, 3, seed), atol=1e-12)
+    assert found[-1] == 1.0  # all six identities
+
+
+def test_single_shots_of_a_gallery_without_a_match():
+    with pytest.raises(UserError, match="none of 1 queries has a right match left under protocol rgbnt v1"):
+        metrics.single_shot_cmc(np.ones((1, 2)), labels([3]), labels([4, 5]), protocols.by_name("rgbnt"))
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)
@@ -193,6 +229,13 @@ def test_explanation_names_the_rule_and_ranks_end_with_the_curve():
     for rank in (0, 3):
         with pytest.raises(UserError, match=f"no rank {rank}"):
             short.rank(rank)
+
+
+def test_label_tells_what_is_unusual():
+    protocol = protocols.by_name("msvr310")
+    assert protocol.label == "msvr310 v1"
+    changed = dataclasses.replace(protocol, distance="cosine", normalise=False)
+    assert changed.label == "msvr310 v1, cosine distance, features not normalised"
 
 
 @pytest.mark.parametrize("name", protocols.PROTOCOLS)

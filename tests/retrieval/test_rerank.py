@@ -19,10 +19,15 @@ def drawn(queries=15, gallery=60, people=9, spread=0.8, width=16, dtype=np.float
     return features[:queries], features[queries:]
 
 
-def by_definition(query, gallery, k1, k2, lambda_value):
+def by_definition(query, gallery, k1, k2, lambda_value, distance="euclidean"):
     """Section 3 of the paper with sets and whole matrices; averages and expansion as in the authors' code."""
     samples = np.concatenate([query, gallery])
     apart = np.square(samples[:, None] - samples[None]).sum(-1)
+    if distance == "squared_euclidean":
+        apart = apart**2
+    if distance == "cosine":
+        lengths = np.linalg.norm(samples, axis=1)
+        apart = (1 - samples @ samples.T / np.outer(lengths, lengths)) ** 2
     apart /= apart.max(axis=1, keepdims=True)
     order = np.argsort(apart, axis=1, kind="stable")
 
@@ -56,6 +61,19 @@ def test_matches_the_definition(k1, k2, lambda_value, x64):
     np.testing.assert_allclose(found, by_definition(query, gallery, k1, k2, lambda_value), atol=1e-6)
 
 
+@pytest.mark.parametrize("distance", ["squared_euclidean", "cosine"])
+def test_other_distances_match_the_definition(distance, x64):
+    query, gallery = (side * np.linspace(0.5, 2.0, len(side))[:, None] for side in drawn())
+    found = rerank.k_reciprocal(query, gallery, 10, 4, 0.3, distance, block=16, precision=np.float64)
+    np.testing.assert_allclose(found, by_definition(query, gallery, 10, 4, 0.3, distance), atol=1e-6)
+
+
+def test_options_describe_themselves():
+    assert rerank.Options(20, 6).describe() == "re-ranked (k1=20, k2=6, lambda=0.3)"
+    said = rerank.Options(distance="squared_euclidean").describe()
+    assert said == "re-ranked (k1=50, k2=15, lambda=0.3, of squared euclidean distances)"
+
+
 def test_weight_one_is_the_distance_itself():
     query, gallery = drawn(dtype=np.float32)
     apart = distances.squared_euclidean(query, np.concatenate([query, gallery]))
@@ -75,7 +93,13 @@ def test_memory_stays_within_the_estimate(queries, gallery, k1, k2):
 
 
 @pytest.mark.parametrize(
-    ("options", "said"), [((75, 4), "more than 75 samples"), ((0, 4), "k1, k2 >= 1"), ((5, 4, 2.0), "lambda")]
+    ("options", "said"),
+    [
+        ((75, 4), "more than 75 samples"),
+        ((0, 4), "k1, k2 >= 1"),
+        ((5, 4, 2.0), "lambda"),
+        ((5, 4, 0.3, "manhattan"), "unknown distance of the re-ranking 'manhattan'"),
+    ],
 )
 def test_parameters_that_make_no_sense(options, said):
     with pytest.raises(UserError, match=said):
