@@ -15,6 +15,7 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "resnet": ("mmreid_jax.convert.resnet", "layout"),
     "resnet50": ("mmreid_jax.convert.resnet", "layout50"),
     "htt": ("mmreid_jax.convert.htt", "layout"),
+    "ieee": ("mmreid_jax.convert.ieee", "layout"),
 }
 # Layouts that can resize a position table to a `grid` of patches.
 RESIZABLE = frozenset({"vit", "htt"})

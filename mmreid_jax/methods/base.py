@@ -46,17 +46,28 @@ class Comparison:
       feature: name of the feature of `Method.embed`.
       query: modalities given to the network for queries; others are absent (zero after normalisation).
       gallery: likewise for the gallery.
+      gallery_feature: name of the feature of the gallery; empty: that of the query.
     """
 
     name: str
     feature: str
     query: tuple[str, ...]
     gallery: tuple[str, ...]
+    gallery_feature: str = ""
 
 
 @runtime_checkable
 class Method(Protocol):
-    """One published system, built from its config by ``build(config, facts)`` of its module."""
+    """One published system, built from its config by ``build(config, facts)`` of its module.
+
+    Optional members, looked for by those who use them:
+
+    * ``adapt_loss`` and ``adapt_optimizer``, as `loss` and `optimizer`: test-time training;
+    * ``start_memory(epoch_ends) -> mapping``: what `loss` gets as `memory` in the first step (default: empty);
+    * ``maps(variables, batch) -> {modality: [B, h, w, C]}``: the last feature maps in evaluation mode, for activation
+      maps; ``attend(variables, batch)``: attention weights. A method whose backbone has none raises a `UserError`;
+    * ``idle``: patterns of the paths of parameters that no gradient reaches, by design.
+    """
 
     facts: DataFacts
 

@@ -25,18 +25,11 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.losses import centers, identity, margins, test_time, triplet
 from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
 from mmreid_jax.models.heads import BNNeck
-from mmreid_jax.models.resnet import ResNet, average_pool
+from mmreid_jax.models.resnet import RESNETS, ResNet, average_pool
 from mmreid_jax.models.vit import SIZES, VisionTransformer, side_information_rows
 from mmreid_jax.training import optimizers
 
 HEADS = ("linear", "arcface", "cosface", "circle")
-
-
-RESNETS: dict[str, dict[str, Any]] = {
-    "resnet50": {"stages": (3, 4, 6, 3), "width": 64},
-    # For tests and drawn data.
-    "resnet_micro": {"stages": (1, 1, 1, 1), "width": 8},
-}
 
 
 class HTT:

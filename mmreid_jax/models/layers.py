@@ -27,6 +27,10 @@ _PAGE = 4096
 _LINE = 64
 
 
+torch_uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
+"""PyTorch's default of linear layers and convolutions: uniform between -1 and 1, divided by the root of the fan-in."""
+
+
 class TorchBatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with PyTorch's running statistics.
 
@@ -76,6 +80,7 @@ class Conv(nn.Module):
     """PyTorch's two-dimensional convolution without bias on NHWC images, with symmetric zero padding.
 
     A 1x1 kernel is computed as a matrix product, which XLA runs faster on a CPU and equally fast elsewhere.
+    The default initialisation is that of ResNets: normal, by the fan-out (He et al. 2015).
     """
 
     features: int
@@ -83,18 +88,37 @@ class Conv(nn.Module):
     stride: int = 1
     padding: int = 0
     dtype: Dtype = None
+    init: nn.initializers.Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, H', W', features]."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        weight = self.param("kernel", nn.initializers.variance_scaling(2.0, "fan_out", "normal"), shape)
+        weight = self.param("kernel", self.init, shape)
         x, weight = nn.dtypes.promote_dtype(x, weight, dtype=self.dtype)
         if self.kernel == 1:
             return project(x[:, :: self.stride, :: self.stride], weight[0, 0])
         pad = (self.padding, self.padding)
         layout = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(x, weight, (self.stride, self.stride), (pad, pad), dimension_numbers=layout)
+
+
+class Linear(nn.Module):
+    """A linear layer with PyTorch's default initialisation: kernel and bias uniform by the fan-in."""
+
+    features: int
+    use_bias: bool = True
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """[..., I] -> [..., features]."""
+        width = x.shape[-1]
+        y = project(x, self.param("kernel", torch_uniform, (width, self.features)))
+        if not self.use_bias:
+            return y
+        limit = 1.0 / math.sqrt(width)
+        uniform = lambda key, shape: jax.random.uniform(key, shape, minval=-limit, maxval=limit)  # noqa: E731
+        return y + self.param("bias", uniform, (self.features,))
 
 
 def drop_path_rates(rate: float, depth: int) -> np.ndarray:

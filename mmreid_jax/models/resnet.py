@@ -18,6 +18,12 @@ Array = jax.Array
 Dtype = Any
 
 STAGES = (3, 4, 6, 3)
+RESNETS: dict[str, dict[str, Any]] = {
+    "resnet50": {"stages": STAGES, "width": 64},
+    # For tests and drawn data.
+    "resnet_micro": {"stages": (1, 1, 1, 1), "width": 8},
+}
+"""Name -> stages and width."""
 
 
 class Bottleneck(nn.Module):

@@ -12,6 +12,13 @@ from mmreid_jax.methods.base import DataFacts, Method, build
 # One line per method: the config that trains it and what to change to make it tiny.
 TINY: dict[str, dict[str, Any]] = {
     "htt": {"config": "htt_rgbnt201", "model.backbone": "vit_micro", "data.image_size": (32, 16)},
+    "ieee": {
+        "config": "ieee_rgbnt201",
+        "model.backbone": "resnet_micro",
+        "model.part_dim": 32,
+        "model.embed_dim": 8,
+        "data.image_size": (64, 32),
+    },
 }
 
 IDENTITIES, PER_IDENTITY, MODALITIES = 4, 4, ("rgb", "nir", "tir")
