@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from mmreid_jax import prepare, synthesize
-from mmreid_jax.data import catalogue, images, pipeline
+from mmreid_jax.data import catalogue, images, pipeline, subset
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
@@ -178,11 +178,19 @@ def load_splits(data: Any) -> Splits:
     if data.broken_images == "skip":
         tables = [tables[0], *(images.drop_broken(table, threads=data.threads) for table in tables[1:])]
     train, query, gallery = tables
+    if data.train_list:
+        train = subset.listed(train, list_place(data, folder))
     for table in tables:
         if not len(table):
             raise UserError(f"{table.name} holds no sample; prepare the data set again (python -m mmreid_jax.prepare)")
     same = len(query) == len(gallery) and bool(np.all(query.file == gallery.file))
     return Splits(train, query, query if same else gallery)
+
+
+def list_place(data: Any, folder: Path) -> Path:
+    """Where ``config.data.train_list`` lies: as it is written, else in the folder that the data were prepared from."""
+    place, source = Path(data.train_list), catalogue.source_of(data.dataset, folder)
+    return place if place.exists() or source is None else Path(source["folder"]) / place
 
 
 def draw(data: Any, folder: Path) -> Path:
