@@ -112,7 +112,7 @@ def load(
     Raises:
       UserError: unknown name or option, or the data set is not prepared; says which command prepares it.
     """
-    views = _views(dataset, rgbnt100_third, rgbn300_third)
+    shown = views(dataset, rgbnt100_third, rgbn300_third)
     if split not in splits(dataset):
         raise UserError(f"{dataset} has no split {split!r}; it has {', '.join(splits(dataset))}")
     directory = prepared_dir(dataset, data_dir)
@@ -124,11 +124,11 @@ def load(
         )
     table = _labels(directory, split, tuple(builder_class(dataset).LAYOUT.images))
     rows = np.flatnonzero(table["identity"] != JUNK_IDENTITY)
-    source = PreparedImages(str(directory), split, tuple(dict.fromkeys(view.image for view in views.values())))
+    source = PreparedImages(str(directory), split, tuple(dict.fromkeys(view.image for view in shown.values())))
     return Records(
         name=f"{dataset}/{split}",
         **{column: table[column][rows] for column in _COLUMNS},
-        views=views,
+        views=shown,
         source=source,
         rows=rows.astype(np.int64),
     )
@@ -188,7 +188,12 @@ class PreparedImages:
         return self._reader
 
 
-def _views(dataset: str, rgbnt100_third: str, rgbn300_third: str | None) -> dict[str, View]:
+def views(dataset: str, rgbnt100_third: str = "thermal", rgbn300_third: str | None = None) -> dict[str, View]:
+    """The modalities of a data set and where they are found; the options are those of `load`.
+
+    Raises:
+      UserError: unknown name or option.
+    """
     if rgbnt100_third not in _RGBNT100_THIRD:
         raise UserError(f"rgbnt100_third is {rgbnt100_third!r}; it must be one of {', '.join(_RGBNT100_THIRD)}")
     if rgbn300_third not in _RGBN300_THIRD:

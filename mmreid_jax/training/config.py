@@ -175,6 +175,29 @@ def friendly_flags(argv: Sequence[str], flag_values: Any = None) -> list[str]:
     return rest
 
 
+def from_arguments(arguments: Sequence[str]) -> tuple[Any, str]:
+    """The config of a command that reads its other flags by itself: ``--config=FILE`` and ``--config.KEY=VALUE``.
+
+    Args:
+      arguments: those that the command did not read.
+
+    Returns:
+      (the locked config, the stem of its file's name).
+
+    Raises:
+      UserError: see `friendly_flags`.
+    """
+    from absl import flags
+    from ml_collections import config_flags
+
+    values = flags.FlagValues()
+    line = ["", *arguments]
+    config_flags.DEFINE_config_file("config", None, "Experiment.", lock_config=True, flag_values=values, sys_argv=line)
+    _parse(line, values)
+    flag: Any = values["config"]
+    return flag.value, Path(flag.config_filename).stem
+
+
 def _parse(argv: Sequence[str], flag_values: Any = None) -> list[str]:
     """As `friendly_flags`, raising a `UserError`."""
     from absl import flags
