@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError, run_command
 from mmreid_jax.experiment import image_options, normalization
 from mmreid_jax.methods import base
-from mmreid_jax.retrieval import distances
+from mmreid_jax.retrieval import distances, metrics
 from mmreid_jax.training import checkpoints, step
 
 
@@ -80,25 +82,60 @@ class Extractor:
         return distances.l2_normalise(features) if self.config.eval.normalize else features
 
 
-def save(path: Path, features: np.ndarray, files: np.ndarray, note: dict[str, Any]) -> None:
-    """Writes features [N, D] with their file names; complete or not at all."""
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """What a feature file holds.
+
+    Attributes:
+      features: float [N, D].
+      files: str [N], names of the images.
+      labels: identity, camera and scene of the images; None where they are not known.
+      note: what the features come from, and how they are to be compared.
+    """
+
+    features: np.ndarray
+    files: np.ndarray
+    labels: metrics.Labels | None
+    note: dict[str, Any]
+
+
+def save(path: Path, stored: Features) -> None:
+    """Writes a feature file; complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".unfinished.npz")
-    np.savez(unfinished, features=features, files=files, note=json.dumps(note))
+    labels = {} if stored.labels is None else dataclasses.asdict(stored.labels)
+    np.savez(unfinished, features=stored.features, files=stored.files, note=json.dumps(stored.note), **labels)
     unfinished.replace(path)
 
 
-def load(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """Features [N, D], file names [N] and the note that `save` wrote.
+def load(path: Path) -> Features:
+    """Reads a feature file; another program's needs ``features`` alone, and ``identity`` and ``camera`` for scores.
 
     Raises:
-      UserError: the file is not one of those.
+      UserError: the file is none, or its arrays do not belong together.
     """
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return stored["features"], stored["files"], json.loads(str(stored["note"]))
-    except (OSError, ValueError, KeyError) as error:
+            features = stored["features"]
+            count = len(features)
+            files = stored["files"] if "files" in stored else np.array([str(row) for row in range(count)])
+            note = json.loads(str(stored["note"])) if "note" in stored else {}
+            labels = None
+            if "identity" in stored and "camera" in stored:
+                scene = stored["scene"] if "scene" in stored else np.zeros(count, np.int32)
+                labels = metrics.Labels(stored["identity"], stored["camera"], scene)
+    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a feature file of mmreid_jax.extract ({error})") from None
+    columns = [files] if labels is None else [files, labels.identity, labels.camera, labels.scene]
+    if features.ndim != 2 or any(column.shape != (count,) for column in columns):
+        shapes = ", ".join(str(list(column.shape)) for column in columns)
+        raise UserError(
+            f"{path}: features must be [number, dimension] and labels [number]; they are {list(features.shape)} and "
+            f"{shapes}"
+        )
+    if not np.all(np.isfinite(features)):
+        raise UserError(f"{path}: some features are not finite; extract them again")
+    return Features(features, files, labels, note)
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
@@ -113,6 +150,22 @@ def describe(records: Records, absent: Sequence[str]) -> str:
     return f"{records.name}: {len(records)} samples{missing}"
 
 
+def note_of(extractor: Extractor, checkpoint: str, absent: Sequence[str]) -> dict[str, Any]:
+    """Where features come from and how the config compares them."""
+    options = extractor.config.eval
+    reranking = {"k1": options.rerank_k1, "k2": options.rerank_k2, "lambda_value": options.rerank_lambda}
+    return {
+        "checkpoint": str(checkpoint),
+        "feature": extractor.feature,
+        "absent": list(absent),
+        "dataset": extractor.config.data.dataset,
+        "protocol": options.protocol,
+        "distance": options.distance,
+        "rerank": {**reranking, "distance": options.rerank_distance},
+        "jax": jax.__version__,
+    }
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax.extract", description=__doc__)
@@ -123,10 +176,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     extractor = Extractor(arguments.checkpoint, arguments.which)
     records, absent = folder.open_folder(arguments.images, extractor.method.facts.modalities)
     print(describe(records, absent))
+    dataset = extractor.config.data.dataset
+    labelled = folder.with_labels(records, dataset)
+    known = f"read off the file names, as {dataset} writes them" if labelled else "not known"
+    print(f"identities and cameras: {known}")
     features = extractor(records, absent)
-    note = {"checkpoint": str(arguments.checkpoint), "feature": extractor.feature, "absent": list(absent)}
-    save(arguments.out, features, records.file, {**note, "jax": jax.__version__})
-    print(f"{features.shape[0]} x {features.shape[1]} features (length 1): {arguments.out}")
+    labels = None if labelled is None else metrics.Labels(labelled.identity, labelled.camera, labelled.scene)
+    save(arguments.out, Features(features, records.file, labels, note_of(extractor, arguments.checkpoint, absent)))
+    length = " (length 1)" if extractor.config.eval.normalize else ""
+    print(f"{features.shape[0]} x {features.shape[1]} features{length}: {arguments.out}")
 
 
 if __name__ == "__main__":

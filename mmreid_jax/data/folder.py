@@ -94,5 +94,22 @@ def open_folder(path: str | Path, modalities: Sequence[str]) -> tuple[Records, t
     return table, tuple(modality for modality in modalities if modality not in folders)
 
 
+def with_labels(table: Records, dataset: str) -> Records | None:
+    """The table with identity, camera and scene read off its file names as `dataset` writes them; None where one fails.
+
+    Raises:
+      UserError: there is no such data set.
+    """
+    from mmreid_jax.data import catalogue
+
+    parse = catalogue.builder_class(dataset).LAYOUT.labels
+    try:
+        labels = [parse(Path(name).stem) for name in table.file.tolist()]
+    except ValueError:
+        return None
+    identity, camera, scene = np.array(labels, np.int32).T
+    return dataclasses.replace(table, identity=identity, camera=camera, scene=scene)
+
+
 def _images(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES)

@@ -8,8 +8,9 @@ sparse, so memory is that of the query-gallery distances plus some entries per s
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -21,6 +22,20 @@ BLOCK = 512
 _ROWS = 128
 Sparse = tuple[np.ndarray, np.ndarray]
 """A row of a sparse matrix: columns, ascending, and values."""
+
+
+class Watch(Interface):
+    """Passes the items of one of several stages on, and may count them: a progress bar."""
+
+    def __call__(self, items: Iterable[Any], total: int, stage: str) -> Iterable[Any]:
+        """The items, of which there are `total`; `stage` says what is being done."""
+        ...
+
+
+def unwatched(items: Iterable[Any], total: int, stage: str) -> Iterable[Any]:
+    """A `Watch` that shows nothing."""
+    del total, stage
+    return items
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +62,7 @@ def k_reciprocal(
     distance: Kind = "euclidean",
     block: int = BLOCK,
     precision: Any = np.float32,
+    watch: Watch = unwatched,
 ) -> np.ndarray:
     """Re-ranked distances.
 
@@ -66,6 +82,7 @@ def k_reciprocal(
       block: rows of distances at a time.
       precision: type of the descriptions and their overlaps. Parity: float16 rounds as the authors' code does, which
         moves single distances by up to 5e-3.
+      watch: wraps what is gone through, for a progress bar.
 
     Returns:
       float32 [Q, G].
@@ -81,13 +98,14 @@ def k_reciprocal(
         raise UserError(f"re-ranking with k1={k1}, k2={k2} needs more than {len(samples)} samples; choose smaller ones")
     if distance == "cosine":
         samples = l2_normalise(samples)
-    neighbours, scale, mixed = _neighbours(samples, distance, len(query), max(k1 + 1, k2), block)
+    neighbours, scale, mixed = _neighbours(samples, distance, len(query), max(k1 + 1, k2), block, watch)
     dtype = np.dtype(precision)
-    described = _describe(samples, distance, neighbours, scale, k1, dtype)
+    described = list(watch(_describe(samples, distance, neighbours, scale, k1, dtype), len(samples), "descriptions"))
     if k2 > 1:
-        described = _average(described, neighbours[:, :k2])
+        described = list(watch(_average(described, neighbours[:, :k2]), len(samples), "averages"))
     mixed *= lambda_value
-    for row, overlap in enumerate(_overlaps(described, len(query), dtype)):
+    overlaps = watch(_overlaps(described, len(query), dtype), len(query), "overlaps")
+    for row, overlap in enumerate(overlaps):
         mixed[row] += (1.0 - lambda_value) * (1 - overlap / (2 - overlap))
     return mixed
 
@@ -116,14 +134,15 @@ def _squared(distance: Kind, squared_euclidean: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(
-    samples: np.ndarray, distance: Kind, queries: int, count: int, block: int
+    samples: np.ndarray, distance: Kind, queries: int, count: int, block: int, watch: Watch
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Nearest samples of every sample, itself among them, int [N, count]; row maxima [N]; scaled distances [Q, G]."""
     near = np.empty((len(samples), count), np.int64)
     scale = np.empty(len(samples), samples.dtype)
     direct = np.empty((queries, len(samples) - queries), np.float32)
     start = 0
-    for apart in blocks("squared_euclidean", samples, samples, block):
+    parts = -(-len(samples) // block)
+    for apart in watch(blocks("squared_euclidean", samples, samples, block), parts, "distances"):
         rows = slice(start, start + len(apart))
         near[rows], apart = nearest(apart, count), _squared(distance, apart)
         scale[rows] = apart.max(axis=1)
@@ -145,14 +164,13 @@ def _reciprocal(neighbours: np.ndarray, k: int) -> np.ndarray:
 
 def _describe(
     samples: np.ndarray, distance: Kind, neighbours: np.ndarray, scale: np.ndarray, k1: int, dtype: np.dtype
-) -> list[Sparse]:
+) -> Iterator[Sparse]:
     """Sparse rows (columns, weights of sum one): the weighted, extended k1-reciprocal neighbours of every sample."""
     half = int(np.around(k1 / 2))
     near, near_half = neighbours[:, : k1 + 1], neighbours[:, : half + 1]
     reciprocal, reciprocal_half = _reciprocal(neighbours, k1), _reciprocal(neighbours, half)
     enough = 2 / 3 * reciprocal_half.sum(axis=1)
     member = np.zeros(len(samples), bool)
-    rows = []
     for row in range(len(samples)):
         own = near[row, reciprocal[row]]
         member[own] = True
@@ -162,19 +180,16 @@ def _describe(
         member[own] = False
         apart = _squared(distance, np.square(samples[columns] - samples[row]).sum(axis=1)) / scale[row]
         weights = np.exp(-apart)
-        rows.append((columns, (weights / weights.sum()).astype(dtype)))
-    return rows
+        yield columns, (weights / weights.sum()).astype(dtype)
 
 
-def _average(rows: list[Sparse], neighbours: np.ndarray) -> list[Sparse]:
+def _average(rows: list[Sparse], neighbours: np.ndarray) -> Iterator[Sparse]:
     """Every row replaced by the mean of the rows of its neighbours [N, k2]."""
-    averaged = []
     for near in neighbours:
         columns = np.concatenate([rows[index][0] for index in near])
         weights = np.concatenate([rows[index][1] for index in near])
         unique, back = np.unique(columns, return_inverse=True)
-        averaged.append((unique, (np.bincount(back, weights) / len(near)).astype(weights.dtype)))
-    return averaged
+        yield unique, (np.bincount(back, weights) / len(near)).astype(weights.dtype)
 
 
 def _overlaps(rows: list[Sparse], queries: int, dtype: np.dtype) -> Iterator[np.ndarray]:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 
-from mmreid_jax import adapt, evaluate, extract, search, train
+from mmreid_jax import adapt, evaluate, extract, rerank, search, train
 from mmreid_jax.data import catalogue
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import metrics, protocols
@@ -194,10 +194,22 @@ def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
     test = next(drawn.rglob("test"))
     out = tmp_path / "features.npz"
     extract.main(["--checkpoint", str(tmp_path / "run"), "--images", str(test), "--out", str(out)])
-    features, files, note = extract.load(out)
-    assert len(features) == len(files) == len(list((test / "RGB").iterdir()))
-    assert note["absent"] == []
-    np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
+    stored = extract.load(out)
+    assert len(stored.features) == len(stored.files) == len(list((test / "RGB").iterdir()))
+    assert stored.note["absent"] == []
+    np.testing.assert_allclose(np.linalg.norm(stored.features, axis=1), 1, rtol=1e-5)
+    table = catalogue.load("rgbnt201", "query", drawn / "prepared")
+    np.testing.assert_array_equal(stored.files, table.file)
+    np.testing.assert_array_equal(stored.labels.identity, table.identity)
+    np.testing.assert_array_equal(stored.labels.camera, table.camera)
+    scores = metrics.evaluate(
+        protocols.by_name("rgbnt").distances(stored.features, stored.features), table, table, protocols.by_name("rgbnt")
+    )
+    capsys.readouterr()
+    rerank.main([str(out), "--k1", "8", "--k2", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{100 * scores.mAP:.1f}" in next(line for line in lines if line.startswith("as they are"))
+    assert any(line.startswith("re-ranked") for line in lines)
 
     folder, checkpoint = str(test / "RGB"), str(tmp_path / "run")
     search.main(["--checkpoint", checkpoint, "--query", folder, "--gallery", folder, "--out", str(tmp_path / "s")])
