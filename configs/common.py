@@ -15,8 +15,8 @@ def data() -> ConfigDict:
             data_dir=os.environ.get("MMREID_DATA", "data"),
             # The unpacked original data set, needed once; empty: DATA_DIR/manual.
             manual_dir="",
-            # Train on part of the training split: a folder or a text file that names its files; a folder of the original
-            # data set, "train_141" of RGBNT201, is found beside the others. Empty: on all of it.
+            # Train on part of the training split: a folder or a text file that names its files. A folder of the
+            # original data set, "train_141" of RGBNT201, is found beside the others. Empty: on all of it.
             train_list="",
             # Use drawn people or vehicles in the layout of the data set instead of the real images.
             drawn=False,
