@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -251,6 +252,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments, rest = parser.parse_known_args(argv)
     config, name = configs.from_arguments([f"--config={arguments.config}", *rest])
     facts, source = facts_of(config, arguments.identities, arguments.cameras)
+    if not arguments.no_memory:
+        print("compiling the training step, which may take a minute (--no_memory leaves this out)", file=sys.stderr)
     height, width = config.data.image_size
     print(f"{name}: {config.method}, {' + '.join(facts.modalities)} at {height} x {width}, {source}\n")
     print(describe(measure(config, facts, memory=not arguments.no_memory), jax.local_devices()[0].device_kind))
