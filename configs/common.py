@@ -252,4 +252,5 @@ def ieee() -> ConfigDict:
     config.eval.cross_modal = False  # also let every modality query every other one
     config.eval.rerank_k1 = 20
     config.eval.rerank_k2 = 6
+    config.eval.rerank_distance = "squared_euclidean"
     return config

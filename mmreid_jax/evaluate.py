@@ -120,13 +120,16 @@ def compare(
     """
     splits, options = experiment.splits, experiment.config.eval
     every = experiment.method.facts.modalities
-    sides: list[tuple[tuple[str, ...], np.ndarray]] = []
-    for records, given in ((splits.query, comparison.query), (splits.gallery, comparison.gallery)):
+    sides: list[tuple[tuple[Any, ...], np.ndarray]] = []
+    for records, given, feature in (
+        (splits.query, comparison.query, comparison.feature),
+        (splits.gallery, comparison.gallery, comparison.gallery_feature or comparison.feature),
+    ):
         missing = tuple(name for name in every if name not in given or name in absent)
-        if sides and records is splits.query and missing == sides[0][0]:
+        if sides and records is splits.query and (missing, feature) == sides[0][0]:
             sides.append(sides[0])
             continue
-        sides.append((missing, embedder(variables, records, [comparison.feature], missing)[comparison.feature]))
+        sides.append(((missing, feature), embedder(variables, records, [feature], missing)[feature]))
     protocol = protocol_of(experiment)
     (_, query), (_, gallery) = sides
     apart = protocol.distances(query, gallery)
@@ -152,11 +155,15 @@ def labels_of(records: Records) -> metrics.Labels:
 def run(
     experiment: Experiment, embedder: Embedder, variables: Variables, label: str, missing: bool = False
 ) -> list[Result]:
-    """Scores every comparison of the method, and with `missing` every combination of absent modalities as well."""
+    """Scores every comparison of the method, the one that selects checkpoints first.
+
+    With `missing` a comparison of all modalities is also made without each combination of them.
+    """
     results = []
     for comparison in experiment.method.protocols():
-        results.append(compare(experiment, embedder, variables, comparison, label))
-        if missing:
+        own = f"{label}, {comparison.name}" if results else label
+        results.append(compare(experiment, embedder, variables, comparison, own))
+        if missing and set(comparison.query) == set(experiment.method.facts.modalities):
             for name, absent in protocols.missing_modality_cases(experiment.method.facts.modalities):
                 results.append(compare(experiment, embedder, variables, comparison, f"{label}, {name}", absent))
     return results

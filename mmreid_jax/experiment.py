@@ -175,6 +175,8 @@ def load_splits(data: Any) -> Splits:
         rgbn300_third=data.rgbn300_third or None,
     )
     tables = [load(split) for split in ("train", "query", "gallery")]
+    if data.modalities:
+        tables = [with_modalities(table, tuple(data.modalities)) for table in tables]
     if data.broken_images == "skip":
         tables = [tables[0], *(images.drop_broken(table, threads=data.threads) for table in tables[1:])]
     train, query, gallery = tables
@@ -185,6 +187,20 @@ def load_splits(data: Any) -> Splits:
             raise UserError(f"{table.name} holds no sample; prepare the data set again (python -m mmreid_jax.prepare)")
     same = len(query) == len(gallery) and bool(np.all(query.file == gallery.file))
     return Splits(train, query, query if same else gallery)
+
+
+def with_modalities(records: Records, chosen: tuple[str, ...]) -> Records:
+    """A table of some of its modalities, in the order of the table.
+
+    Raises:
+      UserError: it lacks one of them.
+    """
+    absent = [name for name in chosen if name not in records.views]
+    if absent:
+        raise UserError(
+            f"config.data.modalities names {', '.join(absent)}, but {records.name} has {', '.join(records.views)}"
+        )
+    return dataclasses.replace(records, views={name: view for name, view in records.views.items() if name in chosen})
 
 
 def list_place(data: Any, folder: Path) -> Path:

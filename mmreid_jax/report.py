@@ -44,13 +44,15 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     Args:
       experiment: that was evaluated.
       variables: of the model whose ranked lists, maps and features are shown, placed on the devices.
-      results: rows of the table; the last one without a missing modality is the one shown.
+      results: rows of the table; shown is the last one of the method's first comparison without a missing modality.
 
     Returns:
       Path of the HTML file.
     """
     splits = experiment.splits
-    whole = [result for result in results if not is_partial(result)]
+    complete = [result for result in results if not is_partial(result)]
+    main = experiment.method.protocols()[0].name
+    whole = [result for result in complete if result.comparison == main]
     shown = whole[-1]
     protocol = protocol_of(experiment)
     images = image_getter(splits.query, splits.gallery)
@@ -65,7 +67,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
         return ranked_lists.ranked_lists(shown.distances, splits.query, splits.gallery, images, rows, ignore, top)
 
     entries = log_entries(experiment.workdir)
-    rows = {result.label: score_row(result.row()) for result in whole}
+    rows = {result.label: score_row(result.row()) for result in complete}
     rows = {**untrained(experiment.workdir), **rows}
     calibrated = calibration.calibrate(shown.distances, splits.query, splits.gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
@@ -226,10 +228,13 @@ def activation_examples(
 ) -> list[activation.ActivationExample]:
     """Last convolutional maps of some queries; none where the method has none."""
     method = experiment.method
-    if getattr(method, "is_vit", False) or not hasattr(method, "maps") or not len(rows):
+    if not hasattr(method, "maps") or not len(rows):
         return []
     chosen = experiment.splits.query.select(rows)
-    found = compute(method.maps, chosen)
+    try:
+        found = compute(method.maps, chosen)
+    except UserError:  # a method that has maps with other backbones than this one
+        return []
     return [
         activation.ActivationExample(
             images("query", int(row)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +79,7 @@ def fit(experiment: Experiment) -> Any:
         checkpoint_every=config.train.checkpoint_every,
         evaluate_first="untrained" if config.train.evaluate_first else "",
         kind="train",
+        memory=method.start_memory(plan.epoch_ends) if hasattr(method, "start_memory") else {},
     )
     run(experiment, job, fresh, [describe(experiment, plan), *(f"note: {note}" for note in notes)])
     return load(experiment, job, fresh, "best")[0]
@@ -100,6 +101,7 @@ class Job:
       checkpoint_every: epochs; an evaluated state is always saved.
       evaluate_first: label of an evaluation before the first step; empty for none.
       kind: of the lines in the log, ``train`` or ``adapt``.
+      memory: of the method before the first step.
       before_evaluation: variables -> variables to evaluate.
     """
 
@@ -114,6 +116,7 @@ class Job:
     checkpoint_every: int
     evaluate_first: str
     kind: str
+    memory: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     before_evaluation: Callable[[Any], Any] = lambda variables: variables
 
 
@@ -131,7 +134,7 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
     """
     config, parallel, plan = experiment.config, experiment.parallel, job.plan
     parallel.check_batch(plan.batch)
-    current = parallel.place_state(state.create(variables, job.optimizer))
+    current = parallel.place_state(state.create(variables, job.optimizer, dict(job.memory)))
     run_step = parallel.jit_train(
         step.train_step(job.loss, job.optimizer, seed=config.seed, normalization=experiment.normalization)
     )

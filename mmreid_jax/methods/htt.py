@@ -284,6 +284,13 @@ class HTT:
             _, attend[name] = self.backbone.apply(network, batch["images"][name], side, return_attention=True)
         return attend
 
+    def maps(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Last feature maps of every modality, each [B, h, w, D] (ResNet only)."""
+        if self.is_vit:
+            raise UserError(f"{self.config.model.backbone} has no feature maps; only ResNet backbones do")
+        network = {name: variables[name]["backbone"] for name in ("params", "batch_stats")}
+        return {name: self.backbone.apply(network, batch["images"][name], False) for name in self.facts.modalities}
+
     def with_statistics(self, variables: Variables, before: np.ndarray) -> Variables:
         """Variables whose neck normalises by the statistics of the given ``before`` features [N, M * D]."""
         old = variables["batch_stats"]["bottleneck"]
