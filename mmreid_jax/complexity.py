@@ -191,7 +191,8 @@ def facts_of(config: Any, identities: int = 0, cameras: int = 0) -> tuple[base.D
     """
     data = config.data
     options: dict[str, Any] = {"rgbnt100_third": data.rgbnt100_third, "rgbn300_third": data.rgbn300_third or None}
-    modalities = tuple(catalogue.views(data.dataset, **options))
+    chosen = tuple(data.get("modalities", ()))
+    modalities = tuple(name for name in catalogue.views(data.dataset, **options) if not chosen or name in chosen)
     published = verify.KNOWN[data.dataset]["train"]
     known, source = published.identities or published.unverified[1] or 0, "published"
     seen, scenes = 0, 1

@@ -148,6 +148,8 @@ def test_two_modalities_and_drawn_identities():
     config.data.dataset = "rgbn300"
     assert complexity.facts_of(config)[0].modalities == ("rgb", "nir")
     config.data.drawn, config.data.drawn_identities = True, 9
+    config.data.modalities = ("nir",)
     facts, said = complexity.facts_of(config)
+    assert facts.modalities == ("nir",)
     assert (facts.identities, said) == (9, "9 training identities (drawn)")
     assert np.isscalar(facts.cameras)

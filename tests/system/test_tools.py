@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 
 import jax
@@ -10,7 +11,6 @@ import pytest
 
 from mmreid_jax import evaluate, experiment, report, statistics
 from mmreid_jax.errors import UserError
-from mmreid_jax.methods import htt
 
 CNN = {"model__backbone": "resnet_micro"}
 
@@ -39,17 +39,7 @@ def untrained(small, tmp_path):
     return make
 
 
-def last_maps(self, variables, batch):
-    """Maps that are strong in the first row for rgb, in the last for nir, and everywhere alike for tir."""
-    count = len(batch["identity"])
-    maps = {name: np.ones((count, 4, 2, 3), np.float32) for name in self.facts.modalities}
-    maps["rgb"][:, 0] = 5
-    maps["nir"][:, -1] = 5
-    return maps
-
-
-def test_report_of_a_cnn_has_activation_maps_and_an_embedding(untrained, tmp_path, monkeypatch):
-    monkeypatch.setattr(htt.HTT, "maps", last_maps, raising=False)
+def test_report_of_a_cnn_has_activation_maps_and_an_embedding(untrained, tmp_path):
     opened, variables, results = untrained(**CNN, eval__embedding_identities=3, eval__visrank_topk=4)
     page = report.write(opened, variables, results).read_text()
     assert "Activation maps" in page
@@ -62,8 +52,7 @@ def test_report_of_a_cnn_has_activation_maps_and_an_embedding(untrained, tmp_pat
     assert "attention.png" not in names
 
 
-def test_embedding_and_maps_are_of_the_right_samples(untrained, monkeypatch):
-    monkeypatch.setattr(htt.HTT, "maps", last_maps, raising=False)
+def test_embedding_and_maps_are_of_the_right_samples(untrained):
     opened, variables, _ = untrained(**CNN)
     compute = report.on_one_device(opened, variables)
     rows = np.array([5, 1, 9, 2, 7])
@@ -75,7 +64,25 @@ def test_embedding_and_maps_are_of_the_right_samples(untrained, monkeypatch):
     images = report.image_getter(query, opened.splits.gallery)
     examples = report.activation_examples(opened, compute, images, rows)
     assert [example.label.split(",")[0] for example in examples] == [f"identity {query.identity[row]}" for row in rows]
-    assert {name: maps.shape for name, maps in examples[0].maps.items()} == dict.fromkeys(query.modalities, (4, 2, 3))
+    # The feature of a modality is the spatial mean of its maps.
+    assert set(examples[0].maps) == set(query.modalities)
+    for position, example in enumerate(examples):
+        pooled = example.maps["tir"].mean(axis=(0, 1))
+        np.testing.assert_allclose(pooled, few["tir"][position], rtol=0, atol=1e-4 * np.abs(pooled).max())
+
+
+def test_a_method_without_maps_or_with_a_backbone_that_has_none(untrained):
+    opened, variables, _ = untrained()
+    compute = report.on_one_device(opened, variables)
+    assert report.activation_examples(opened, compute, report.image_getter(*[opened.splits.query] * 2), [0]) == []
+    assert not hasattr(FakeMethod, "maps")
+    bare = dataclasses.replace(opened, method=FakeMethod())
+    assert report.activation_examples(bare, compute, None, np.array([0])) == []
+    assert report.attention_examples(bare, compute, None, np.array([0])) == []
+
+
+class FakeMethod:
+    """A method with neither attention nor maps."""
 
 
 def test_an_embedding_that_cannot_be_drawn_says_why(untrained, monkeypatch):
