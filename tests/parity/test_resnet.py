@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import precisions
 import pytest
 
 from mmreid_jax.convert import layout as layouts
@@ -25,16 +25,18 @@ GRADIENT_FLOAT32 = 0.05
 POOLS = {"avg": resnet.average_pool, "gem": resnet.gem_pool, "gem_agw": resnet.gem_pool_agw}
 
 
-@pytest.fixture(params=["float32", "float64"])
-def dtype(request, x64):
-    yield jnp.dtype(request.param)
-    # Whole networks in float64: what one case compiled and kept must not add up over the cases.
-    jax.clear_caches()
-    gc.collect()
+def is_slow(path, dtype):
+    """Gradients in train mode run by default in one precision: large images in float32, small ones in float64."""
+    case = goldens.load(path).json
+    if case.get("mode") != "train":
+        return False
+    large = case["height"] * case["width"] > 128 * 64
+    return dtype == ("float64" if large else "float32")
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
-def test_case(path, dtype):
+@pytest.mark.parametrize(("path", "dtype"), list(precisions.runs(CASES, is_slow)))
+def test_case(path, dtype, x64):
+    dtype = jnp.dtype(dtype)
     golden = goldens.load(path)
     if "state_dict" in golden.json:
         network(golden, dtype)
@@ -42,6 +44,7 @@ def test_case(path, dtype):
         pooling(golden, dtype)
     else:
         raise AssertionError(f"case of unknown kind: {sorted(golden.json)}")
+    precisions.forget()
 
 
 def cut(value, limit=512):
