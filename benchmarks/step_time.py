@@ -1,11 +1,12 @@
-"""Times HTT's training step against the same network in plain PyTorch (`torch_htt`), in turn in one process.
+"""Times a training step against the same network in plain PyTorch (`torch_htt`, `torch_ieee`), in turn in one process.
 
     python benchmarks/step_time.py                                        CPU, ViT-B/16, float32, 8 samples a batch
     python benchmarks/step_time.py --backbone resnet50 --threads 1
+    python benchmarks/step_time.py --method ieee --streams loop vmap      three ResNet-50
     python benchmarks/step_time.py --device gpu --precision float32 tf32 bfloat16 --batch 32 64 128 256
     python benchmarks/step_time.py --sections compile attention           see --help for all sections
 
-Needs jax, flax, optax, orbax, numpy and torch alone. Our side is the real step: `mmreid_jax.methods.htt` with its
+Needs jax, flax, optax, orbax, numpy and torch alone. Our side is the real step: the method with its
 losses and optimiser inside `mmreid_jax.training.step`. Both sides get the same uint8 images and the same weights, and
 section ``check`` prints how far their losses differ over three steps, so that the comparison is one of equal work.
 The two sides take turns; of all turns the fastest counts, in wall-clock and in processor seconds. Processor seconds
@@ -49,6 +50,7 @@ class Setting(NamedTuple):
     attention: str = "plain"
     unroll: int = 1
     remat: bool = False
+    streams: str = "loop"
 
 
 class Seconds(NamedTuple):
@@ -66,12 +68,14 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=["check", "train"])
-    parser.add_argument("--backbone", choices=("vit_base", "deit_tiny", "resnet50"), default="vit_base")
+    parser.add_argument("--method", choices=("htt", "ieee"), default="htt")
+    parser.add_argument("--backbone", choices=("vit_base", "deit_tiny", "resnet50"), help="of HTT; default vit_base")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--batch", nargs="+", type=int, default=[8], help="samples (of three images each)")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32"])
     parser.add_argument("--attention", nargs="+", default=["plain"], help="of our ViT: plain, xla, cudnn")
     parser.add_argument("--unroll", nargs="+", type=int, default=[1], help="blocks per step of our scan over depth")
+    parser.add_argument("--streams", nargs="+", default=["loop"], help="of our IEEE: loop, vmap")
     parser.add_argument("--remat", action="store_true", help="our side recomputes the blocks in the backward pass")
     parser.add_argument("--threads", type=int, default=0, help="cores that both sides may use; 0: all")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
@@ -79,6 +83,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=("jax", "torch"), help="time one side alone (memory)")
     parser.add_argument("--torch_compile", action="store_true", help="compile the PyTorch network")
     options = parser.parse_args()
+    options.backbone = options.backbone or {"htt": "vit_base", "ieee": "resnet50"}[options.method]
+    if options.method == "ieee" and options.backbone != "resnet50":
+        parser.error("--method ieee has a resnet50 for each modality")
     options.inner = options.inner or (1 if options.device == "cpu" else 10)
     if any(batch % IMAGES_PER_IDENTITY for batch in options.batch):
         parser.error(f"--batch must be a multiple of {IMAGES_PER_IDENTITY} (images per identity)")
@@ -98,17 +105,21 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import torch_htt  # noqa: E402
+import torch_ieee  # noqa: E402
 
-from mmreid_jax.methods import htt  # noqa: E402
+from mmreid_jax.convert.layout import export_state  # noqa: E402
+from mmreid_jax.methods import htt, ieee  # noqa: E402
 from mmreid_jax.methods.base import DataFacts  # noqa: E402
 from mmreid_jax.models import layers, vit  # noqa: E402
 from mmreid_jax.models.resnet import STAGES  # noqa: E402
 from mmreid_jax.training import optimizers, state, step  # noqa: E402
 
 DEVICE = torch.device("cuda" if OPTIONS.device == "gpu" else "cpu")
+METHOD, PEER = {"htt": (htt, torch_htt), "ieee": (ieee, torch_ieee)}[OPTIONS.method]
+BOTH: dict[str, Any] = {"data": SimpleNamespace(image_size=IMAGE_SIZE), "init": SimpleNamespace(backbone="")}
 
 
-def config(setting: Setting) -> Any:
+def config_htt(setting: Setting) -> Any:
     """The config of HTT's experiment on RGBNT201 as plain objects, with a constant learning rate."""
     model = SimpleNamespace(
         backbone=setting.backbone,
@@ -140,11 +151,45 @@ def config(setting: Setting) -> Any:
     return SimpleNamespace(
         model=model,
         loss=loss,
-        data=SimpleNamespace(image_size=IMAGE_SIZE),
         train=SimpleNamespace(micro_batches=1, identities_per_batch=setting.batch // IMAGES_PER_IDENTITY),
-        init=SimpleNamespace(backbone=""),
         optim=optimizers.Options(lr=RATE, weight_decay=1e-4, bias_lr_factor=2.0),
+        **BOTH,
     )
+
+
+def config_ieee(setting: Setting) -> Any:
+    """The same for IEEE."""
+    model = SimpleNamespace(
+        backbone=setting.backbone,
+        last_stride=1,
+        parts=torch_ieee.PARTS,
+        part_dim=torch_ieee.PART_WIDTH,
+        embed_dim=torch_ieee.EMBEDDING,
+        cim=True,
+        cim_attention=True,
+        rem="code",
+        global_from="backbone",
+        num_classes=0,
+        streams=setting.streams,
+        dtype=PRECISIONS[setting.precision][1],
+        remat=setting.remat,
+    )
+    loss = SimpleNamespace(
+        name="margin",
+        weight_x=1.0,
+        weight_m=1.0,
+        margin=1.0,
+        label_smoothing=0.1,
+        grouping="by_label",
+    )
+    train = SimpleNamespace(
+        micro_batches=1,
+        identities_per_batch=setting.batch // IMAGES_PER_IDENTITY,
+        fixbase_epochs=0,
+        open_layers=(),
+    )
+    optim = optimizers.Options(lr=RATE, weight_decay=5e-4, nesterov=True)
+    return SimpleNamespace(model=model, loss=loss, train=train, optim=optim, **BOTH)
 
 
 def draw_batch(samples: int) -> dict[str, Any]:
@@ -161,7 +206,8 @@ class Ours:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.method = htt.build(config(setting), DataFacts(CLASSES, 1, 1, MODALITIES))
+        config = {"htt": config_htt, "ieee": config_ieee}[OPTIONS.method](setting)
+        self.method = METHOD.build(config, DataFacts(CLASSES, 1, 1, MODALITIES))
         self.parallel = step.Parallel(jax.devices()[:1])
         variables = self.method.init(jax.random.key(0))
         optimizer = self.method.optimizer(variables["params"], np.array([1000]))
@@ -183,7 +229,7 @@ class Ours:
     def forward(self) -> Any:
         """Evaluation features of the batch."""
         with matmul_precision(self.setting.precision):
-            return self.embed(self.state.variables, self.batch)["after"]
+            return self.embed(self.state.variables, self.batch)
 
     @staticmethod
     def wait(result: Any) -> None:
@@ -194,21 +240,12 @@ class Ours:
 class Theirs:
     """PyTorch's side, with the weights of ours."""
 
-    def __init__(self, setting: Setting, weights: tuple[Any, Any]) -> None:
+    def __init__(self, setting: Setting, ours: Ours) -> None:
         self.setting = setting
-        if setting.backbone == "resnet50":
-            backbone: torch.nn.Module = torch_htt.ResNet(STAGES)
-        else:
-            size = vit.SIZES[setting.backbone]
-            backbone = torch_htt.VisionTransformer(
-                IMAGE_SIZE, size.width, size.depth, size.heads, size.patch, setting.drop_path
-            )
-        model = torch_htt.Htt(backbone, len(MODALITIES), CLASSES)
-        model.load(*weights)
-        model = model.to(DEVICE)
+        model = their_network(setting, ours).to(DEVICE)
         if setting.backbone == "resnet50":
             model = model.to(memory_format=torch.channels_last)
-        self.optimizer = torch_htt.optimizer(model, RATE)
+        self.optimizer = PEER.optimizer(model, RATE)
         batch = draw_batch(setting.batch)
         self.model: Any = torch.compile(model) if OPTIONS.torch_compile else model
         self.images = [torch.from_numpy(batch["images"][name]).to(DEVICE) for name in MODALITIES]
@@ -232,7 +269,7 @@ class Theirs:
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision():
             output = self.model(self.prepared())
-        terms = torch_htt.losses(output, self.labels, self.setting.batch // IMAGES_PER_IDENTITY)
+        terms = PEER.losses(output, self.labels, self.setting.batch // IMAGES_PER_IDENTITY)
         terms["loss"].backward()
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}
@@ -249,6 +286,27 @@ class Theirs:
         del result
         if DEVICE.type == "cuda":
             torch.cuda.synchronize()
+
+
+def their_network(setting: Setting, ours: Ours) -> torch.nn.Module:
+    """The network in PyTorch, with our weights."""
+    if OPTIONS.method == "ieee":
+        model: Any = torch_ieee.Ieee(STAGES, CLASSES)
+        params, batch_stats = ours.weights()
+        layout = ours.method.convert_layouts()["ieee"]
+        entries = export_state(layout, {"params": params, "batch_stats": batch_stats})
+        model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in entries.items()})
+        return model
+    if setting.backbone == "resnet50":
+        backbone: torch.nn.Module = torch_htt.ResNet(STAGES)
+    else:
+        size = vit.SIZES[setting.backbone]
+        backbone = torch_htt.VisionTransformer(
+            IMAGE_SIZE, size.width, size.depth, size.heads, size.patch, setting.drop_path
+        )
+    model = torch_htt.Htt(backbone, len(MODALITIES), CLASSES)
+    model.load(*ours.weights())
+    return model
 
 
 def matmul_precision(precision: str) -> Any:
@@ -291,7 +349,10 @@ def in_turn(sides: Mapping[str, tuple[Callable[[], Any], Callable[[Any], None]]]
 
 
 def flops_of_image(backbone: str) -> float:
-    """Floating-point operations of one forward pass of one image; a training step has three times as many."""
+    """Floating-point operations of one forward pass of one image; a training step has three times as many.
+
+    Of IEEE the convolutions on whole maps are counted, backbone and interaction.
+    """
     if backbone != "resnet50":
         size = vit.SIZES[backbone]
         patches = (IMAGE_SIZE[0] // size.patch) * (IMAGE_SIZE[1] // size.patch)
@@ -311,7 +372,7 @@ def flops_of_image(backbone: str) -> float:
             total += 2 * pixels * (9 * width * width + 4 * width * width)
             total += 2 * pixels * channels * 4 * width if index == 0 else 0
             channels = 4 * width
-    return total
+    return total + (4 * pixels * channels**2 if OPTIONS.method == "ieee" else 0)
 
 
 @functools.cache
@@ -342,17 +403,18 @@ def settings() -> list[Setting]:
     """The settings that the command line asks for."""
     first = [Setting(OPTIONS.backbone, batch, p) for p in OPTIONS.precision for batch in OPTIONS.batch]
     variants = [(a, u) for a in OPTIONS.attention for u in OPTIONS.unroll]
-    return [s._replace(attention=a, unroll=u, remat=OPTIONS.remat) for s in first for a, u in variants]
+    changed = [s._replace(attention=a, unroll=u, remat=OPTIONS.remat) for s in first for a, u in variants]
+    return [s._replace(streams=streams) for s in changed for streams in OPTIONS.streams]
 
 
 def check() -> None:
     """Prints the largest difference of every loss term between the sides over three steps without stochastic depth."""
     head = ["precision", "step", "loss (ours)", "loss (PyTorch)", "largest difference of a term"]
-    table(f"The same losses from the same weights: {OPTIONS.backbone}", head)
+    table(f"The same losses from the same weights: {OPTIONS.method}, {OPTIONS.backbone}", head)
     for precision in OPTIONS.precision:
         setting = Setting(OPTIONS.backbone, min(OPTIONS.batch), precision, drop_path=0.0)
         ours = Ours(setting)
-        theirs = Theirs(setting, ours.weights())
+        theirs = Theirs(setting, ours)
         for number in range(3):
             a, b = step.fetch(ours.train()), {name: float(value) for name, value in theirs.train().items()}
             difference = max(abs(float(a[name]) - value) for name, value in b.items())
@@ -363,20 +425,21 @@ def steps(kind: str) -> None:
     """Prints seconds, ratios, images per second and share of peak of ``train`` or ``forward``."""
     title = {"train": "Training step", "forward": "Forward pass (evaluation)"}[kind]
     where = f"{OPTIONS.device}, {len(os.sched_getaffinity(0))} cores"
-    head = ["samples", "precision", "attention", "unroll", "remat", "ours s", "PyTorch s", "ratio"]
+    variant = ("streams",) if OPTIONS.method == "ieee" else ("attention", "unroll")
+    head = ["samples", "precision", *variant, "remat", "ours s", "PyTorch s", "ratio"]
     head += ["ours cpu-s", "PyTorch cpu-s", "ratio"] if OPTIONS.device == "cpu" else []
     head += ["ours images/s", "PyTorch images/s", "ours, share of peak", "PyTorch, share of peak"]
-    table(f"{title}: {OPTIONS.backbone}, {where}", head)
+    table(f"{title}: {OPTIONS.method}, {OPTIONS.backbone}, {where}", head)
     for setting in settings():
         ours = Ours(setting)
-        theirs = Theirs(setting, ours.weights())
+        theirs = Theirs(setting, ours)
         pairs = {"jax": ours, "torch": theirs}
         sides = {name: (getattr(pair, kind), pair.wait) for name, pair in pairs.items() if OPTIONS.only in (None, name)}
         best = in_turn(sides)
         a, b = best.get("jax"), best.get("torch")
         images = setting.batch * len(MODALITIES)
         work = images * flops_of_image(setting.backbone) * (3 if kind == "train" else 1)
-        cells: list[Any] = [setting.batch, setting.precision, setting.attention, setting.unroll, setting.remat]
+        cells: list[Any] = [getattr(setting, name) for name in ("batch", "precision", *variant, "remat")]
         cells += compared(a and a.wall, b and b.wall)
         cells += compared(a and a.processor, b and b.processor) if OPTIONS.device == "cpu" else []
         cells += [f"{images / side.wall:.1f}" if side else "-" for side in (a, b)]

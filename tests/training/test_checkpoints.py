@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import time
-import types
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +18,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmreid_jax import __version__
+from mmreid_jax.convert import store
 from mmreid_jax.errors import UserError
 from mmreid_jax.training import checkpoints, optimizers
 from mmreid_jax.training.checkpoints import Checkpoints, load_variables
@@ -467,10 +467,7 @@ class TestConverted:
     def converted(self, tmp_path, monkeypatch):
         variables, meta = _numpy(_state(0.5).variables), {"layout": "htt"}
         (tmp_path / "meta.json").write_text("{}")
-        store = types.ModuleType("mmreid_jax.convert.store")
-        store.load = lambda folder: (variables, meta) if folder == tmp_path else None
-        monkeypatch.setitem(sys.modules, store.__name__, store)
-        monkeypatch.setattr("mmreid_jax.convert.store", store, raising=False)
+        monkeypatch.setattr(store, "load", lambda folder: (variables, meta) if folder == tmp_path else None)
         return tmp_path, variables, meta
 
     def test_as_they_are(self, converted):
