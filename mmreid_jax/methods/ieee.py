@@ -107,8 +107,9 @@ class IEEE:
         images = jnp.zeros((1, *self.image_size, 3))
         maps = jnp.zeros((2, 6, 1, self.backbone.features))
         keys = jax.random.split(key, 2 * len(self.facts.modalities)).reshape(2, -1)
-        backbones = jax.jit(jax.vmap(lambda k: self.backbone.init(k, images, True)))(keys[0])
-        branches = jax.jit(jax.vmap(lambda k: self.branch.init(k, maps, maps, _EVERY)))(keys[1])
+        # One after the other: the same as vmap, in less time to compile.
+        backbones = jax.jit(lambda k: jax.lax.map(lambda own: self.backbone.init(own, images, True), k))(keys[0])
+        branches = jax.jit(lambda k: jax.lax.map(lambda own: self.branch.init(own, maps, maps, _EVERY), k))(keys[1])
         found = []
         for number in range(len(self.facts.modalities)):
             backbone, branch = jax.tree.map(lambda x, i=number: x[i], (backbones, branches))

@@ -20,8 +20,9 @@ Dtype = Any
 STAGES = (3, 4, 6, 3)
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet50": {"stages": STAGES, "width": 64},
-    # For tests and drawn data.
+    # For drawn data, and for tests.
     "resnet_micro": {"stages": (1, 1, 1, 1), "width": 8},
+    "resnet_nano": {"stages": (1,), "width": 8},
 }
 """Name -> stages and width."""
 

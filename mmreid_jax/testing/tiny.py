@@ -14,10 +14,10 @@ TINY: dict[str, dict[str, Any]] = {
     "htt": {"config": "htt_rgbnt201", "model.backbone": "vit_micro", "data.image_size": (32, 16)},
     "ieee": {
         "config": "ieee_rgbnt201",
-        "model.backbone": "resnet_micro",
+        "model.backbone": "resnet_nano",
         "model.part_dim": 32,
         "model.embed_dim": 8,
-        "data.image_size": (64, 32),
+        "data.image_size": (32, 16),
     },
 }
 

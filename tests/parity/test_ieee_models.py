@@ -7,12 +7,12 @@ follows from its contents; weights enter through the conversion code that a user
 from __future__ import annotations
 
 import functools
-import gc
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import precisions
 import pytest
 
 from configs import ieee_rgbnt201
@@ -23,7 +23,7 @@ from mmreid_jax.testing import goldens
 from mmreid_jax.training import state as states
 from mmreid_jax.training import step as steps
 
-CASES = {path.stem: path for path in goldens.cases("ieee") if "state_dict" in goldens.load(path).json}
+CASES = [path for path in goldens.cases("ieee") if "state_dict" in goldens.load(path).json]
 LETTERS = {"R": "rgb", "N": "nir", "T": "tir"}
 # The README of the suite: arrays are rounded to float32, so that float64 agrees to this part of the largest value;
 # after the third step to the second number. Scalars are stored in float64.
@@ -44,28 +44,27 @@ def kind_of(case):
     return {"eval": "evaluate", "trai": "forward"}[case["mode"][:4]]
 
 
-def is_quick(path, dtype):
-    """Runs by default: evaluation in both precisions, and the smallest training step of one step in float64."""
+def is_quick(path):
+    """Cases that run by default, in float64: evaluation, and small images in a single training step."""
     case = goldens.load(path).json
-    kind = kind_of(case)
-    small = kind == "train" and case["steps"] == 1 and case["height"] <= 96
-    return kind == "evaluate" or (small and dtype == "float64")
+    small = case["height"] * case["width"] <= 96 * 48 and case.get("steps") == 1
+    return kind_of(case) == "evaluate" or small
 
 
-def parameters():
-    for name, path in CASES.items():
+def runs():
+    """Every case in both precisions; all but the quick ones are marked slow."""
+    for path in CASES:
         for dtype in ("float32", "float64"):
-            marks = () if is_quick(path, dtype) else (pytest.mark.slow,)
-            yield pytest.param(path, dtype, marks=marks, id=f"{name}-{dtype}")
+            quick = dtype == "float64" and is_quick(path)
+            marks = (precisions.ONE_WORKER,) if quick else (precisions.ONE_WORKER, pytest.mark.slow)
+            yield pytest.param(path, dtype, marks=marks, id=f"{path.stem}-{dtype}")
 
 
-@pytest.mark.parametrize(("path", "dtype"), list(parameters()))
+@pytest.mark.parametrize(("path", "dtype"), list(runs()))
 def test_case(path, dtype, x64):
     run = Run(path, jnp.dtype(dtype))
     {"evaluate": evaluate, "forward": forward, "train": train}[kind_of(run.case)](run)
-    # Three ResNets in float64: what one case compiled and kept must not add up over the cases.
-    jax.clear_caches()
-    gc.collect()
+    precisions.forget()
 
 
 def cut(value, limit=512):
