@@ -2,10 +2,12 @@
 
     python benchmarks/claims.py --seeds 3
     python benchmarks/claims.py --seeds 3 --pretrain 16 --lr 5e-4      # as the papers do: start from a trained backbone
+    python benchmarks/claims.py --seeds 3 --method ieee
 
-HTT: cross-entropy + triplet, then + 3M, then + 3M + CIM; and test-time training of the last one. Every seed has drawn
-people of its own and weights of its own, shared by all variants, so that differences are paired. Scores are of the LAST
-epoch, never of the best one on the test set. With --pretrain the backbone of a seed first learns to tell other drawn
+HTT: cross-entropy + triplet, then + 3M, then + 3M + CIM; and test-time training of the last one. IEEE: three streams
+with cross-entropy, then with the interacting module, with the relation module, and with 3M. Every seed has drawn people
+of its own and weights of its own, shared by all variants, so that differences are paired. Scores are of the LAST epoch,
+never of the best one on the test set. With --pretrain the backbone of a seed first learns to tell other drawn
 people apart (cross-entropy alone), as the papers start from ImageNet.
 """
 
@@ -24,19 +26,30 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs import demo
+from configs import demo, demo_ieee
 from mmreid_jax import adapt, evaluate, train
 from mmreid_jax.convert import known, layout
 from mmreid_jax.convert.__main__ import write_safetensors
 from mmreid_jax.experiment import open_experiment
 from mmreid_jax.training import checkpoints
 
-VARIANTS = {
-    "CE + triplet": {"mmm_weight": 0.0, "cim_weight": 0.0},
-    "+ 3M": {"mmm_weight": 0.5, "cim_weight": 0.0},
-    "+ 3M + CIM": {"mmm_weight": 0.5, "cim_weight": 0.5},
+# Method -> variant -> what it changes in the method's demo; each stands above the one that adds to it.
+VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
+    "htt": {
+        "CE + triplet": {"loss.mmm_weight": 0.0, "loss.cim_weight": 0.0},
+        "+ 3M": {"loss.mmm_weight": 0.5, "loss.cim_weight": 0.0},
+        "+ 3M + CIM": {"loss.mmm_weight": 0.5, "loss.cim_weight": 0.5},
+    },
+    "ieee": {
+        "three streams, CE": {"loss.name": "softmax", "model.cim": False, "model.rem": "off"},
+        "+ interaction": {"loss.name": "softmax", "model.rem": "off"},
+        "+ REM": {"loss.name": "softmax"},
+        "+ 3M": {},
+    },
 }
-ADAPTED = "+ 3M + CIM, after MTT"
+DEMOS = {"htt": demo, "ieee": demo_ieee}
+# The last variant again, where the method trains at test time.
+ADAPTED = {"htt": "+ 3M + CIM, after MTT"}
 SCORES = ("mAP", "R1", "mINP")
 # Added to a seed: drawn people that no run of any seed is trained or tested on.
 OTHER_PEOPLE = 1000
@@ -44,7 +57,8 @@ OTHER_PEOPLE = 1000
 
 def config_of(seed: int, drawn_seed: int, epochs: int, options: argparse.Namespace) -> Any:
     """The demo's config, evaluated once at the end."""
-    config = demo.get_config()
+    config = DEMOS[options.method].get_config()
+    config.task = "train"
     config.seed = seed
     config.data.drawn_seed = drawn_seed
     config.data.data_dir = options.data_dir
@@ -76,13 +90,14 @@ def pretrained(seed: int, options: argparse.Namespace, folder: Path) -> Path:
 def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path) -> dict[str, dict[str, float]]:
     """Scores of one variant and one seed, and those after test-time training for the last variant."""
     config = config_of(seed, seed, options.epochs, options)
-    config.mtt.optim.epochs = options.adaptation_epochs
     if options.pretrain:
         config.init.backbone = str(pretrained(seed, options, workdir.parent))
     if options.lr:
         config.optim.lr = options.lr
-    for name, value in VARIANTS[variant].items():
-        config.loss[name] = value
+    adapts = options.method in ADAPTED and variant == list(VARIANTS[options.method])[-1]
+    if adapts:
+        config.mtt.optim.epochs = options.adaptation_epochs
+    config.update_from_flattened_dict(VARIANTS[options.method][variant])
     experiment = open_experiment(config, workdir)
     with contextlib.redirect_stdout(io.StringIO()):
         train.fit(experiment)
@@ -90,16 +105,16 @@ def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path)
     variables, _ = checkpoints.load_variables(workdir, which="last")
     placed = experiment.parallel.place_state(variables)
     found = {variant: evaluate.run(experiment, embedder, placed, variant)[0].row()}
-    if variant == list(VARIANTS)[-1]:
+    if adapts:
         with contextlib.redirect_stdout(io.StringIO()):
             results, _ = adapt.continual(experiment, embedder, variables)
-        found[ADAPTED] = next(result for result in results if "last" in result.label).row()
+        found[ADAPTED[options.method]] = next(result for result in results if "last" in result.label).row()
     return {name: {score: float(row[score]) for score in SCORES} for name, row in found.items()}
 
 
 def table(runs: dict[str, dict[str, dict[str, float]]]) -> str:
     """Markdown: mean +- standard deviation over seeds, and the paired gain over the row above."""
-    names = [*VARIANTS, ADAPTED]
+    names = list(next(iter(runs.values())))
     lines = [
         "| variant | " + " | ".join(SCORES) + " | mAP against the row above (mean of pairs, wins) |",
         "|---" * 5 + "|",
@@ -121,6 +136,7 @@ def table(runs: dict[str, dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--method", choices=tuple(VARIANTS), default="htt")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--adaptation_epochs", type=int, default=2)
@@ -131,15 +147,19 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/claims"))
     parser.add_argument("--out", type=Path, default=Path("runs/claims/claims.json"))
     options = parser.parse_args()
+    if options.pretrain and options.method != "htt":
+        parser.error("--pretrain is for --method htt")
+    variants = VARIANTS[options.method]
     runs: dict[str, Any] = {}
     for seed in range(options.seeds):
         runs[str(seed)] = {}
-        for variant in VARIANTS:
+        for variant in variants:
             begun = time.monotonic()
-            name = f"{seed}-{list(VARIANTS).index(variant)}-{options.epochs}-{options.pretrain}"
+            name = f"{options.method}-{seed}-{list(variants).index(variant)}-{options.epochs}-{options.pretrain}"
             runs[str(seed)].update(one_run(seed, variant, options, (options.workdir / name).absolute()))
             print(f"seed {seed}, {variant}: {runs[str(seed)][variant]} ({time.monotonic() - begun:.0f} s)", flush=True)
-        print(f"seed {seed}, {ADAPTED}: {runs[str(seed)][ADAPTED]}", flush=True)
+        if adapted := ADAPTED.get(options.method):
+            print(f"seed {seed}, {adapted}: {runs[str(seed)][adapted]}", flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(runs, indent=1))
     print(table(runs))
