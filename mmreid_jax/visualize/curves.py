@@ -34,7 +34,7 @@ _PANELS = (
     # Whatever a method's step reports and no other panel claims is one of its loss terms.
     _Panel("Loss terms", r""),
     _Panel("Learning rate", r"^(.*/)?(learning_rate|lr)$"),
-    _Panel("Accuracy on the training batches", r"^(.*/)?accuracy$", per_cent=True),
+    _Panel("Accuracy on the training batches", r"^(.*/)?accuracy(_\w+)?$", per_cent=True),
     _Panel("Norms", r"^norm_", logarithmic=True),
     _SCORES,
 )
@@ -166,10 +166,10 @@ def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], th
         axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=min(0.0, *(scale * values[:, 1].min() for values in series.values())))
-    if panel.best:
+    if panel.best or len(series) > 4:
         axes.legend(loc="upper left", ncols=3, bbox_to_anchor=(0, -0.2))
     elif len(series) > 1:
-        axes.legend(loc="best", ncols=1 + len(series) // 5)
+        axes.legend(loc="best")
 
 
 def _thinned(values: np.ndarray) -> np.ndarray:
