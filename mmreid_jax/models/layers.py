@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mmreid_jax.models.convolution import convolve
+
 Array = jax.Array
 Dtype = Any
 
@@ -98,9 +100,7 @@ class Conv(nn.Module):
         x, weight = nn.dtypes.promote_dtype(x, weight, dtype=self.dtype)
         if self.kernel == 1:
             return project(x[:, :: self.stride, :: self.stride], weight[0, 0])
-        pad = (self.padding, self.padding)
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, weight, (self.stride, self.stride), (pad, pad), dimension_numbers=layout)
+        return convolve(x, weight, self.stride, self.padding)
 
 
 class Linear(nn.Module):

@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmreid_jax.models.convolution import max_pool
 from mmreid_jax.models.layers import Conv, TorchBatchNorm
 
 Array = jax.Array
@@ -98,10 +99,10 @@ class ResNet(nn.Module):
         stages = {}
         if self.stem == "torchvision":
             x = stages["stem"] = nn.relu(x)
-            x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+            x = max_pool(x, window=3, padding=1)
         elif self.stem == "transreid":
             stages["stem"] = x
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = max_pool(x, window=2, padding=0)
         else:
             raise ValueError(f"unknown ResNet stem {self.stem!r}; choose 'torchvision' or 'transreid'")
         stages["maxpool"] = x
