@@ -97,6 +97,7 @@ def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path)
     adapts = options.method in ADAPTED and variant == list(VARIANTS[options.method])[-1]
     if adapts:
         config.mtt.optim.epochs = options.adaptation_epochs
+        config.mtt.reestimate_statistics = options.reestimate_statistics
     config.update_from_flattened_dict(VARIANTS[options.method][variant])
     experiment = open_experiment(config, workdir)
     with contextlib.redirect_stdout(io.StringIO()):
@@ -142,6 +143,7 @@ def main() -> None:
     parser.add_argument("--adaptation_epochs", type=int, default=2)
     parser.add_argument("--pretrain", type=int, default=0, help="epochs on other people; 0: start from scratch")
     parser.add_argument("--lr", type=float, default=0.0, help="0: that of the demo")
+    parser.add_argument("--reestimate_statistics", action="store_true", help="of the neck, over the test set, in MTT")
     parser.add_argument("--identities", type=int, default=60, help="in each of training and test")
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--workdir", type=Path, default=Path("runs/claims"))
