@@ -30,11 +30,14 @@ LETTERS = {"R": "rgb", "N": "nir", "T": "tir"}
 FLOAT64, FLOAT64_LATE, SCALAR64, SCALAR64_LATER = 1e-6, 1e-5, 1e-9, 1e-6
 FLOAT32 = 1e-5
 # The tolerances of a file are ten times the noise of one float32 run. A gradient's noise comes from the few ReLUs whose
-# sign float32 turns over, another set on every machine; as for the plain backbone it is bounded by this part of the
-# largest value. float64 is the judge.
-GRADIENT_FLOAT32 = 1e-2
+# sign float32 turns over, another set on every machine; as for the plain backbone the Euclidean norm of its error may
+# be this part of its own, or the file's share where that is larger. float64 is the judge.
+GRADIENT_FLOAT32 = 0.05
+# Scalars of float32 runs: norms of gradients, and what later steps make of the gradient's noise.
+NORM_FLOAT32, SCALAR_FLOAT32_LATER = 1e-2, 1e-3
+# What a file calls not comparable has the right order of magnitude.
+NOT_COMPARABLE = 2.0
 ZERO = 1e-6
-_WRITTEN_ZERO = "analytically zero"
 
 
 def kind_of(case):
@@ -47,8 +50,12 @@ def kind_of(case):
 def is_quick(path):
     """Cases that run by default, in float64: evaluation, and small images in a single training step."""
     case = goldens.load(path).json
-    small = case["height"] * case["width"] <= 96 * 48 and case.get("steps") == 1
-    return kind_of(case) == "evaluate" or small
+    return kind_of(case) == "evaluate" or (is_small(case) and case["steps"] == 1)
+
+
+def is_small(case):
+    """Whether images are small."""
+    return case["height"] * case["width"] <= 96 * 48
 
 
 def runs():
@@ -96,6 +103,8 @@ class Run:
         config.model.cim = any(name.startswith("convOne.") for name in self.names)
         config.model.cim_attention = any(name.startswith("CA.") for name in self.names)
         config.model.rem = "code" if "REM.0.param" in self.names else "off"
+        # The same numbers in less memory, which large images in float64 need.
+        config.model.remat = not is_small(self.case)
         options = self.case.get("optimizer")
         if options:
             assert options["name"] == "SGD"
@@ -159,26 +168,31 @@ class Run:
             if key.endswith("num_batches_tracked"):
                 np.testing.assert_array_equal(actual, expected, err_msg=key)
                 continue
-            scale = float(np.abs(expected).max())
-            error = float(np.abs(actual.astype(np.float64) - expected).max())
-            allowed = self.allowed(key.removeprefix("f32/"), scale)
-            assert error <= allowed, f"{key}: error {error:.3g}, allowed {allowed:.3g}, scale {scale:.3g}"
+            difference = actual.astype(np.float64) - expected
+            self.check(key.removeprefix("f32/"), difference, expected)
 
-    def allowed(self, key, scale):
-        """The largest error of an array."""
+    def check(self, key, difference, expected):
+        """Asserts that an array differs from the stored one by no more than its tolerance."""
         given = self.case["tolerance_float32_relative_to_max"].get(key, FLOAT32)
-        if isinstance(given, str):
-            assert given.startswith(_WRITTEN_ZERO), given
-            return ZERO
-        if self.dtype == jnp.float64:
-            return scale * (FLOAT64_LATE if "_after3/" in key else FLOAT64)
-        moves = key.startswith(("grad/", "delta_after"))
-        allowed = scale * (max(given, GRADIENT_FLOAT32) if moves else given)
-        if key.startswith("param_after"):
-            # What the step may be off by, the parameter after it may be.
+        error, scale = float(np.abs(difference).max()), float(np.abs(expected).max())
+        if isinstance(given, str) and given.startswith("analytically zero"):
+            assert error <= ZERO, f"{key}: {error:.3g}"
+        elif self.dtype == jnp.float64:
+            allowed = scale * (FLOAT64_LATE if "_after3/" in key else FLOAT64)
+            assert error <= allowed, f"{key}: error {error:.3g}, allowed {allowed:.3g}, scale {scale:.3g}"
+        elif key.startswith(("grad/", "delta_after", "param_after")):
+            # A parameter after a step may be off by what the step may be off by, and by its own rounding.
             change = key.replace("param_after", "delta_after")
-            allowed += self.allowed(change, float(np.abs(self.golden.arrays[change]).max()))
-        return allowed
+            share = self.case["tolerance_float32_relative_to_max"].get(change, FLOAT32)
+            if isinstance(share, str):
+                share = ZERO if share.startswith("analytically zero") else NOT_COMPARABLE
+            allowed = max(share, GRADIENT_FLOAT32) * np.linalg.norm(self.golden.arrays[change])
+            if change != key:
+                allowed += given * scale * math.sqrt(expected.size)
+            error = np.linalg.norm(difference)
+            assert error <= allowed, f"{key}: norm of the error {error:.3g}, allowed {allowed:.3g}"
+        else:
+            assert error <= given * scale, f"{key}: error {error:.3g}, allowed {given * scale:.3g}, scale {scale:.3g}"
 
     def compare_scalars(self, outputs):
         """Compares every scalar of the json."""
@@ -194,8 +208,8 @@ class Run:
             elif self.dtype == jnp.float64:
                 allowed = scale * (SCALAR64 if key.startswith(("step0", "grad")) else SCALAR64_LATER)
             else:
-                relative = max(10 * abs(expected["float32"] - expected["float64"]) / scale, FLOAT32)
-                allowed = scale * (max(relative, GRADIENT_FLOAT32) if key.startswith("grad") else relative)
+                least = NORM_FLOAT32 if "grad" in key else FLOAT32 if "step0" in key else SCALAR_FLOAT32_LATER
+                allowed = max(10 * abs(expected["float32"] - expected["float64"]), least * scale)
             assert abs(actual - wanted) <= allowed, f"{key}: {actual}, expected {wanted}, allowed {allowed:.3g}"
 
 

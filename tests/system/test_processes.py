@@ -12,6 +12,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mmreid_jax.testing import tiny
 from mmreid_jax.training import state as states
@@ -26,15 +27,15 @@ distributed.start()
 assert jax.process_count() == 2 and len(jax.devices()) == 4, jax.devices()
 import json, sys
 from tests.system.test_processes import three_steps
-result = three_steps(None, (jax.process_index(), 2))
+result = three_steps(sys.argv[2], None, (jax.process_index(), 2))
 if distributed.is_main():
     json.dump(result, open(sys.argv[1], "w"))
 """
 
 
-def three_steps(devices, shard):
-    """Losses and a flat state after three float64 steps of HTT, each process feeding its own part of the batch."""
-    config, method = tiny.method("htt")
+def three_steps(name, devices, shard):
+    """Losses and a flat state after three float64 steps of a method, each process feeding its part of the batch."""
+    config, method = tiny.method(name)
     variables = jax.jit(method.init)(jax.random.key(0))
     wide = lambda x: x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x  # noqa: E731
     variables = jax.tree.map(lambda x: np.asarray(wide(x)), variables)
@@ -54,7 +55,8 @@ def three_steps(devices, shard):
     return {"losses": losses, "state": flat.tolist()}
 
 
-def test_two_processes_are_one(x64, tmp_path):
+@pytest.mark.parametrize("name", ["htt", pytest.param("ieee", marks=pytest.mark.slow)])
+def test_two_processes_are_one(name, x64, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -67,7 +69,7 @@ def test_two_processes_are_one(x64, tmp_path):
         "JAX_NUM_PROCESSES": "2",
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-c", PROGRAM, str(out)]
+    command = [sys.executable, "-c", PROGRAM, str(out), name]
     processes = [
         subprocess.Popen(command, cwd=ROOT, env={**environment, "JAX_PROCESS_ID": str(i)}, stderr=subprocess.PIPE)
         for i in range(2)
@@ -76,6 +78,6 @@ def test_two_processes_are_one(x64, tmp_path):
         _, said = process.communicate(timeout=300)
         assert process.returncode == 0, said.decode()[-3000:]
     together = json.loads(out.read_text())
-    alone = three_steps(jax.devices()[:1], (0, 1))
+    alone = three_steps(name, jax.devices()[:1], (0, 1))
     np.testing.assert_allclose(together["losses"], alone["losses"], rtol=0, atol=1e-10)
     np.testing.assert_allclose(together["state"], alone["state"], rtol=0, atol=1e-10)
