@@ -1,6 +1,6 @@
 """Layers shared by the backbones: PyTorch's batch normalisation and convolution, and stochastic depth.
 
-`project`, `gelu` and `attention` have backward passes of their own. They equal what autodiff derives from the plain
+`project`, `max_pool`, `gelu` and `attention` have backward passes of their own. They equal what autodiff derives from the plain
 forms (``tests/models/test_fast_forms.py``), are faster on a CPU (``benchmarks/step_time.py``) and cost nothing on an
 accelerator: the same products in the same precision, and fewer arrays kept for the backward pass. Such functions cannot
 be differentiated in forward mode.
@@ -17,8 +17,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-from mmreid_jax.models.convolution import convolve
 
 Array = jax.Array
 Dtype = Any
@@ -100,7 +98,9 @@ class Conv(nn.Module):
         x, weight = nn.dtypes.promote_dtype(x, weight, dtype=self.dtype)
         if self.kernel == 1:
             return project(x[:, :: self.stride, :: self.stride], weight[0, 0])
-        return convolve(x, weight, self.stride, self.padding)
+        pad = (self.padding, self.padding)
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, weight, (self.stride, self.stride), (pad, pad), dimension_numbers=layout)
 
 
 class Linear(nn.Module):
@@ -179,6 +179,67 @@ def _product_off_pages(x: Array, y: Array) -> Array:
 def _pad_row(x: Array) -> Array:
     width = x.shape[1] * x.dtype.itemsize
     return jnp.pad(x, ((0, 0), (0, _LINE // x.dtype.itemsize if width % _PAGE == 0 else 0)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def max_pool(x: Array, window: int, padding: int) -> Array:
+    """PyTorch's max-pooling with stride 2: [B, H, W, C] -> [B, H', W', C]; gradients go to the first of equal maxima.
+
+    On a CPU the gradient is gathered from the windows that an entry belongs to, where autodiff's scatters one entry
+    at a time.
+    """
+    return _max_pool(x, window, padding)
+
+
+def _max_pool(x: Array, window: int, padding: int) -> Array:
+    pad = (padding, padding)
+    return nn.max_pool(x, (window, window), (2, 2), padding=(pad, pad))
+
+
+def _max_pool_gradient(window: int, padding: int, x: Array, g: Array) -> tuple[Array]:
+    def scattered(maps: Array, of_pooled: Array) -> Array:
+        return jax.vjp(lambda y: _max_pool(y, window, padding), maps)[1](of_pooled)[0]
+
+    gathered = functools.partial(_max_pool_gradient_gathered, window, padding)
+    return (jax.lax.platform_dependent(x, g, cpu=gathered, default=scattered),)
+
+
+def _max_pool_gradient_gathered(window: int, padding: int, x: Array, g: Array) -> Array:
+    pooled = g.shape[1:3]
+    best, *others = _taps(x, window, padding, pooled)
+    chosen = jnp.zeros(g.shape, jnp.int8)
+    for number, tap in enumerate(others, start=1):
+        chosen = jnp.where(tap > best, jnp.int8(number), chosen)
+        best = jnp.maximum(tap, best)
+    # Row 2 r + a of the padded maps is tap a + 2 d of the window r - d; so are columns.
+    halves = [-(-(length + 2 * padding) // 2) for length in x.shape[1:3]]
+    back = (window - 1) // 2
+    around = ((0, 0), *((back, half - length) for half, length in zip(halves, pooled, strict=True)), (0, 0))
+    g, chosen = jnp.pad(g, around), jnp.pad(chosen, around)
+
+    def entries(a: int, b: int) -> Array:
+        total = jnp.zeros((len(g), *halves, g.shape[-1]), g.dtype)
+        for i in range(a, window, 2):
+            for j in range(b, window, 2):
+                top, left = back - i // 2, back - j // 2
+                part = (slice(None), slice(top, top + halves[0]), slice(left, left + halves[1]))
+                total += jnp.where(chosen[part] == i * window + j, g[part], 0)
+        return total
+
+    rows = jnp.stack([jnp.stack([entries(a, b) for b in (0, 1)], axis=3) for a in (0, 1)], axis=2)
+    full = rows.reshape(len(g), 2 * halves[0], 2 * halves[1], -1)
+    return full[:, padding : padding + x.shape[1], padding : padding + x.shape[2]]
+
+
+def _taps(x: Array, window: int, padding: int, pooled: Sequence[int]) -> list[Array]:
+    """What each entry of the windows, row by row, sees of padded `x`: window ** 2 of [B, *pooled, C]."""
+    pad = (padding, padding)
+    x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), constant_values=-jnp.inf)
+    rows, columns = (2 * length - 1 for length in pooled)
+    return [x[:, i : i + rows : 2, j : j + columns : 2] for i in range(window) for j in range(window)]
+
+
+max_pool.defvjp(lambda x, window, padding: (_max_pool(x, window, padding), x), _max_pool_gradient)
 
 
 @jax.custom_vjp

@@ -12,8 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmreid_jax.models.convolution import max_pool
-from mmreid_jax.models.layers import Conv, TorchBatchNorm
+from mmreid_jax.models.layers import Conv, TorchBatchNorm, max_pool
 
 Array = jax.Array
 Dtype = Any

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmreid_jax.models import convolution, layers, vit
+from mmreid_jax.models import layers, vit
 
 # Bounds relative to the largest entry: rounding of sums of a few hundred terms.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2}
@@ -77,37 +77,6 @@ def test_one_by_one_convolution_is_the_convolution(dtype):
     assert_equal_with_gradients(lambda y, w: layer.apply({"params": {"kernel": w}}, y), plain, (x, kernel), dtype)
 
 
-def plain_convolution(x, kernel, stride, padding):
-    pad = (padding, padding)
-    layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), (pad, pad), dimension_numbers=layout)
-
-
-# The stem's 7x7 kernel on three channels, bottlenecks with either stride; odd sides leave a rest; no padding.
-CONVOLUTIONS = [(7, 2, 3, 3), (3, 1, 1, 24), (3, 2, 1, 24), (3, 2, 0, 4), (5, 3, 1, 16)]
-
-
-@pytest.mark.parametrize("sides", [(12, 8), (9, 11)])
-@pytest.mark.parametrize(("size", "stride", "padding", "channels"), CONVOLUTIONS)
-def test_convolution(size, stride, padding, channels, sides, dtype):
-    x, kernel = draw(0, 2, *sides, channels, dtype=dtype), draw(1, size, size, channels, 20, dtype=dtype)
-
-    def fast(images, weight):
-        return convolution.convolve(images, weight, stride, padding)
-
-    def plain(images, weight):
-        return plain_convolution(images, weight, stride, padding)
-
-    assert_equal_with_gradients(fast, plain, (x, kernel), dtype)
-
-
-def test_convolution_over_networks(dtype):
-    x, kernel = draw(0, 3, 2, 6, 4, 16, dtype=dtype), draw(1, 3, 3, 3, 16, 8, dtype=dtype)
-    fast = jax.vmap(lambda images, weight: convolution.convolve(images, weight, 2, 1))
-    plain = jax.vmap(lambda images, weight: plain_convolution(images, weight, 2, 1))
-    assert_equal_with_gradients(fast, plain, (x, kernel), dtype)
-
-
 @pytest.mark.parametrize("sides", [(12, 8), (9, 11)])
 @pytest.mark.parametrize(("window", "padding"), [(3, 1), (2, 0), (3, 0), (4, 1)])
 def test_max_pool(window, padding, sides, dtype):
@@ -117,15 +86,22 @@ def test_max_pool(window, padding, sides, dtype):
     def plain(maps):
         return nn.max_pool(maps, (window, window), (2, 2), padding=((padding, padding), (padding, padding)))
 
-    assert_equal_with_gradients(lambda maps: convolution.max_pool(maps, window, padding), plain, (x,), dtype)
+    assert_equal_with_gradients(lambda maps: layers.max_pool(maps, window, padding), plain, (x,), dtype)
 
 
 def test_max_pool_gives_the_gradient_to_the_first_maximum(dtype):
     x = jnp.ones((1, 4, 6, 1), dtype)
-    gradient = jax.grad(lambda maps: convolution.max_pool(maps, 2, 0).sum())(x)
+    gradient = jax.grad(lambda maps: layers.max_pool(maps, 2, 0).sum())(x)
     first = np.zeros((4, 6))
     first[::2, ::2] = 1
     np.testing.assert_array_equal(gradient[0, :, :, 0], first)
+
+
+def test_max_pool_over_networks(dtype):
+    x = draw(0, 3, 2, 6, 4, 8, dtype=dtype)
+    fast = jax.vmap(lambda maps: layers.max_pool(maps, 3, 1))
+    plain = jax.vmap(lambda maps: nn.max_pool(maps, (3, 3), (2, 2), padding=((1, 1), (1, 1))))
+    assert_equal_with_gradients(fast, plain, (x,), dtype)
 
 
 @pytest.mark.parametrize("stride", [8, 5])

@@ -1,7 +1,4 @@
-"""Whole networks run in float32 and in float64; which of the two also runs by default is decided here.
-
-Every case file has at least one run that is not marked slow.
-"""
+"""Whole networks run in float32 and in float64, each case in both; what takes long is marked slow."""
 
 from __future__ import annotations
 
@@ -13,17 +10,18 @@ from typing import Any
 import jax
 import pytest
 
-# One worker runs them all when tests are spread over workers: two at a time would need twice the memory.
-ONE_WORKER = pytest.mark.xdist_group("networks")
+
+def one_worker(path: Path) -> pytest.MarkDecorator:
+    """Lets one worker run all cases of a suite when tests are spread over workers, so that memory is that of one."""
+    return pytest.mark.xdist_group(path.parent.name)
 
 
 def runs(paths: Iterable[Path], slow: Callable[[Path, str], bool]) -> Iterator[Any]:
     """Parameters ``path, dtype`` of a test: each case in both precisions, marked slow where `slow` says so."""
     for path in paths:
-        marks = {dtype: [ONE_WORKER, pytest.mark.slow][: 1 + slow(path, dtype)] for dtype in ("float32", "float64")}
-        assert any(len(each) == 1 for each in marks.values()), f"{path.stem} has no run by default"
-        for dtype, each in marks.items():
-            yield pytest.param(path, dtype, marks=each, id=f"{path.stem}-{dtype}")
+        for dtype in ("float32", "float64"):
+            marks = [one_worker(path), *([pytest.mark.slow] if slow(path, dtype) else [])]
+            yield pytest.param(path, dtype, marks=marks, id=f"{path.stem}-{dtype}")
 
 
 def forget() -> None:

@@ -47,10 +47,11 @@ def kind_of(case):
     return {"eval": "evaluate", "trai": "forward"}[case["mode"][:4]]
 
 
-def is_quick(path):
-    """Cases that run by default, in float64: evaluation, and small images in a single training step."""
+def is_slow(path, dtype):
+    """What runs by default, in float64: evaluation, and small images in a single training step."""
     case = goldens.load(path).json
-    return kind_of(case) == "evaluate" or (is_small(case) and case["steps"] == 1)
+    quick = kind_of(case) == "evaluate" or (is_small(case) and case.get("steps") == 1)
+    return dtype == "float32" or not quick
 
 
 def is_small(case):
@@ -58,16 +59,7 @@ def is_small(case):
     return case["height"] * case["width"] <= 96 * 48
 
 
-def runs():
-    """Every case in both precisions; all but the quick ones are marked slow."""
-    for path in CASES:
-        for dtype in ("float32", "float64"):
-            quick = dtype == "float64" and is_quick(path)
-            marks = (precisions.ONE_WORKER,) if quick else (precisions.ONE_WORKER, pytest.mark.slow)
-            yield pytest.param(path, dtype, marks=marks, id=f"{path.stem}-{dtype}")
-
-
-@pytest.mark.parametrize(("path", "dtype"), list(runs()))
+@pytest.mark.parametrize(("path", "dtype"), list(precisions.runs(CASES, is_slow)))
 def test_case(path, dtype, x64):
     run = Run(path, jnp.dtype(dtype))
     {"evaluate": evaluate, "forward": forward, "train": train}[kind_of(run.case)](run)
