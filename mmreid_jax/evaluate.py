@@ -159,7 +159,7 @@ def run(
 
     With `missing` a comparison of all modalities is also made without each combination of them.
     """
-    results = []
+    results: list[Result] = []
     for comparison in experiment.method.protocols():
         own = f"{label}, {comparison.name}" if results else label
         results.append(compare(experiment, embedder, variables, comparison, own))

@@ -139,7 +139,7 @@ class IEEE:
     def _for_each(self, function: Any, *arguments: list[Any]) -> list[Any]:
         """`function` of the modalities' arguments: one after the other, or of all of them stacked, by vmap.
 
-        The loop computes the same in more and smaller operations; which one is faster: docs/results.md.
+        Both compute the same; why the loop is the default: docs/architecture.md.
         """
         if self.config.model.streams == "loop":
             return [function(*each) for each in zip(*arguments, strict=True)]
@@ -164,14 +164,18 @@ class IEEE:
 
         def embed(network: Variables, images: Array) -> tuple[Array, Any]:
             tree = {name: value["backbone"] for name, value in network.items()}
+            maps: Any
             if "backbone" not in train:
-                return self.backbone.apply(tree, images, False), tree["batch_stats"]
+                maps = self.backbone.apply(tree, images, False)
+                return maps, tree["batch_stats"]
             maps, new = self.backbone.apply(tree, images, True, mutable=["batch_stats"])
             return maps, new["batch_stats"]
 
         def branch(network: Variables, own: Array, others: Array) -> tuple[dict[str, Array], Any]:
+            out: Any
             if not train:
-                return self.branch.apply(network, own, others), network["batch_stats"]
+                out = self.branch.apply(network, own, others)
+                return out, network["batch_stats"]
             out, new = self.branch.apply(network, own, others, train, mutable=["batch_stats"])
             return out, new["batch_stats"]
 

@@ -9,6 +9,7 @@ Module", and the authors' code where it differs.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -38,7 +39,7 @@ class ConvNormReLU(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """[B, h, w, C] -> [B, h, w, features]."""
-        x = Conv(self.features, 1, dtype=self.dtype, init=torch_uniform, name="conv")(x)
+        x = Conv(self.features, 1, dtype=self.dtype, kernel_init=torch_uniform, name="conv")(x)
         return nn.relu(TorchBatchNorm(name="norm")(x, train))
 
 
@@ -151,9 +152,10 @@ class Branch(nn.Module):
         whole = reduce(whole[:, None, None], "reduce" in train)[:, 0, 0]
         reduced = reduce(parts[:, :, None], "reduce" in train)[:, :, 0]
         related = reduced if self.relation == "off" else Relation(self.relation, name="relation")(reduced, whole)
-        per_part = {"variable_axes": {"params": 0, "batch_stats": 0}, "split_rngs": {"params": True}, "out_axes": 1}
-        embed = nn.vmap(Embedding, in_axes=(1, None), **per_part)(self.embed_dim, name="embed")
-        embedding = embed(related, "embed" in train)
-        logits = nn.vmap(Linear, in_axes=1, **per_part)(self.classes, name="classifier")(embedding)
+        per_part = functools.partial(
+            nn.vmap, variable_axes={"params": 0, "batch_stats": 0}, split_rngs={"params": True}, out_axes=1
+        )
+        embedding = per_part(Embedding, in_axes=(1, None))(self.embed_dim, name="embed")(related, "embed" in train)
+        logits = per_part(Linear, in_axes=1)(self.classes, name="classifier")(embedding)
         out.update(maps=maps, parts=parts, global_reduced=whole, parts_reduced=reduced, related=related)
         return {**out, "embedding": embedding.reshape(len(embedding), -1), "logits": logits}

@@ -1,9 +1,9 @@
 """Layers shared by the backbones: PyTorch's batch normalisation and convolution, and stochastic depth.
 
-`project`, `max_pool`, `gelu` and `attention` have backward passes of their own. They equal what autodiff derives from the plain
-forms (``tests/models/test_fast_forms.py``), are faster on a CPU (``benchmarks/step_time.py``) and cost nothing on an
-accelerator: the same products in the same precision, and fewer arrays kept for the backward pass. Such functions cannot
-be differentiated in forward mode.
+`project`, `max_pool`, `gelu` and `attention` have backward passes of their own. They equal what autodiff derives from
+the plain forms (``tests/models/test_fast_forms.py``) and are faster on a CPU (``benchmarks/step_time.py``). On an
+accelerator they cost nothing: the same products in the same precision, fewer arrays kept for the backward pass, and
+`max_pool` keeps its plain form. Such functions cannot be differentiated in forward mode.
 """
 
 from __future__ import annotations
@@ -88,13 +88,13 @@ class Conv(nn.Module):
     stride: int = 1
     padding: int = 0
     dtype: Dtype = None
-    init: nn.initializers.Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, H, W, C] -> [B, H', W', features]."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        weight = self.param("kernel", self.init, shape)
+        weight = self.param("kernel", self.kernel_init, shape)
         x, weight = nn.dtypes.promote_dtype(x, weight, dtype=self.dtype)
         if self.kernel == 1:
             return project(x[:, :: self.stride, :: self.stride], weight[0, 0])

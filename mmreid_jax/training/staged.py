@@ -22,7 +22,7 @@ from mmreid_jax.training import optimizers
 class StagedState(NamedTuple):
     """State of `build`: steps done, and the states of the optimisers of both kinds of layers."""
 
-    count: jax.Array
+    steps: jax.Array
     first: Any
     later: Any
 
@@ -72,11 +72,11 @@ def build(
     def update(updates: Any, state: StagedState, params: Any = None) -> tuple[Any, StagedState]:
         of_first, new_first = at_once.update(updates, state.first, params)
         of_later, new_later = later.update(updates, state.later, params)
-        waiting = state.count < opens
+        waiting = state.steps < opens
         # The last member of the state counts the steps for the schedule, and goes on counting.
         (*held, _), (*moved, counted) = state.later, new_later
         held = jax.tree.map(lambda old, new: jnp.where(waiting, old, new), held, moved)
         total = jax.tree.map(lambda a, b: a + jnp.where(waiting, jnp.zeros_like(b), b), of_first, of_later)
-        return total, StagedState(optax.safe_increment(state.count), new_first, (*held, counted))
+        return total, StagedState(optax.safe_increment(state.steps), new_first, (*held, counted))
 
     return optax.GradientTransformation(init, update)
