@@ -11,16 +11,15 @@ import jax
 import pytest
 
 
-def one_worker(path: Path) -> pytest.MarkDecorator:
-    """Lets one worker run all cases of a suite when tests are spread over workers, so that memory is that of one."""
-    return pytest.mark.xdist_group(path.parent.name)
+# One worker runs them all when tests are spread over workers, so that memory is that of one.
+ONE_WORKER = pytest.mark.xdist_group("networks")
 
 
 def runs(paths: Iterable[Path], slow: Callable[[Path, str], bool]) -> Iterator[Any]:
     """Parameters ``path, dtype`` of a test: each case in both precisions, marked slow where `slow` says so."""
     for path in paths:
         for dtype in ("float32", "float64"):
-            marks = [one_worker(path), *([pytest.mark.slow] if slow(path, dtype) else [])]
+            marks = [ONE_WORKER, *([pytest.mark.slow] if slow(path, dtype) else [])]
             yield pytest.param(path, dtype, marks=marks, id=f"{path.stem}-{dtype}")
 
 
