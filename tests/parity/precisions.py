@@ -10,7 +10,6 @@ from typing import Any
 import jax
 import pytest
 
-
 # One worker runs them all when tests are spread over workers, so that memory is that of one.
 ONE_WORKER = pytest.mark.xdist_group("networks")
 
