@@ -66,6 +66,7 @@ def test_interrupted_in_the_second_stage_and_resumed_is_uninterrupted(tiny_run, 
     assert any("all_open_from" in name for name in whole[1])
 
 
+@pytest.mark.slow
 def test_two_modalities_and_any_modality_queries_any_other(tiny_run, tmp_path):
     changes = {"data__modalities": ("rgb", "tir"), "eval__cross_modal": True, "eval__missing_modalities": True}
     train.main(tiny_run(**changes, eval__report=True, train__eval_every=3, optim__epochs=1), tmp_path)

@@ -75,7 +75,7 @@ def test_two_processes_are_one(name, x64, tmp_path):
         for i in range(2)
     ]
     for process in processes:
-        _, said = process.communicate(timeout=300)
+        _, said = process.communicate(timeout=900)
         assert process.returncode == 0, said.decode()[-3000:]
     together = json.loads(out.read_text())
     alone = three_steps(name, jax.devices()[:1], (0, 1))
