@@ -31,6 +31,8 @@ def data() -> ConfigDict:
             flip=0.0,  # probability of a horizontal flip
             erasing=0.5,  # probability of random erasing
             erasing_form="timm",  # noise in rectangles of timm's shapes; "torchreid": its shapes, filled with the mean
+            erasing_fill=(),  # value of each channel, put in after normalisation; empty: as erasing_form says
+            second_views=(),  # modalities that come twice, augmented independently: rgb also as rgb_2
             random_crop=0.0,  # probability of enlarging by an eighth and cropping; 0.5 is torchreid's random_crop
             brightness=0.0,  # largest change; 0.2 with contrast 0.15 is torchreid's color_jitter
             contrast=0.0,
@@ -81,6 +83,7 @@ def train() -> ConfigDict:
             # "reference": the draw order of the released codes; "cameras", "scenes": not identities but cameras or
             # scenes share the batch evenly, identities_per_batch of them with images_per_identity each, as in torchreid
             sampler="counter",
+            replacement=False,  # visible-infrared data: the images of an identity are drawn with replacement
             micro_batches=1,  # cut the batch for the backbone to save memory; losses still see the whole batch
             eval_every=5,  # epochs
             evaluate_first=False,  # also score the untrained network
@@ -99,7 +102,7 @@ def evaluation() -> ConfigDict:
             batch_size=64,
             distance="",  # squared_euclidean, euclidean or cosine; empty: that of the protocol
             normalize=True,  # compare features of length one
-            protocol="",  # empty: that of the data set
+            protocol="",  # empty: that of the data set; "all": every protocol of the data set
             single_shot=False,  # CMC of ten draws of one gallery image per identity, as for CUHK03
             rerank=False,
             rerank_k1=50,
@@ -253,4 +256,36 @@ def ieee() -> ConfigDict:
     config.eval.rerank_k1 = 20
     config.eval.rerank_k2 = 6
     config.eval.rerank_distance = "squared_euclidean"
+    return config
+
+
+def visible_infrared() -> ConfigDict:
+    """What the visible-infrared systems share, as the AGW family sets it; each adds its method, model and loss."""
+    config = ConfigDict()
+    config.task = "train"
+    config.seed = 0
+    config.data = data()
+    config.data.dataset = "sysu_mm01"
+    config.data.image_size = (288, 144)
+    config.data.interpolation = "lanczos"
+    config.data.eval_interpolation = "lanczos"
+    config.data.flip = 0.5
+    config.data.erasing = 0.0
+    config.data.mean = (0.485, 0.456, 0.406)
+    config.data.std = (0.229, 0.224, 0.225)
+    config.init = initial()
+    config.optim = optim()
+    config.optim.lr = 0.1
+    config.optim.nesterov = True
+    config.optim.weight_decay = 5e-4
+    config.optim.bias_lr_factor = 1.0
+    config.optim.schedule = "multi_step"
+    config.optim.warmup_epochs = 10  # epoch e of them at (e + 1)/10
+    config.optim.milestones = (20, 50)
+    config.optim.epochs = 81
+    config.train = train()
+    config.train.replacement = True
+    config.train.eval_every = 2
+    config.eval = evaluation()
+    config.eval.feature = "fc"
     return config

@@ -29,7 +29,8 @@ class Splits:
     Attributes:
       train: training samples.
       query: samples to look for.
-      gallery: samples to find them among; the very object `query` where both are the same samples.
+      gallery: samples to find them among; the very object `query` where both are the same samples. Visible-infrared
+        data have all test images of one modality here, of the other there; the protocol says which look for which.
     """
 
     train: Records
@@ -128,9 +129,8 @@ def compile_cache(config: Any) -> None:
 
 def normalization(data: Any) -> inputs.Normalization:
     """How the section ``config.data`` turns pixels into numbers."""
-    return inputs.Normalization(
-        tuple(data.mean), tuple(data.std), "mean" if data.erasing_form == "torchreid" else "noise"
-    )
+    usual = "mean" if data.erasing_form == "torchreid" else "noise"
+    return inputs.Normalization(tuple(data.mean), tuple(data.std), tuple(data.erasing_fill) or usual)
 
 
 def image_options(data: Any, cache: bool = True) -> pipeline.ImageOptions:
@@ -147,6 +147,7 @@ def image_options(data: Any, cache: bool = True) -> pipeline.ImageOptions:
         brightness=data.brightness,
         contrast=data.contrast,
         shared=data.shared_augmentation,
+        second_views=tuple(data.second_views),
         broken=data.broken_images,
         cache=str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else "",
         cache_gib=data.cache_gib,
@@ -175,7 +176,7 @@ def load_splits(data: Any) -> Splits:
         rgbn300_third=data.rgbn300_third or None,
     )
     tables = [load(split) for split in ("train", "query", "gallery")]
-    if data.modalities:
+    if tuple(data.modalities):
         tables = [with_modalities(table, tuple(data.modalities)) for table in tables]
     if data.broken_images == "skip":
         tables = [tables[0], *(images.drop_broken(table, threads=data.threads) for table in tables[1:])]
@@ -196,6 +197,10 @@ def with_modalities(records: Records, chosen: tuple[str, ...]) -> Records:
       UserError: it lacks one of them.
     """
     absent = [name for name in chosen if name not in records.views]
+    if records.modality is not None:
+        raise UserError(
+            f"config.data.modalities is {chosen}, but a sample of {records.name} has one modality; leave it empty"
+        )
     if absent:
         raise UserError(
             f"config.data.modalities names {', '.join(absent)}, but {records.name} has {', '.join(records.views)}"
@@ -214,13 +219,15 @@ def draw(data: Any, folder: Path) -> Path:
 
     Every set of parameters has a folder of its own, so that another config never changes what a run was trained on.
     """
-    chosen = (data.dataset, data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    # The configurations of a data set ("regdb/trial_3") share their images.
+    dataset = data.dataset.split("/")[0]
+    chosen = (dataset, data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
     name = hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
-    drawn = folder / "drawn" / f"{data.dataset}-{name}"
+    drawn = folder / "drawn" / f"{dataset}-{name}"
     if not drawn.exists():
-        print(f"drawing {data.dataset} into {drawn}", flush=True)
+        print(f"drawing {dataset} into {drawn}", flush=True)
     synthesize.draw(
-        data.dataset,
+        dataset,
         drawn,
         seed=data.drawn_seed,
         identities=data.drawn_identities or None,

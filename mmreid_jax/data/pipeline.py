@@ -2,11 +2,13 @@
 
 A batch is a dict of numpy arrays, B samples of M modalities:
 
-* ``images``: {modality: uint8 [B, H, W, 3]}, modalities in the order of the records' views;
+* ``images``: {modality: uint8 [B, H, W, 3]}, modalities in the order of the records' views; in training then those of
+  `ImageOptions.second_views`, as ``rgb_2``;
 * ``erase``: {modality: int32 [B, 4]}, training only: top, left, height, width of the rectangle that the device fills;
   height 0 is none;
 * ``identity``: int32 [B], class index in training, identity as the data set writes it in evaluation;
 * ``camera``, ``scene``: int32 [B]; ``index``: int32 [B], row of the records;
+  Where each modality of a sample is another row (visible-infrared training), these three are those of the first one;
 * ``valid``: bool [B], evaluation only: False on the rows that fill up the last batch (copies of its last sample).
 
 The position in a run is the step: a batch depends on (seed, step) and the plan, not on how many threads, workers or
@@ -53,6 +55,7 @@ class ImageOptions:
       brightness: the brightness of a training image is changed by up to this share.
       contrast: likewise.
       shared: the modalities of a sample share flip, crop and rectangle (they share nothing in HTT).
+      second_views: modalities whose training images come twice, the second time augmented by numbers of its own.
       broken: policy for files that cannot be decoded, see `images`.
       cache: folder for stores of decoded images, see `store`; empty for none.
       cache_gib: largest store, in GiB.
@@ -69,6 +72,7 @@ class ImageOptions:
     brightness: float = 0.0
     contrast: float = 0.0
     shared: bool = False
+    second_views: tuple[str, ...] = ()
     broken: str = "error"
     cache: str = ""
     cache_gib: float = 8.0
@@ -94,7 +98,7 @@ class ImageOptions:
     def without_augmentation(self) -> ImageOptions:
         """These options as test-time training wants them: images as in evaluation, nothing random."""
         off: dict[str, Any] = dict.fromkeys(("flip", "erasing", "random_crop", "brightness", "contrast"), 0.0)
-        return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, **off)
+        return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, second_views=(), **off)
 
     @property
     def has_options(self) -> bool:
@@ -183,25 +187,29 @@ class Loader:
         assert self.seed is not None
         options, seed = self.options, self.seed
         here = self._part(len(draw.indices))
-        rows = draw.indices[here].copy()
-        resized, readable = self.pixels.read(rows)
+        # One row for a sample, or one for each of its modalities.
+        rows = draw.indices[here].reshape(here.stop - here.start, -1).copy()
+        resized, readable = self.pixels.read(rows.reshape(-1))
         for i in np.flatnonzero(~readable):
-            rows[i], resized[i] = self._stand_in(int(rows[i]))
-        modalities = len(self.records.views)
+            rows.flat[i], resized[i] = self._stand_in(int(rows.flat[i]))
+        names = (*self.records.views, *(f"{name}_2" for name in options.second_views))
+        views = resized.reshape(len(rows), len(self.records.views), *resized.shape[2:])
+        twice = [self.records.modalities.index(name) for name in options.second_views]
+        images = np.concatenate([views, views[:, twice]], axis=1) if twice else views
 
         def drawn_numbers(*kind: int) -> np.ndarray:
-            streams = 1 if options.shared else modalities
+            streams = 1 if options.shared else len(names)
             numbers = transforms.random_numbers(seed, draw.step, len(draw.indices), streams, *kind)[here]
-            return np.broadcast_to(numbers, (len(rows), modalities, numbers.shape[-1]))
+            return np.broadcast_to(numbers, (len(rows), len(names), numbers.shape[-1]))
 
         numbers = drawn_numbers()
         more = drawn_numbers(transforms.NUMBERS_OF_OPTIONS, 2) if options.has_options else None
-        erase = np.zeros((len(rows), modalities, 4), np.int32)
-        for i, m in np.ndindex(len(rows), modalities):
+        erase = np.zeros((len(rows), len(names), 4), np.int32)
+        for i, m in np.ndindex(len(rows), len(names)):
             augmentation = options.draw(numbers[i, m], None if more is None else more[i, m])
-            resized[i, m] = transforms.apply(resized[i, m], augmentation, options.padding)
+            images[i, m] = transforms.apply(images[i, m], augmentation, options.padding)
             erase[i, m] = augmentation.erase
-        return {**self._columns(rows, resized), "erase": self._by_modality(erase)}
+        return {**self._columns(rows[:, 0], _by_name(names, images)), "erase": _by_name(names, erase)}
 
     def evaluation_batch(self, draw: samplers.Draw) -> Batch:
         """Images as they are, filled up to the batch size with copies of the last sample."""
@@ -215,29 +223,29 @@ class Loader:
                 f"{self.records.file[row]} of {self.records.name} cannot be read; drop broken images from the table "
                 "before the evaluation (images.drop_broken)"
             )
-        return {**self._columns(rows, resized[back]), "valid": position < len(draw.indices)}
+        images = _by_name(self.records.modalities, resized[back])
+        return {**self._columns(rows, images), "valid": position < len(draw.indices)}
 
     def _part(self, batch: int) -> slice:
         """The positions of this process's part of a global batch."""
         index, count = self.shard
         return slice(index * batch // count, (index + 1) * batch // count)
 
-    def _columns(self, rows: np.ndarray, resized: np.ndarray) -> Batch:
+    def _columns(self, rows: np.ndarray, images_by_name: dict[str, np.ndarray]) -> Batch:
         return {
-            "images": self._by_modality(resized),
+            "images": images_by_name,
             "identity": self.identity[rows].astype(np.int32),
             "camera": self.records.camera[rows].astype(np.int32),
             "scene": self.records.scene[rows].astype(np.int32),
             "index": rows.astype(np.int32),
         }
 
-    def _by_modality(self, values: np.ndarray) -> dict[str, np.ndarray]:
-        """[B, M, ...] -> {modality: [B, ...]}."""
-        return {name: np.ascontiguousarray(values[:, m]) for m, name in enumerate(self.records.views)}
-
     def _stand_in(self, row: int) -> tuple[int, np.ndarray]:
-        """The next readable row of the same identity, in circles, and its images."""
-        own = np.flatnonzero(self.records.identity == self.records.identity[row])
+        """The next readable row of the same identity (and modality), in circles, and its images."""
+        same = self.records.identity == self.records.identity[row]
+        if self.records.modality is not None:
+            same &= self.records.modality == self.records.modality[row]
+        own = np.flatnonzero(same)
         for candidate in np.roll(own, -1 - int(np.searchsorted(own, row)))[:-1]:
             resized, readable = self.pixels.read(np.array([candidate]))
             if readable[0]:
@@ -281,7 +289,10 @@ def train_batches(
       UserError: the batch cannot be split into `shard` parts, an image is broken (policy ``error``) and the like.
     """
     _check(plan.batch, threads, workers, shard)
-    decoded = images.DecodedImages(records, options.size, options.interpolation, options.broken)
+    unknown = [name for name in options.second_views if name not in records.views]
+    if unknown:
+        raise UserError(f"second_views names {unknown[0]!r}, but {records.name} has {', '.join(records.views)}")
+    decoded = images.DecodedImages(records.as_stored(), options.size, options.interpolation, options.broken)
     pixels = store.open_pixels(decoded, folder=options.cache, limit_gib=options.cache_gib, threads=threads)
     load = Loader(records, pixels, options, records.class_index(), plan.batch, shard, seed)
     return Batches(plan, load, start_step, threads, workers)
@@ -365,6 +376,11 @@ class JoinedSource:
             own = self.sources[k].encoded((index[positions] - self.offsets[k]).tolist())
             found.update(zip(positions.tolist(), own, strict=True))
         return [found[position] for position in range(len(index))]
+
+
+def _by_name(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
+    """[B, M, ...] -> {name: [B, ...]} for M names."""
+    return {name: np.ascontiguousarray(values[:, m]) for m, name in enumerate(names)}
 
 
 def _check(batch: int, threads: int, workers: int, shard: tuple[int, int]) -> None:

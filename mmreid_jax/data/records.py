@@ -9,6 +9,9 @@ from typing import Protocol
 import numpy as np
 
 
+_COLUMNS = ("identity", "camera", "scene", "file", "rows", "label", "modality")
+
+
 class ImageSource(Protocol):
     """Random access to the encoded images of samples; picklable, so that worker processes can hold one."""
 
@@ -36,6 +39,9 @@ class View:
 class Records:
     """A table of N samples.
 
+    A sample is seen in all modalities of `views` at once, or, where `modality` says so, it is one image of one of them
+    (visible-infrared training data: nobody takes both pictures of a person at the same moment).
+
     Attributes:
       name: data set and split, as in ``rgbnt201/train``.
       identity: int32 [N], identity as the data set writes it (not a class index).
@@ -45,6 +51,8 @@ class Records:
       views: modality name (``rgb``, ``nir``, ``tir``) -> where to find it; the order is the order of concatenation.
       source: random access to the encoded images; row ``rows[i]`` of the source is sample i.
       rows: int64 [N].
+      label: int32 [N], class index where the data set's own lists give one; None: the rank of the identity.
+      modality: str [N], the one modality of each sample; None: every sample has all of them.
     """
 
     name: str
@@ -55,6 +63,8 @@ class Records:
     views: Mapping[str, View]
     source: ImageSource
     rows: np.ndarray
+    label: np.ndarray | None = None
+    modality: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.identity)
@@ -70,14 +80,32 @@ class Records:
         return np.unique(self.identity)
 
     def class_index(self) -> np.ndarray:
-        """int32 [N], position of each sample's identity in `identities`."""
+        """int32 [N], `label`, or the position of each sample's identity in `identities`."""
+        if self.label is not None:
+            return self.label
         return np.searchsorted(self.identities, self.identity).astype(np.int32)
 
     def select(self, indices: np.ndarray | Sequence[int], name: str | None = None) -> Records:
         """The table of the samples `indices`, in that order."""
         index = np.asarray(indices) if len(indices) else np.zeros(0, np.int64)
-        columns = {key: getattr(self, key)[index] for key in ("identity", "camera", "scene", "file", "rows")}
+        columns = {
+            key: column if column is None else column[index] for key in _COLUMNS for column in (getattr(self, key),)
+        }
         return dataclasses.replace(self, name=name or self.name, **columns)
+
+    def of_modality(self, name: str) -> Records:
+        """The table of the samples of one modality, or of all samples in that modality alone."""
+        views = {name: self.views[name]}
+        if self.modality is None:
+            return dataclasses.replace(self, views=views)
+        chosen = self.select(np.flatnonzero(self.modality == name))
+        return dataclasses.replace(chosen, views=views, modality=None)
+
+    def as_stored(self) -> Records:
+        """The table as the pipeline decodes it: of samples of one modality each, the one image, whatever it shows."""
+        if self.modality is None:
+            return self
+        return dataclasses.replace(self, views={"image": next(iter(self.views.values()))}, modality=None)
 
     def encoded(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         """The encoded images of the samples `indices`."""

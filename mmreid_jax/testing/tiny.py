@@ -9,7 +9,8 @@ import numpy as np
 
 from mmreid_jax.methods.base import DataFacts, Method, build
 
-# One line per method: the config that trains it and what to change to make it tiny.
+# One line per method: the config that trains it and what to change to make it tiny; "modalities" of its data where they
+# are not all three.
 TINY: dict[str, dict[str, Any]] = {
     "htt": {"config": "htt_rgbnt201", "model.backbone": "vit_micro", "data.image_size": (32, 16)},
     "ieee": {
@@ -27,6 +28,7 @@ IDENTITIES, PER_IDENTITY, MODALITIES = 4, 4, ("rgb", "nir", "tir")
 def config(method: str, **overrides: Any) -> Any:
     """The tiny config of a method; `overrides` are paths with ``__`` for the dot (``model__dtype="bfloat16"``)."""
     options = dict(TINY[method])
+    options.pop("modalities", None)
     module = importlib.import_module(f"configs.{options.pop('config')}")
     tiny = module.get_config()
     options.update({name.replace("__", "."): value for name, value in overrides.items()})
@@ -44,29 +46,32 @@ def config(method: str, **overrides: Any) -> Any:
     return tiny
 
 
-def facts(identities: int = 8) -> DataFacts:
-    """Facts of a made-up data set."""
-    return DataFacts(identities=identities, cameras=3, views=2, modalities=MODALITIES)
+def facts(method: str = "htt", identities: int = 8) -> DataFacts:
+    """Facts of a made-up data set for a method."""
+    modalities = TINY[method].get("modalities", MODALITIES)
+    return DataFacts(identities=identities, cameras=3, views=2, modalities=modalities)
 
 
 def method(name: str, **overrides: Any) -> tuple[Any, Method]:
     """(config, tiny method)."""
     chosen = config(name, **overrides)
-    return chosen, build(chosen, facts())
+    return chosen, build(chosen, facts(name))
 
 
 def batch(config: Any, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
     """A P x K batch of noise images in which identities differ: {images, identity, camera, scene}."""
     rng = np.random.default_rng(seed)
+    made_up = facts(config.method)
+    names = (*made_up.modalities, *(f"{name}_2" for name in config.data.second_views))
     height, width = config.data.image_size
     people, count = config.train.identities_per_batch, config.train.images_per_identity
-    labels = np.repeat(rng.permutation(facts().identities)[:people], count)
-    look = rng.normal(size=(people, len(MODALITIES), height, width, 3))
-    noise = rng.normal(size=(people * count, len(MODALITIES), height, width, 3))
+    labels = np.repeat(rng.permutation(made_up.identities)[:people], count)
+    look = rng.normal(size=(people, len(names), height, width, 3))
+    noise = rng.normal(size=(people * count, len(names), height, width, 3))
     pixels = (np.repeat(look, count, axis=0) + 0.5 * noise).astype(dtype)
     return {
-        "images": {name: pixels[:, index] for index, name in enumerate(MODALITIES)},
+        "images": {name: pixels[:, index] for index, name in enumerate(names)},
         "identity": labels.astype(np.int32),
-        "camera": rng.integers(0, facts().cameras, people * count).astype(np.int32),
-        "scene": rng.integers(0, facts().views, people * count).astype(np.int32),
+        "camera": rng.integers(0, made_up.cameras, people * count).astype(np.int32),
+        "scene": rng.integers(0, made_up.views, people * count).astype(np.int32),
     }

@@ -21,17 +21,26 @@ class Normalization:
     Attributes:
       mean: per channel of images scaled to 0..1 (HTT: 0.5, as its ImageNet ViT).
       std: standard deviation, likewise.
-      erased: what erased rectangles are filled with: ``noise``, or ``mean`` for the numbers of `mean`. Parity: put in
-        after the normalisation, as torchreid does, these are not the mean colour.
+      erased: what erased rectangles are filled with: ``noise``, ``mean`` for the numbers of `mean`, or three numbers.
+        Parity: put in after the normalisation, as torchreid and CAJ do, these are not the colour they look like.
     """
 
     mean: tuple[float, ...] = (0.5, 0.5, 0.5)
     std: tuple[float, ...] = (0.5, 0.5, 0.5)
-    erased: str = "noise"
+    erased: str | tuple[float, ...] = "noise"
 
     def __post_init__(self) -> None:
-        if self.erased not in ("noise", "mean"):
-            raise UserError(f"erased rectangles cannot be filled with {self.erased!r}; choose noise or mean")
+        if self.erased not in ("noise", "mean") and (isinstance(self.erased, str) or len(self.erased) != 3):
+            raise UserError(
+                f"erased rectangles cannot be filled with {self.erased!r}; choose noise or mean, or give three numbers"
+            )
+
+    @property
+    def fill(self) -> tuple[float, ...] | None:
+        """Value of each channel in an erased rectangle; None for noise."""
+        if isinstance(self.erased, str):
+            return self.mean if self.erased == "mean" else None
+        return self.erased
 
 
 def normalize(images: Array, normalization: Normalization) -> Array:
@@ -84,7 +93,6 @@ def prepare(
         elif rectangles is not None:
             if key is None:
                 raise ValueError("a batch with rectangles to erase needs a random key")
-            fill = normalization.mean if normalization.erased == "mean" else None
-            image = erase(image, rectangles[modality], jax.random.fold_in(key, position), fill)
+            image = erase(image, rectangles[modality], jax.random.fold_in(key, position), normalization.fill)
         images[modality] = image
     return {**{name: value for name, value in batch.items() if name != "erase"}, "images": images}

@@ -382,3 +382,93 @@ def test_processes_end_quietly_and_errors_keep_their_sentence(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert done.stdout.startswith("image 'nir' of 0003.jpg of noise/train cannot be read")
+
+
+class TestOneModalityASample:
+    """Visible-infrared training data: each modality of a sample is another row."""
+
+    @pytest.fixture
+    def mixed(self, records):
+        view = records.views["nir"]
+        modality = np.where(np.arange(len(records)) % 2, "tir", "rgb")
+        return dataclasses.replace(records, views={"rgb": view, "tir": view}, modality=modality)
+
+    @pytest.fixture
+    def pairs(self, mixed):
+        rng = np.random.default_rng(0)
+        orders = [rng.permuted(np.arange(len(mixed) // 2 * 2).reshape(-1, 2), axis=0)[:8] for _ in range(2)]
+        return samplers.Plan(4, orders.__getitem__, np.array([2, 4]))
+
+    def test_every_modality_has_its_own_row(self, mixed, pairs):
+        for batch, draw in zip(train(mixed, pairs), pairs, strict=True):
+            numbers = transforms.random_numbers(SEED, draw.step, 4, 2)
+            assert list(batch["images"]) == ["rgb", "tir"]
+            np.testing.assert_array_equal(batch["identity"], mixed.class_index()[draw.indices[:, 0]])
+            np.testing.assert_array_equal(batch["index"], draw.indices[:, 0])
+            for (i, m), row in np.ndenumerate(draw.indices):
+                name = ("rgb", "tir")[m]
+                stored = images.decode_sample(mixed, row, mixed.encoded([row])[0])[name]
+                chosen = transforms.draw(transforms.Numbers(numbers[i, m]), (32, 16), padding=4, flip=0.5)
+                expected = transforms.apply(transforms.resize(stored, (32, 16), "bicubic"), chosen, 4)
+                np.testing.assert_array_equal(batch["images"][name][i], expected)
+                assert tuple(batch["erase"][name][i]) == chosen.erase
+
+    def test_parts_of_a_batch(self, mixed, pairs):
+        whole = train(mixed, pairs)
+        for index in range(2):
+            own = train(mixed, pairs, shard=(index, 2))
+            assert_same(own, [part(batch, 2 * index, 2 * index + 2) for batch in whole])
+
+    def test_labels_of_the_data_set(self, mixed, pairs):
+        label = np.random.default_rng(1).permutation(len(mixed)).astype(np.int32)
+        batch = train(dataclasses.replace(mixed, label=label), pairs)[0]
+        np.testing.assert_array_equal(batch["identity"], label[pairs[0].indices[:, 0]])
+
+    def test_a_broken_image_gives_way_to_one_of_its_modality(self, mixed, pairs, tmp_path):
+        row = int(pairs[0].indices[0, 1])
+        damage(mixed, row, "nir")
+        batch = train(mixed, pairs, dataclasses.replace(OPTIONS, broken="skip", erasing=0.0, padding=0, flip=0.0))[0]
+        same = np.flatnonzero((mixed.identity == mixed.identity[row]) & (mixed.modality == "tir"))
+        readable = [
+            transforms.resize(
+                images.decode_sample(mixed, r, mixed.encoded([r])[0])["tir"], (32, 16), "bicubic"
+            ).tobytes()
+            for r in same
+            if r != row
+        ]
+        assert batch["images"]["tir"][0].tobytes() in readable
+
+
+class TestSecondViews:
+    def test_they_are_augmented_by_numbers_of_their_own(self, records, plan):
+        options = dataclasses.replace(OPTIONS, second_views=("nir", "rgb"))
+        batch, rows = train(records, plan, options)[1], plan[1].indices
+        numbers = transforms.random_numbers(SEED, 1, 8, 5)
+        assert list(batch["images"]) == list(batch["erase"]) == [*MODALITIES, "nir_2", "rgb_2"]
+        for i, row in enumerate(rows):
+            sample = images.decode_sample(records, row, records.encoded([row])[0])
+            for m, name in enumerate((*MODALITIES, "nir", "rgb")):
+                chosen = transforms.draw(transforms.Numbers(numbers[i, m]), (32, 16), padding=4, flip=0.5)
+                expected = transforms.apply(transforms.resize(sample[name], (32, 16), "bicubic"), chosen, 4)
+                np.testing.assert_array_equal(batch["images"][name if m < 3 else f"{name}_2"][i], expected)
+
+    def test_evaluation_has_none(self, records):
+        batch = evaluate(records, 4, dataclasses.replace(OPTIONS, second_views=("rgb",)))[0]
+        assert list(batch["images"]) == list(MODALITIES)
+
+    def test_unknown_modality(self, records, plan):
+        with pytest.raises(UserError, match="second_views names 'sonar'"):
+            train(records, plan, dataclasses.replace(OPTIONS, second_views=("sonar",)))
+
+
+def test_rows_of_one_modality(records):
+    modality = np.where(np.arange(len(records)) % 2, "nir", "rgb")
+    view = records.views["nir"]
+    mixed = dataclasses.replace(records, views={"rgb": view, "nir": view}, modality=modality)
+    chosen = mixed.of_modality("nir")
+    assert chosen.modalities == ("nir",)
+    assert chosen.modality is None
+    np.testing.assert_array_equal(chosen.file, records.file[1::2])
+    aligned = records.of_modality("rgb")
+    assert aligned.modalities == ("rgb",)
+    assert len(aligned) == len(records)
