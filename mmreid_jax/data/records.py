@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-
 
 _COLUMNS = ("identity", "camera", "scene", "file", "rows", "label", "modality")
 
@@ -88,9 +87,8 @@ class Records:
     def select(self, indices: np.ndarray | Sequence[int], name: str | None = None) -> Records:
         """The table of the samples `indices`, in that order."""
         index = np.asarray(indices) if len(indices) else np.zeros(0, np.int64)
-        columns = {
-            key: column if column is None else column[index] for key in _COLUMNS for column in (getattr(self, key),)
-        }
+        present = {key: getattr(self, key) for key in _COLUMNS if getattr(self, key) is not None}
+        columns: dict[str, Any] = {key: column[index] for key, column in present.items()}
         return dataclasses.replace(self, name=name or self.name, **columns)
 
     def of_modality(self, name: str) -> Records:
