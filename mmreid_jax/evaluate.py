@@ -19,6 +19,7 @@ from mmreid_jax.training import checkpoints, distributed, logs, step
 
 RANKS = (1, 5, 10, 20)
 SINGLE_SHOTS = 10
+SCORES_FILE = "scores.jsonl"
 COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
 
 
@@ -41,7 +42,7 @@ class Result:
     distances: np.ndarray
 
     def row(self) -> dict[str, Any]:
-        """Scores between 0 and 1 by name, with label, comparison and protocol: a line of ``scores.jsonl``."""
+        """Scores between 0 and 1 by name, with label, comparison and protocol: a line of `SCORES_FILE`."""
         ranks = {f"R{rank}": self.scores.rank(rank) for rank in RANKS}
         values = {"mAP": self.scores.mAP, **ranks, "mINP": self.scores.mINP}
         counts = {"queries": self.scores.num_valid, "skipped": self.scores.num_skipped}
@@ -170,11 +171,11 @@ def run(
 
 
 def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
-    """Appends the scores to ``scores.jsonl`` of the workdir."""
+    """Appends the scores to `SCORES_FILE` of the workdir."""
     if not distributed.is_main():
         return
     workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / "scores.jsonl").open("a") as file:
+    with (workdir / SCORES_FILE).open("a") as file:
         for result in results:
             file.write(json.dumps({**result.row(), **extra, "time": round(time.time(), 3)}) + "\n")
 
