@@ -39,6 +39,15 @@ def cosine(query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> np.nda
     return whole("cosine", query, gallery, chunk)
 
 
+def modality_gap(first: np.ndarray, second: np.ndarray) -> float:
+    """Distance between the centres of two modalities' features [N, D] and [M, D], all of length one: 0 to 2.
+
+    0 where the modalities lie on top of each other on average; meant for the same people seen in both.
+    """
+    centres = [l2_normalise(features).mean(0, dtype=np.float64) for features in (first, second)]
+    return float(np.linalg.norm(centres[0] - centres[1]))
+
+
 def whole(kind: Kind, query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> np.ndarray:
     """All distances of a kind: [Q, D], [G, D] -> [Q, G], float32 (float64 for float64 features under 64-bit types).
 

@@ -1,18 +1,21 @@
 """CMC, mean average precision and mINP, in numpy on the host.
 
 XLA's sort on a CPU is several times slower than numpy's, and nothing needs a full sort of indices: the rank of a right
-match is the number of kept gallery samples that are closer, plus one. Of equally distant samples the earlier one of the
-gallery ranks first, as a stable sort would have it.
+match is the number of kept gallery samples that are closer, plus one, and its rank among people is the number of
+identities whose closest sample is closer, plus one. Of equally distant samples the earlier one of the gallery ranks
+first, as a stable sort would have it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol as Interface
 
 import numpy as np
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.retrieval.galleries import Pool
 from mmreid_jax.retrieval.protocols import REMOVALS, Protocol, Table
 
 
@@ -25,6 +28,10 @@ class Labels:
     scene: np.ndarray
 
 
+class FiledTable(Table, Pool, Interface):
+    """A table from which galleries can be drawn."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """Scores of Q queries, as shares in [0, 1].
@@ -32,10 +39,11 @@ class Scores:
     Attributes:
       mAP: mean over valid queries of the average precision.
       mINP: mean over valid queries of (right matches) / (rank of the last right match), Ye et al. 2021 (AGW), eq. 9.
-      cmc: float64 [max_rank], share of valid queries whose first right match is at or before each rank.
+      cmc: float64 [max_rank], share of valid queries whose first right match is at or before each rank; the protocol
+        says whether a rank counts images or distinct identities.
       average_precision: float64 [Q], NaN where a query is skipped.
       inverse_negative_penalty: float64 [Q], likewise.
-      first_hit: int64 [Q], rank of the first right match from 1; 0 where a query is skipped.
+      first_hit: int64 [Q], rank of the first right match from 1, as the CMC counts; 0 where a query is skipped.
       absent: number of queries whose identity the gallery does not have.
       removed: number of queries all of whose right matches the protocol removes.
       rule: what the protocol removes, in words.
@@ -79,6 +87,76 @@ class Scores:
         return f"{self.num_skipped} of {len(self.first_hit)} queries are skipped: {why}"
 
 
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """Scores of one search over the galleries of several trials, at least one.
+
+    mAP, mINP, CMC and ranks are means over the trials, as publications report them.
+    """
+
+    scores: tuple[Scores, ...]
+
+    def values(self, name: str) -> np.ndarray:
+        """float64 [trials]: ``mAP``, ``mINP`` or a rank such as ``R10`` of every trial.
+
+        Raises:
+          UserError: there is no such score.
+        """
+        if name in ("mAP", "mINP"):
+            return np.array([getattr(scores, name) for scores in self.scores])
+        if name[:1] == "R" and name[1:].isdecimal():
+            return np.array([scores.rank(int(name[1:])) for scores in self.scores])
+        raise UserError(f"there is no score {name!r}; choose mAP, mINP or a rank such as R10")
+
+    def std(self, name: str) -> float:
+        """Standard deviation of a score over the trials (of the sample, over n - 1); 0 for one trial."""
+        return float(self.values(name).std(ddof=1)) if len(self.scores) > 1 else 0.0
+
+    @property
+    def mAP(self) -> float:
+        """Mean over the trials."""
+        return float(self.values("mAP").mean())
+
+    @property
+    def mINP(self) -> float:
+        """Mean over the trials."""
+        return float(self.values("mINP").mean())
+
+    @property
+    def cmc(self) -> np.ndarray:
+        """float64 [max_rank], mean over the trials; a curve of fewer ranks keeps its last value."""
+        length = max(len(scores.cmc) for scores in self.scores)
+        return np.mean([np.pad(s.cmc, (0, length - len(s.cmc)), mode="edge") for s in self.scores], axis=0)
+
+    def rank(self, rank: int) -> float:
+        """CMC at a rank, from 1, mean over the trials; errors as `Scores.rank`."""
+        return float(self.values(f"R{rank}").mean())
+
+    @property
+    def num_valid(self) -> int:
+        """Queries that count, in the trial where they are fewest."""
+        return min(scores.num_valid for scores in self.scores)
+
+    @property
+    def num_skipped(self) -> int:
+        """Queries without a right match, in the trial where they are most."""
+        return max(scores.num_skipped for scores in self.scores)
+
+    def explain(self) -> str:
+        """Why queries were skipped, in the trial where they are most; empty where none was."""
+        return max(self.scores, key=lambda scores: scores.num_skipped).explain()
+
+    def summary(self, ranks: Sequence[int] = (1, 10, 20)) -> str:
+        """The scores in percent on one line, with their spread where there are several trials."""
+        names = [*(f"R{rank}" for rank in ranks), "mAP", "mINP"]
+        several = len(self.scores) > 1
+        shown = [
+            f"{name} {100 * self.values(name).mean():.2f}" + (f" ± {100 * self.std(name):.2f}" if several else "")
+            for name in names
+        ]
+        return ", ".join(shown) + (f" (mean ± standard deviation of {len(self.scores)} trials)" if several else "")
+
+
 def evaluate(distances: np.ndarray | Iterable[np.ndarray], query: Table, gallery: Table, protocol: Protocol) -> Scores:
     """Scores a distance matrix.
 
@@ -86,53 +164,52 @@ def evaluate(distances: np.ndarray | Iterable[np.ndarray], query: Table, gallery
       distances: float [Q, G], or its rows in blocks of any size (`Protocol.blocks`), so that it never is in memory.
       query: labels of the rows.
       gallery: labels of the columns.
-      protocol: which gallery samples a query is not compared with, and the length of the CMC.
+      protocol: which gallery samples a query is not compared with, and what the CMC counts up to which rank. Its own
+        way to draw galleries is not used here: `gallery` is what queries are compared with.
 
     Raises:
       UserError: there is no query or no gallery, no query is valid, the shapes do not agree, or a distance is NaN.
     """
-    count, size = len(query.identity), len(gallery.identity)
-    if not count or not size:
-        empty = "query" if not count else "gallery"
-        raise UserError(f"the {empty} is empty: there is nothing to rank; check the split and the protocol")
-    precision, penalty = np.full(count, np.nan), np.full(count, np.nan)
-    first = np.zeros(count, np.int64)
-    absent = removed = 0
-    left_out = np.zeros(size, bool)
-    with_identity = _positions(np.asarray(gallery.identity))
-    for row, values, ordered in _rows(distances, count, size):
-        same = with_identity.get(int(query.identity[row]), _NOWHERE)
-        ignored = protocol.removed(query, gallery, row, same)
-        left_out[ignored] = True
-        right = same[~left_out[same]]
-        left_out[ignored] = False
-        if not len(right):
-            absent, removed = absent + (not len(same)), removed + bool(len(same))
-            continue
-        ranks = ranks_of(values, right, ignored, ordered)
-        first[row] = ranks[0]
-        precision[row] = np.mean(np.arange(1, len(ranks) + 1) / ranks)
-        penalty[row] = len(ranks) / ranks[-1]
-    valid = first > 0
-    rule = REMOVALS[protocol.removes]
-    if not valid.any():
-        raise UserError(
-            f"none of {count} queries has a right match left under protocol {protocol.name} v{protocol.version}:"
-            f" {_why(absent, removed, rule)}; check the split, or compare all with --config.eval.protocol=plain"
-        )
-    length = min(protocol.max_rank, size)
-    hits = np.bincount(np.minimum(first[valid], length + 1), minlength=length + 2)[1 : length + 1]
-    return Scores(
-        mAP=float(precision[valid].mean()),
-        mINP=float(penalty[valid].mean()),
-        cmc=np.cumsum(hits) / valid.sum(),
-        average_precision=precision,
-        inverse_negative_penalty=penalty,
-        first_hit=first,
-        absent=absent,
-        removed=removed,
-        rule=rule,
-    )
+    count, size = _sizes(query, gallery)
+    parts = [
+        _matches(block, query, gallery, slice(start, start + len(block)), protocol)
+        for start, block in _blocks(distances, count, size)
+    ]
+    return _scores(parts, protocol, size)
+
+
+def evaluate_trials(
+    distances: np.ndarray | Iterable[np.ndarray], query: Table, pool: FiledTable, protocol: Protocol
+) -> Trials:
+    """Scores the galleries of all trials, whose distances are columns of one matrix, computed once.
+
+    Args:
+      distances: float [Q, N] of all queries and the whole pool, or its rows in blocks (see `evaluate`).
+      query: labels of the rows.
+      pool: labels and file names of the columns.
+      protocol: of which the gallery is drawn; without a draw the whole pool is the gallery of one trial.
+
+    Raises:
+      UserError: see `evaluate` and `Gallery.positions`.
+    """
+    if not protocol.gallery:
+        return Trials((evaluate(distances, query, pool, protocol),))
+    count, size = _sizes(query, pool)
+    draws = protocol.galleries(pool)
+    drawn = [Labels(pool.identity[rows], pool.camera[rows], pool.scene[rows]) for rows in draws]
+    if protocol.swapped:
+        used, columns = np.unique(np.concatenate(draws), return_inverse=True)
+        apart = np.concatenate([block[:, used] for _, block in _blocks(distances, count, size)]).T
+        ends = np.cumsum([len(rows) for rows in draws])[:-1]
+        sides = zip(np.split(columns, ends), drawn, strict=True)
+        return Trials(tuple(evaluate(apart[rows], labels, query, protocol) for rows, labels in sides))
+    parts: list[list[_Matches]] = [[] for _ in draws]
+    for start, block in _blocks(distances, count, size):
+        rows = slice(start, start + len(block))
+        for own, columns, labels in zip(parts, draws, drawn, strict=True):
+            own.append(_matches(block[:, columns], query, labels, rows, protocol))
+    scored = (_scores(own, protocol, len(columns)) for own, columns in zip(parts, draws, strict=True))
+    return Trials(tuple(scored))
 
 
 def single_shot_cmc(
@@ -171,7 +248,8 @@ def single_shot_cmc(
     length = min(protocol.max_rank, len(np.unique(identity)))
     generator = np.random.RandomState(seed)
     hits, valid = np.zeros(length + 2, np.int64), 0
-    for row, values, _ in _rows(distances, count, size):
+    rows = ((start + i, values) for start, block in _blocks(distances, count, size) for i, values in enumerate(block))
+    for row, values in rows:
         kept = np.flatnonzero(~protocol.ignored(query, gallery, row))
         ranked = identity[kept[np.argsort(values[kept], kind="stable")]]
         if not np.any(ranked == query.identity[row]):
@@ -190,73 +268,150 @@ def single_shot_cmc(
     return np.cumsum(hits[1 : length + 1]) / (repeats * valid)
 
 
-def ranks_of(
-    values: np.ndarray, chosen: np.ndarray, ignored: np.ndarray | None = None, ordered: np.ndarray | None = None
-) -> np.ndarray:
-    """Ranks, from 1 and ascending, that the entries `chosen` would have after a stable sort without those `ignored`.
-
-    Args:
-      values: float [G].
-      chosen: int [R], positions in `values`, ascending.
-      ignored: int [I], other positions, which are left out.
-      ordered: `values` in ascending order, where that is known.
-
-    Returns:
-      int64 [R].
-    """
-    ordered = np.sort(values) if ordered is None else ordered
-    left_out = values[:0] if ignored is None else np.sort(values[ignored])
-    wanted = values[chosen]
-    closer = np.searchsorted(ordered, wanted, side="left")
-    tied = np.searchsorted(ordered, wanted, side="right") - closer > 1
-    before = closer - np.searchsorted(left_out, wanted, side="left")
-    if tied.any():
-        kept = np.ones(len(values), bool)
-        kept[ignored if ignored is not None else _NOWHERE] = False
-        for index in np.flatnonzero(tied):
-            earlier = slice(chosen[index])
-            before[index] += np.count_nonzero(kept[earlier] & (values[earlier] == wanted[index]))
-    return np.sort(before) + 1
+# Distances that are looked at together: a few megabytes, that stay in the cache of a processor.
+_TOGETHER = 1 << 20
 
 
-_NOWHERE = np.zeros(0, np.int64)
-# Rows that are sorted together.
-_ROWS = 256
+@dataclasses.dataclass(frozen=True)
+class _Matches:
+    """What `Scores` holds of some queries; `known` bool [B]: the gallery has the identity."""
+
+    first: np.ndarray
+    precision: np.ndarray
+    penalty: np.ndarray
+    known: np.ndarray
 
 
-def _positions(identity: np.ndarray) -> dict[int, np.ndarray]:
-    """Identity -> its positions, ascending."""
-    order = np.argsort(identity, kind="stable")
-    names, starts = np.unique(identity[order], return_index=True)
-    return dict(zip(names.tolist(), np.split(order, starts[1:]), strict=True))
+def _sizes(query: Table, gallery: Table) -> tuple[int, int]:
+    """Numbers of queries and of gallery samples; `UserError` where there is none."""
+    count, size = len(query.identity), len(gallery.identity)
+    if not count or not size:
+        empty = "query" if not count else "gallery"
+        raise UserError(f"the {empty} is empty: there is nothing to rank; check the split and the protocol")
+    return count, size
 
 
-def _rows(
-    distances: np.ndarray | Iterable[np.ndarray], count: int, size: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(number of the query, its distances [G], the same in ascending order), for every query.
+def _blocks(distances: np.ndarray | Iterable[np.ndarray], count: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """(number of the first query, distances [B, G]), for all queries in pieces of bounded size.
 
     Raises:
       UserError: there are not `count` rows of `size` distances, or a distance is NaN.
     """
-    blocks = [distances] if isinstance(distances, np.ndarray) else distances
-    row = 0
-    for block in blocks:
+    row, together = 0, max(1, _TOGETHER // size)
+    for block in [distances] if isinstance(distances, np.ndarray) else distances:
         if np.ndim(block) != 2 or block.shape[1] != size or row + len(block) > count:
             raise UserError(
                 f"distances are {list(np.shape(block))} from query {row} on, but there are {count} queries and"
                 f" {size} gallery samples"
             )
-        for start in range(0, len(block), _ROWS):
-            part = block[start : start + _ROWS]
-            for values, ordered in zip(part, np.sort(part, axis=1), strict=True):
-                # NaN sorts last.
-                if np.isnan(ordered[-1]):
-                    raise UserError(f"distances of query {row} are NaN; look for NaN in the features or the weights")
-                yield row, values, ordered
-                row += 1
+        for start in range(0, len(block), together):
+            part = block[start : start + together]
+            # The smallest value of a row with NaN is NaN.
+            unknown = np.flatnonzero(np.isnan(part.min(axis=1)))
+            if len(unknown):
+                raise UserError(
+                    f"distances of query {row + unknown[0]} are NaN; look for NaN in the features or the weights"
+                )
+            yield row, part
+            row += len(part)
     if row != count:
         raise UserError(f"there are distances for {row} queries, but {count} queries")
+
+
+def _matches(values: np.ndarray, query: Table, gallery: Table, rows: slice, protocol: Protocol) -> _Matches:
+    """Ranks the right matches of the queries `rows`, whose distances are `values` [B, G]."""
+    same = gallery.identity == query.identity[rows, None]
+    removed = protocol.removed(query, gallery, rows)
+    kept = np.where(removed, np.inf, values) if removed.any() else values
+    owner, column = np.nonzero(same & ~removed)
+    found = np.bincount(owner, minlength=len(values))
+    valid = found > 0
+    # Right matches of a query are equal in its eyes, so the ranks are put in order, query by query.
+    ranks = _ranks(kept, removed, owner, column)
+    ranks = ranks[np.lexsort((ranks, owner))]
+    starts = np.cumsum(found) - found
+    first, precision, penalty = np.zeros(len(values), np.int64), *np.full((2, len(values)), np.nan)
+    share = (np.arange(len(ranks)) - starts[owner] + 1) / ranks
+    precision[valid] = np.bincount(owner, share, len(values))[valid] / found[valid]
+    penalty[valid] = found[valid] / ranks[starts[valid] + found[valid] - 1]
+    if protocol.counts == "identities":
+        first[valid] = _people(kept[valid], removed[valid], same[valid], gallery.identity)
+    else:
+        first[valid] = ranks[starts[valid]]
+    return _Matches(first, precision, penalty, same.any(axis=1))
+
+
+def _ranks(kept: np.ndarray, removed: np.ndarray, owner: np.ndarray, column: np.ndarray) -> np.ndarray:
+    """Ranks, from 1, of entries [owner, column] that are not removed after a stable sort of every row of `kept` [B, G].
+
+    Removed entries are infinite in `kept`.
+    """
+    ordered = np.sort(kept, axis=1)
+    wanted = kept[owner, column]
+    # A binary search in all rows at once: how many of the row are closer.
+    closer, size = np.zeros(len(wanted), np.int64), kept.shape[1]
+    for step in 1 << np.arange(size.bit_length())[::-1]:
+        probe = closer + step
+        further = probe <= size
+        further &= ordered[owner, np.minimum(probe, size) - 1] < wanted
+        closer[further] += step
+    tied = ordered[owner, np.minimum(closer + 1, size - 1)] == wanted
+    for i in np.flatnonzero(tied & (closer + 1 < size)):
+        earlier = (owner[i], slice(column[i]))
+        closer[i] += np.count_nonzero((kept[earlier] == wanted[i]) & ~removed[earlier])
+    return closer + 1
+
+
+def _people(kept: np.ndarray, removed: np.ndarray, same: np.ndarray, identity: np.ndarray) -> np.ndarray:
+    """Ranks, from 1, of the right identity among the distinct ones in order of first appearance, for rows that have it.
+
+    Args:
+      kept: float [B, G], infinite where removed.
+      removed: bool [B, G].
+      same: bool [B, G], where the identity is right.
+      identity: int [G].
+    """
+    grouped = np.argsort(identity, kind="stable")
+    names, starts = np.unique(identity[grouped], return_index=True)
+    nearest = np.minimum.reduceat(kept[:, grouped], starts, axis=1)
+    own = nearest[np.arange(len(kept)), np.searchsorted(names, identity[np.argmax(same, axis=1)])][:, None]
+    before = np.count_nonzero(nearest < own, axis=1)
+    equal = nearest == own
+    for row in np.flatnonzero(np.count_nonzero(equal, axis=1) > 1):
+        # The earlier in the gallery comes first.
+        closest = np.flatnonzero((kept[row] == own[row]) & ~removed[row])
+        earlier = closest[: np.argmax(same[row, closest])]
+        before[row] += np.count_nonzero(equal[row, np.searchsorted(names, np.unique(identity[earlier]))])
+    return before + 1
+
+
+def _scores(parts: Sequence[_Matches], protocol: Protocol, size: int) -> Scores:
+    """The scores of all queries, of which `parts` hold some each; `size`: samples in the gallery."""
+    first, precision, penalty, known = (
+        np.concatenate([getattr(part, field.name) for part in parts]) for field in dataclasses.fields(_Matches)
+    )
+    valid = first > 0
+    absent = int(np.count_nonzero(~known))
+    removed = int(np.count_nonzero(known & ~valid))
+    rule = REMOVALS[protocol.removes]
+    if not valid.any():
+        raise UserError(
+            f"none of {len(first)} queries has a right match left under protocol {protocol.name} v{protocol.version}:"
+            f" {_why(absent, removed, rule)}; check the split, or compare all with --config.eval.protocol=plain"
+        )
+    length = min(protocol.max_rank, size)
+    hits = np.bincount(np.minimum(first[valid], length + 1), minlength=length + 2)[1 : length + 1]
+    return Scores(
+        mAP=float(precision[valid].mean()),
+        mINP=float(penalty[valid].mean()),
+        cmc=np.cumsum(hits) / valid.sum(),
+        average_precision=precision,
+        inverse_negative_penalty=penalty,
+        first_hit=first,
+        absent=absent,
+        removed=removed,
+        rule=rule,
+    )
 
 
 def _why(absent: int, removed: int, rule: str) -> str:

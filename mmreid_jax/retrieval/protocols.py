@@ -1,7 +1,8 @@
 """Evaluation protocols: named, versioned, and printed with every score.
 
-A protocol says which gallery samples a query is not compared with, and how features are compared. It works on the
-tables alone; no image is decoded.
+A protocol says which gallery samples a query is not compared with, how features are compared, and, in
+visible-infrared ReID, which modality searches which and how galleries are drawn. It works on the tables alone; no image
+is decoded.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import Literal
 from typing import Protocol as Interface
 
 import numpy as np
@@ -16,12 +18,16 @@ import numpy as np
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import distances
 from mmreid_jax.retrieval.distances import CHUNK, Kind
+from mmreid_jax.retrieval.galleries import Gallery, Pool
+
+Direction = tuple[Literal["visible", "infrared"], Literal["visible", "infrared"]]
 
 REMOVALS = {
     "same_identity_same_camera": "gallery samples of the query's identity and camera are removed",
     "same_identity_same_scene": "gallery samples of the query's identity and scene are removed; cameras are not used",
     "time_or_same_identity_same_camera": "gallery samples of the query's identity and camera, and those of any "
     "identity with the query's time id, are removed",
+    "camera_2_for_camera_3": "queries of camera 3 are not compared with camera 2, which stands at the same place",
     "none": "no gallery sample is removed",
 }
 
@@ -53,6 +59,10 @@ class Protocol:
       distance: key of `distances.KINDS`.
       normalise: compare features of length one.
       max_rank: length of the CMC curve.
+      counts: what a rank of the CMC counts: gallery images, or distinct identities in order of first appearance.
+      direction: (modality of the queries, modality of the pool); None where both see the same modalities.
+      gallery: how galleries are drawn from the pool in every trial; None compares with the whole pool once.
+      swapped: the drawn gallery searches all queries: the roles are exchanged after the draw.
     """
 
     name: str
@@ -61,23 +71,37 @@ class Protocol:
     distance: Kind = "squared_euclidean"
     normalise: bool = True
     max_rank: int = 50
+    counts: Literal["images", "identities"] = "images"
+    direction: Direction | None = None
+    gallery: Gallery | None = None
+    swapped: bool = False
+
+    def galleries(self, pool: Pool) -> list[np.ndarray]:
+        """The gallery of every trial as rows of the pool, int64 [G] each; one, the whole pool, where none is drawn.
+
+        Raises:
+          UserError: see `Gallery.positions`.
+        """
+        return self.gallery.positions(pool) if self.gallery else [np.arange(len(pool.identity))]
 
     def ignored(self, query: Table, gallery: Table, row: int) -> np.ndarray:
         """Bool [G]: the gallery samples that query `row` is not compared with."""
-        mask = np.zeros(len(gallery.identity), bool)
-        mask[self.removed(query, gallery, row, np.flatnonzero(gallery.identity == query.identity[row]))] = True
-        return mask
+        return self.removed(query, gallery, slice(row, row + 1))[0]
 
-    def removed(self, query: Table, gallery: Table, row: int, same: np.ndarray) -> np.ndarray:
-        """The same as positions, given those of the query's identity, `same`: what a loop over queries can afford."""
-        if self.removes == "same_identity_same_camera":
-            return same[gallery.camera[same] == query.camera[row]]
+    def removed(self, query: Table, gallery: Table, rows: slice) -> np.ndarray:
+        """Bool [B, G]: the gallery samples that each of the B queries `rows` is not compared with."""
+        camera = query.camera[rows, None]
+        if self.removes == "none":
+            return np.zeros((len(camera), len(gallery.identity)), bool)
+        if self.removes == "camera_2_for_camera_3":
+            return (camera == 2) & (gallery.camera == 1)
+        same = gallery.identity == query.identity[rows, None]
         if self.removes == "same_identity_same_scene":
-            return same[gallery.scene[same] == query.scene[row]]
+            return same & (gallery.scene == query.scene[rows, None])
+        gone = same & (gallery.camera == camera)
         if self.removes == "time_or_same_identity_same_camera":
-            same_camera = same[gallery.camera[same] == query.camera[row]]
-            return np.union1d(same_camera, np.flatnonzero(gallery.scene == query.scene[row]))
-        return same[:0]
+            gone |= gallery.scene == query.scene[rows, None]
+        return gone
 
     def distances(self, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         """Distances [Q, G] of features [Q, D] and [G, D]."""
@@ -96,7 +120,7 @@ class Protocol:
     @property
     def label(self) -> str:
         """Name and version, and how features are compared where that is not the usual way."""
-        usual = Protocol(self.name)
+        usual = PROTOCOLS.get(self.name, Protocol(self.name))
         kind = "" if self.distance == usual.distance else f", {self.distance.replace('_', ' ')} distance"
         length = "" if self.normalise == usual.normalise else ", features not normalised"
         return f"{self.name} v{self.version}{kind}{length}"
@@ -105,18 +129,79 @@ class Protocol:
         """One line."""
         kind = {"squared_euclidean": "squared Euclidean"}.get(self.distance, self.distance) + " distance"
         length = " of features of length one" if self.normalise else ""
-        return f"protocol {self.name} v{self.version}: {kind}{length}; {REMOVALS[self.removes]}"
+        parts = [f"{kind}{length}", REMOVALS[self.removes]]
+        if self.direction:
+            parts.insert(0, " searches ".join(self.direction))
+        if self.counts == "identities":
+            parts.append("ranks count distinct identities")
+        if self.gallery:
+            parts.append(self.gallery.describe())
+        if self.swapped:
+            parts.append("roles are then exchanged: the drawn images search all others")
+        return f"protocol {self.name} v{self.version}: {'; '.join(parts)}"
 
 
-PROTOCOLS = {
+# Cameras count from 0: SYSU-MM01's visible cameras are 1, 2, 4 and 5, of which 1 and 2 stand indoors.
+_SYSU_CAMERAS = {"all": (0, 1, 3, 4), "indoor": (0, 1)}
+_SYSU_SHOTS = {"single": 1, "multi": 10}
+_CROSS_MODAL = Protocol("", distance="cosine", max_rank=20)
+_INFRARED_SEARCHES: Direction = ("infrared", "visible")
+_VISIBLE_SEARCHES: Direction = ("visible", "infrared")
+
+
+def _sysu(draw: str, suffix: str = "") -> tuple[Protocol, ...]:
+    """All and indoor search, each with one and ten shots, of galleries drawn in one way."""
+    common = dataclasses.replace(
+        _CROSS_MODAL, removes="camera_2_for_camera_3", counts="identities", direction=_INFRARED_SEARCHES
+    )
+    return tuple(
+        dataclasses.replace(common, name=f"sysu_{search}_{shots}{suffix}", gallery=Gallery(cameras, count, draw))
+        for search, cameras in _SYSU_CAMERAS.items()
+        for shots, count in _SYSU_SHOTS.items()
+    )
+
+
+def _llcm(name: str, direction: Direction, cameras: Sequence[int], swapped: bool = False) -> Protocol:
+    return dataclasses.replace(
+        _CROSS_MODAL,
+        name=name,
+        counts="identities",
+        direction=direction,
+        gallery=Gallery(tuple(cameras)),
+        swapped=swapped,
+    )
+
+
+_RGBNT = (
     # RGBNT201, RGBNT100, RGBN300, Market1501-MM: the Market-1501 rule.
-    "rgbnt": Protocol("rgbnt"),
-    "msvr310": Protocol("msvr310", removes="same_identity_same_scene"),
+    Protocol("rgbnt"),
+    Protocol("msvr310", removes="same_identity_same_scene"),
     # HTT's first public version; an operator precedence removes every gallery sample of the query's time id.
-    "htt_2024_07": Protocol("htt_2024_07", removes="time_or_same_identity_same_camera"),
-    "plain": Protocol("plain", removes="none"),
+    Protocol("htt_2024_07", removes="time_or_same_identity_same_camera"),
+    Protocol("plain", removes="none"),
+)
+# Published numbers of AGW and its successors use the first draw; none uses the official one.
+_SYSU = (*_sysu("trial"), *_sysu("official", "_official"))
+_REGDB = tuple(
+    dataclasses.replace(_CROSS_MODAL, name=name, removes="none", direction=direction)
+    for name, direction in (
+        ("regdb_visible_to_thermal", _VISIBLE_SEARCHES),
+        ("regdb_thermal_to_visible", _INFRARED_SEARCHES),
+    )
+)
+# Infrared camera 3 took no pictures.
+_LLCM_INFRARED = (0, 1, *range(3, 9))
+_LLCM = (
+    _llcm("llcm_ir_to_vis", _INFRARED_SEARCHES, range(9)),
+    _llcm("llcm_vis_to_ir", _VISIBLE_SEARCHES, _LLCM_INFRARED),
+    # What the repository of LLCM prints as "VIS to IR" since June 2023, and its README reports.
+    _llcm("llcm_vis_to_ir_repo", _VISIBLE_SEARCHES, _LLCM_INFRARED, swapped=True),
+)
+# Hetero-Center's galleries are for comparison with its own numbers alone, so no data set lists them.
+PROTOCOLS = {
+    protocol.name: protocol for protocol in (*_RGBNT, *_SYSU, *_REGDB, *_LLCM, *_sysu("stream", "_hetero_center"))
 }
-_OF_DATASET = {"msvr310": "msvr310"}
+_OF_DATASET = {"msvr310": (PROTOCOLS["msvr310"],), "sysu_mm01": _SYSU, "regdb": _REGDB, "llcm": _LLCM}
 
 
 def by_name(name: str) -> Protocol:
@@ -130,9 +215,14 @@ def by_name(name: str) -> Protocol:
     return PROTOCOLS[name]
 
 
+def of_dataset(dataset: str) -> tuple[Protocol, ...]:
+    """The protocols that publications use on a data set (``regdb/trial_3`` is of ``regdb``), the usual one first."""
+    return _OF_DATASET.get(dataset.partition("/")[0], (PROTOCOLS["rgbnt"],))
+
+
 def for_dataset(dataset: str) -> Protocol:
-    """The protocol that publications use on a data set."""
-    return PROTOCOLS[_OF_DATASET.get(dataset, "rgbnt")]
+    """The protocol that most publications use on a data set."""
+    return of_dataset(dataset)[0]
 
 
 def missing_modality_cases(modalities: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 
 import numpy as np
 import pytest
@@ -32,7 +33,8 @@ def scored_by_loop(apart, query, gallery, protocol):
     for row in range(len(query.identity)):
         order = np.argsort(apart[row], kind="stable")
         removed = protocol.ignored(query, gallery, row)
-        found = [gallery.identity[i] == query.identity[row] for i in order if not removed[i]]
+        ranked = [int(gallery.identity[i]) for i in order if not removed[i]]
+        found = [name == query.identity[row] for name in ranked]
         if not any(found):
             continue
         hits, precision, last = 0, 0.0, 0
@@ -42,7 +44,8 @@ def scored_by_loop(apart, query, gallery, protocol):
                 precision += hits / rank
         precisions.append(precision / hits)
         penalties.append(hits / last)
-        firsts.append(found.index(True) + 1)
+        listed = list(dict.fromkeys(ranked)) if protocol.counts == "identities" else ranked
+        firsts.append(listed.index(query.identity[row]) + 1)
     length = min(protocol.max_rank, len(gallery.identity))
     cmc = [np.mean([first <= rank for first in firsts]) for rank in range(1, length + 1)]
     return np.mean(precisions), np.mean(penalties), cmc
@@ -149,6 +152,17 @@ def test_every_combination_of_missing_modalities():
 
 
 def test_protocols_by_data_set_and_name():
+    names = {
+        dataset: [protocol.name for protocol in protocols.of_dataset(dataset)]
+        for dataset in ("rgbnt201", "regdb", "regdb/trial_3", "llcm", "sysu_mm01")
+    }
+    assert names["rgbnt201"] == ["rgbnt"]
+    assert names["regdb"] == names["regdb/trial_3"] == ["regdb_visible_to_thermal", "regdb_thermal_to_visible"]
+    assert names["llcm"] == ["llcm_ir_to_vis", "llcm_vis_to_ir", "llcm_vis_to_ir_repo"]
+    draws = [f"sysu_{search}_{shots}" for search in ("all", "indoor") for shots in ("single", "multi")]
+    assert names["sysu_mm01"] == [*draws, *(f"{name}_official" for name in draws)]
+    assert all(protocols.for_dataset(dataset).name == own[0] for dataset, own in names.items())
+    assert all(name == protocol.name for name, protocol in protocols.PROTOCOLS.items())
     assert protocols.for_dataset("msvr310").removes == "same_identity_same_scene"
     assert protocols.for_dataset("rgbnt201").removes == "same_identity_same_camera"
     with pytest.raises(UserError, match="rgbnt"):
@@ -234,6 +248,7 @@ def test_explanation_names_the_rule_and_ranks_end_with_the_curve():
 def test_label_tells_what_is_unusual():
     protocol = protocols.by_name("msvr310")
     assert protocol.label == "msvr310 v1"
+    assert protocols.by_name("sysu_all_single").label == "sysu_all_single v1"
     changed = dataclasses.replace(protocol, distance="cosine", normalise=False)
     assert changed.label == "msvr310 v1, cosine distance, features not normalised"
 
@@ -243,3 +258,122 @@ def test_description_tells_what_is_removed(name):
     protocol = protocols.by_name(name)
     assert f"{name} v{protocol.version}" in protocol.describe()
     assert protocols.REMOVALS[protocol.removes] in protocol.describe()
+
+
+def filed(table):
+    """A pool whose files are named by identity and camera."""
+    names = [
+        f"cam{c + 1}/{i:04d}/{n:04d}.jpg" for n, (i, c) in enumerate(zip(table.identity, table.camera, strict=True))
+    ]
+    return types.SimpleNamespace(**vars(table), file=np.array(names))
+
+
+def across(seed, ties=False):
+    """Distances of 40 queries to a pool of 90, cameras as those of SYSU-MM01, with the tables."""
+    apart, query, pool = drawn(seed, 40, 90, people=5, cameras=2, ties=ties)
+    # At least four images of every identity and camera, in any order.
+    order = np.random.default_rng(seed).permutation(90)
+    identity, camera = order // 4 % 5, np.array([0, 1, 3, 4])[order % 4]
+    asked = labels(query.identity, np.array([2, 5])[query.camera], query.scene)
+    return apart, asked, filed(labels(identity, camera, pool.scene))
+
+
+def drawing(name):
+    """A protocol, with draws that the small pool of `across` allows."""
+    protocol = protocols.by_name(name)
+    if protocol.gallery is None:
+        return protocol
+    draw = "trial" if protocol.gallery.draw == "official" else protocol.gallery.draw
+    shots = min(protocol.gallery.shots, 2)
+    return dataclasses.replace(protocol, gallery=dataclasses.replace(protocol.gallery, draw=draw, shots=shots))
+
+
+@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize("ties", [False, True])
+def test_trials_are_evaluations_of_the_drawn_columns(name, ties):
+    protocol = drawing(name)
+    apart, query, pool = across(2, ties)
+    trials = metrics.evaluate_trials(apart, query, pool, protocol)
+    parts = metrics.evaluate_trials((apart[i : i + 7] for i in range(0, 40, 7)), query, pool, protocol)
+    assert len(trials.scores) == (10 if protocol.gallery else 1)
+    for scores, part, rows in zip(trials.scores, parts.scores, protocol.galleries(pool), strict=True):
+        gallery = metrics.Labels(pool.identity[rows], pool.camera[rows], pool.scene[rows])
+        sides = (apart[:, rows].T, gallery, query) if protocol.swapped else (apart[:, rows], query, gallery)
+        alone = metrics.evaluate(*sides, protocol)
+        for one in (scores, part):
+            np.testing.assert_array_equal(one.first_hit, alone.first_hit)
+            np.testing.assert_array_equal(one.average_precision, alone.average_precision)
+            assert (one.mAP, one.mINP, one.absent, one.removed) == (alone.mAP, alone.mINP, alone.absent, alone.removed)
+        precision, penalty, cmc = scored_by_loop(*sides, protocol)
+        assert (scores.mAP, scores.mINP) == (pytest.approx(precision), pytest.approx(penalty))
+        np.testing.assert_allclose(scores.cmc, cmc, atol=1e-12)
+
+
+def test_trials_average_and_spread():
+    apart, query, pool = across(0)
+    trials = metrics.evaluate_trials(apart, query, pool, protocols.by_name("sysu_all_single"))
+    assert trials.mAP == pytest.approx(np.mean([scores.mAP for scores in trials.scores]))
+    assert trials.mINP == pytest.approx(np.mean([scores.mINP for scores in trials.scores]))
+    assert trials.rank(2) == pytest.approx(np.mean([scores.cmc[1] for scores in trials.scores]))
+    np.testing.assert_allclose(trials.cmc, np.mean([scores.cmc for scores in trials.scores], axis=0))
+    ranks = [scores.rank(1) for scores in trials.scores]
+    assert trials.std("R1") == pytest.approx(np.sqrt(np.sum(np.square(ranks - np.mean(ranks))) / 9))
+    assert trials.std("R1") > 0
+    assert f"R1 {100 * np.mean(ranks):.2f} ± {100 * trials.std('R1'):.2f}, " in trials.summary()
+    assert trials.summary().endswith("(mean ± standard deviation of 10 trials)")
+    assert (trials.num_valid, trials.num_skipped) == (40, 0)
+    assert trials.explain() == ""
+    for name in ("R", "rank", "map"):
+        with pytest.raises(UserError, match="there is no score"):
+            trials.values(name)
+
+
+def test_one_trial_has_no_spread():
+    apart, query, pool = across(0)
+    trials = metrics.evaluate_trials(apart, query, pool, protocols.by_name("regdb_visible_to_thermal"))
+    assert trials.std("mAP") == 0
+    assert "±" not in trials.summary()
+    assert trials.rank(20) == metrics.evaluate(apart, query, pool, protocols.by_name("plain")).rank(20)
+
+
+def test_curves_of_trials_that_differ_in_length_keep_their_last_value():
+    short, long = (
+        metrics.evaluate(np.arange(size)[None], labels([0]), labels([1] * (size - 1) + [0]), protocols.by_name("plain"))
+        for size in (2, 4)
+    )
+    np.testing.assert_allclose(metrics.Trials((short, long)).cmc, [0, 0.5, 0.5, 1])
+
+
+def test_camera_2_is_hidden_from_camera_3_alone():
+    """Camera 2 is number 1 here; the identity makes no difference."""
+    query = labels([1, 1], camera=[2, 5])
+    gallery = labels([2, 1, 3, 1], camera=[1, 1, 0, 4])
+    protocol = protocols.by_name("sysu_all_single")
+    assert protocol.ignored(query, gallery, 0).tolist() == [True, True, False, False]
+    assert protocol.ignored(query, gallery, 1).tolist() == [False] * 4
+
+
+def test_people_are_ranked_by_their_nearest_image():
+    """Identities appear in the order 2, 3, 1: six images, three people."""
+    gallery = labels([1, 2, 2, 3, 2, 3])
+    apart = np.array([[0.9, 0.1, 0.2, 0.3, 0.4, 0.5]])
+    protocol = protocols.by_name("llcm_ir_to_vis")
+    scores = metrics.evaluate(apart, labels([1]), gallery, dataclasses.replace(protocol, removes="none"))
+    assert scores.first_hit.tolist() == [3]
+    np.testing.assert_allclose(scores.average_precision, [1 / 6])
+    np.testing.assert_allclose(scores.cmc, [0, 0, 1, 1, 1, 1])
+
+
+@pytest.mark.parametrize("counts", ["images", "identities"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
+def test_infinite_and_whole_distances_are_ranked(counts, dtype):
+    rng = np.random.default_rng(0)
+    apart = rng.integers(0, 4, (12, 30)).astype(dtype)
+    if apart.dtype.kind == "f":
+        apart[apart == 3] = np.inf
+    query, gallery = (labels(rng.integers(0, 4, n), camera=rng.integers(0, 3, n)) for n in apart.shape)
+    protocol = protocols.Protocol("test", counts=counts)
+    scores = metrics.evaluate(apart, query, gallery, protocol)
+    precision, penalty, cmc = scored_by_loop(apart, query, gallery, protocol)
+    assert (scores.mAP, scores.mINP) == (pytest.approx(precision), pytest.approx(penalty))
+    np.testing.assert_allclose(scores.cmc, cmc, atol=1e-12)
