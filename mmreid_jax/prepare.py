@@ -34,12 +34,14 @@ class Prepared:
 
     Attributes:
       dataset: its name.
+      data_dir: folder of prepared data sets.
       directory: where its records lie.
       fresh: True when this call wrote them, False when they were there.
       report: how they compare with the public counts and names.
     """
 
     dataset: str
+    data_dir: pathlib.Path
     directory: pathlib.Path
     fresh: bool
     report: verify.Report
@@ -57,7 +59,7 @@ def prepare(
     """Makes sure that a data set is prepared in `data_dir`.
 
     Args:
-      dataset: one of `catalogue.datasets`.
+      dataset: one of `catalogue.datasets` or `catalogue.configs`.
       manual_dir: the data set's folder or its parent; None to accept what is prepared already.
       data_dir: folder of prepared data sets.
       check_images: decode every image and name those that cannot be read.
@@ -68,25 +70,25 @@ def prepare(
       UserError: folders or counterparts are missing, names are wrong, images are unreadable, the disk is too small, or
         the data prepared earlier were made from other files.
     """
-    builder = catalogue.builder_class(dataset)
+    layout = catalogue.layout(dataset)
     directory = catalogue.prepared_dir(dataset, data_dir)
     if manual_dir is not None:
         with _alone(directory.parent):
             earlier = None if force else catalogue.source_of(dataset, data_dir)
-            fresh = _write_if_needed(builder, manual_dir, directory, earlier, check_images, progress)
+            fresh = _write_if_needed(dataset, manual_dir, directory, earlier, check_images, progress)
     elif force or check_images or catalogue.source_of(dataset, data_dir) is None:
         raise UserError(
-            f"name the folder of {dataset}'s images with --manual_dir. {builder.LAYOUT.instructions} "
-            f"{builder.LAYOUT.without_data}"
+            f"name the folder of {dataset}'s images with --manual_dir. {layout.instructions} {layout.without_data}"
         )
     else:
         fresh = False
-    return Prepared(dataset, directory, fresh, verify.check(dataset, _load_all(dataset, data_dir)))
+    folder = pathlib.Path(data_dir).expanduser()
+    return Prepared(dataset, folder, directory, fresh, verify.check(dataset, _load_all(dataset, data_dir)))
 
 
 def summary(prepared: Prepared) -> str:
     """A table of the splits (identities, samples, cameras) and the verdict, for the terminal."""
-    tables = _load_all(prepared.dataset, prepared.directory.parent.parent)
+    tables = _load_all(prepared.dataset, prepared.data_dir)
     lines = [f"{'split':<10}{'identities':>12}{'samples':>10}  cameras (samples)"]
     for split, records in tables.items():
         cameras, samples = np.unique(records.camera, return_counts=True)
@@ -101,7 +103,7 @@ def _load_all(dataset: str, data_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _write_if_needed(
-    builder: Any,
+    dataset: str,
     manual_dir: str | os.PathLike[str],
     directory: pathlib.Path,
     earlier: Mapping[str, Any] | None,
@@ -111,7 +113,7 @@ def _write_if_needed(
     """Writes the records unless the same ones are there; True if it wrote."""
     from tfds_builders import common
 
-    layout = builder.LAYOUT
+    layout = catalogue.layout(dataset)
     root = common.find_root(layout, manual_dir)
     samples = [sample for split in layout.splits for sample in common.list_samples(layout, root, split)]
     source = common.describe_source(layout, root, samples)
@@ -125,16 +127,17 @@ def _write_if_needed(
     if earlier:
         return False
     _check_space(directory.parent, samples)
-    _write(builder, manual_dir, directory, _bar(progress, "write records"))
+    _write(dataset, manual_dir, directory, _bar(progress, "write records"))
     return True
 
 
-def _write(builder: Any, manual_dir: str | os.PathLike[str], directory: pathlib.Path, bar: Callable[..., Any]) -> None:
+def _write(dataset: str, manual_dir: str | os.PathLike[str], directory: pathlib.Path, bar: Callable[..., Any]) -> None:
     """Writes the records in a folder beside `directory` and moves them there, replacing what was there."""
     import tensorflow_datasets as tfds
 
     unfinished = directory.parent / f"{_UNFINISHED}{os.getpid()}"
-    writer = builder(data_dir=unfinished, file_format="array_record")
+    config = catalogue.builder_config(dataset) or None
+    writer = catalogue.builder_class(dataset)(data_dir=unfinished, config=config, file_format="array_record")
     writer.progress = bar
     settings = tfds.download.DownloadConfig(manual_dir=pathlib.Path(manual_dir).expanduser(), try_download_gcs=False)
     tfds.disable_progress_bar()
@@ -147,7 +150,7 @@ def _write(builder: Any, manual_dir: str | os.PathLike[str], directory: pathlib.
         pathlib.Path(writer.data_dir).rename(directory)
     except (OSError, RuntimeError) as error:
         cause = str(error).splitlines()[-1]  # TFDS puts the whole record before it
-        raise UserError(f"cannot write the records of {builder.name} to {directory.parent}: {cause}") from error
+        raise UserError(f"cannot write the records of {dataset} to {directory.parent}: {cause}") from error
     finally:
         tfds.enable_progress_bar()
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -228,7 +231,8 @@ def _bar(progress: bool, title: str) -> Callable[..., Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax.prepare", description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", required=True, help=", ".join(catalogue.datasets()))
+    names = [catalogue.configs(name)[0] + " ..." if catalogue.configs(name) else name for name in catalogue.datasets()]
+    parser.add_argument("--dataset", required=True, help=", ".join(names))
     parser.add_argument("--manual_dir", help="the data set's folder or its parent")
     parser.add_argument(
         "--data_dir",

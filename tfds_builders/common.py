@@ -2,8 +2,8 @@
 
 A data set whose samples are aligned images of several modalities is described by one `Layout`; everything else
 (finding the folders, pairing the modalities, reading labels off file names, writing the records) follows from it.
-A data set of another kind, for example one whose images are not aligned, writes its own builder and can still use
-`Labels`, `match_name` and `few`.
+A data set whose samples are single images of one modality each (visible-infrared re-identification) is described by a
+`SingleLayout`: what its folder must hold, and a function that lists the images of a split.
 """
 
 from __future__ import annotations
@@ -48,16 +48,45 @@ class Sample:
       file: base name of its images.
       labels: what the name says.
       images: stored image name -> path.
+      label: class index that the data set's lists give it, -1 for none.
+      modality: modality of a single image, "" where all are there.
     """
 
     file: str
     labels: Labels
     images: Mapping[str, pathlib.Path]
+    label: int = -1
+    modality: str = ""
+
+
+class _Described:
+    """What is said about every data set, whatever its layout."""
+
+    name: str
+    source: str
+
+    @property
+    def tree(self) -> str:
+        """The expected folders in one line."""
+        raise NotImplementedError
+
+    @property
+    def instructions(self) -> str:
+        """How to get the data and where to put them, in one sentence."""
+        return f"{self.source} Unpack so that the tree is {self.tree}."
+
+    @property
+    def without_data(self) -> str:
+        """How to go on without the data, in one sentence."""
+        return (
+            f"Without the data, run on drawn data: python -m mmreid_jax.synthesize --dataset {self.name} --out DIR, "
+            "or --config.data.drawn=True."
+        )
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """Where a data set keeps its images and what their names mean.
+class Layout(_Described):
+    """Where a data set of aligned images keeps them and what their names mean.
 
     Attributes:
       name: name of the data set in this library.
@@ -97,18 +126,90 @@ class Layout:
         ]
         return "/".join(part for part in parts if part)
 
-    @property
-    def instructions(self) -> str:
-        """How to get the data and where to put them, in one sentence."""
-        return f"{self.source} Unpack so that the tree is {self.tree}."
+    def missing(self, root: pathlib.Path) -> list[pathlib.Path]:
+        """The split and modality folders that `root` lacks; below identity folders nothing is looked up."""
+        subfolders = [""] if self.folder_per_identity else list(self.images.values())
+        wanted = [root / split / sub for split in self.splits.values() for sub in subfolders]
+        return [folder for folder in dict.fromkeys(wanted) if not folder.is_dir()]
+
+    def samples(self, root: pathlib.Path, split: str) -> list[Sample]:
+        """The samples of a split, sorted by file name; errors are those of `list_samples`."""
+        folder = root / self.splits[split]
+        stored = {image: _image_files(self, folder, sub) for image, sub in self.images.items()}
+        everything = sorted(set().union(*stored.values()), key=lambda key: (key[1], key[0]))
+        if not everything:
+            raise UserError(f"{self.name}: no images in {folder}; expected tree: {self.tree}. {self.source}")
+        for image, files in stored.items():
+            alone = [str(next(s[key] for s in stored.values() if key in s)) for key in everything if key not in files]
+            if alone:
+                raise UserError(
+                    f"{self.name}: {len(alone)} of {len(everything)} samples in {folder} have no {image} image "
+                    f"(folder {self.images[image]}) beside {few(alone)}; complete the copy or remove these files"
+                )
+        return [
+            Sample(name, labels, {image: files[parent, name] for image, files in stored.items()})
+            for (parent, name), labels in zip(everything, _read_labels(self, folder, everything), strict=True)
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class SingleLayout(_Described):
+    """A data set of visible and infrared images that belong together by identity alone.
+
+    Attributes:
+      name: name of the data set in this library, with the split of its identities if it has several.
+      folder: name of the data set's folder as distributed.
+      expected: the folders and names below `folder`, in one line.
+      source: whom to ask for the data.
+      required: folders and lists below the root that must be there.
+      list_split: (this layout, root, split) -> the samples of the split in the order of the record.
+      labels: base name without suffix -> labels; raises ValueError where the base name alone does not say them.
+      query: modality of the images in the split ``query``.
+      gallery: modality of the images in the split ``gallery``.
+    """
+
+    name: str
+    folder: str
+    expected: str
+    source: str
+    required: tuple[str, ...]
+    list_split: Callable[[SingleLayout, pathlib.Path, str], list[Sample]]
+    labels: Callable[[str], Labels]
+    query: str
+    gallery: str
+
+    inner: ClassVar[str] = ""
+    width: ClassVar[int | None] = None
+    images: ClassVar[Mapping[str, str]] = {"image": ""}
+    splits: ClassVar[Mapping[str, str]] = {"train": "", "query": "", "gallery": ""}
 
     @property
-    def without_data(self) -> str:
-        """How to go on without the data, in one sentence."""
-        return (
-            f"Without the data, run on drawn data: python -m mmreid_jax.synthesize --dataset {self.name} --out DIR, "
-            "or --config.data.drawn=True."
-        )
+    def tree(self) -> str:
+        """The expected folders in one line."""
+        return f"{self.folder}/{self.expected}"
+
+    @property
+    def modalities(self) -> tuple[str, str]:
+        """Names of the two modalities, the visible one first."""
+        return ("rgb", self.gallery if self.query == "rgb" else self.query)
+
+    def modalities_of(self, split: str) -> tuple[str, ...]:
+        """Names of the modalities in a split."""
+        return {"query": (self.query,), "gallery": (self.gallery,)}.get(split, self.modalities)
+
+    def missing(self, root: pathlib.Path) -> list[pathlib.Path]:
+        """The required folders and lists that `root` lacks."""
+        return [root / part for part in self.required if not (root / part).exists()]
+
+    def samples(self, root: pathlib.Path, split: str) -> list[Sample]:
+        """The samples of a split; errors are those of `list_samples`."""
+        listed = self.list_split(self, root, split)
+        if not listed:
+            raise UserError(f"{self.name}: no images for {split} in {root}; expected tree: {self.tree}. {self.source}")
+        return listed
+
+
+AnyLayout = Layout | SingleLayout
 
 
 def match_name(pattern: str, stem: str) -> tuple[str, ...]:
@@ -133,7 +234,90 @@ def few(names: Sequence[str], limit: int = 5) -> str:
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
-def find_root(layout: Layout, manual_dir: str | os.PathLike[str]) -> pathlib.Path:
+def read_lines(path: pathlib.Path) -> list[str]:
+    """The lines of a list that are not empty; UserError naming the file if it cannot be read."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the list {path} ({error}); get it again") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def read_identities(path: pathlib.Path) -> list[int]:
+    """The identities in the first line of a list such as ``1,2,4``, ascending; other lines are not read.
+
+    Raises:
+      UserError: the list is empty, cannot be read, or holds something else.
+    """
+    lines = read_lines(path)
+    numbers = [text.strip() for text in lines[0].split(",") if text.strip()] if lines else []
+    if not numbers or not all(text.isdecimal() for text in numbers):
+        raise UserError(f"{path} must begin with a line of comma-separated identities, as in 1,2,4; get it again")
+    return sorted({int(text) for text in numbers})
+
+
+def listed_images(layout: AnyLayout, root: pathlib.Path, path: str) -> list[tuple[str, int]]:
+    """(file below the root, label) of every line ``folder/identity/name.jpg label`` of a list, in its order.
+
+    Raises:
+      UserError: the list is empty, a line has another form, or files that it names are not there.
+    """
+    rows = []
+    for number, line in enumerate(read_lines(root / path), start=1):
+        file, _, label = line.rpartition(" ")
+        if not file or not label.isdecimal():
+            raise UserError(
+                f"{layout.name}: entry {number} of {root / path} is {line!r}, not a file and a label; get it again"
+            )
+        rows.append((file.strip().replace("\\", "/"), int(label)))
+    if not rows:
+        raise UserError(f"{layout.name}: {root / path} is empty; get it again")
+    there = {folder: set(names_in(root / folder)) for folder in {os.path.dirname(file) for file, _ in rows}}
+    absent = [file for file, _ in rows if os.path.basename(file) not in there[os.path.dirname(file)]]
+    if absent:
+        raise UserError(
+            f"{layout.name}: {len(absent)} of {len(rows)} files of the list {path} are not in {root}: {few(absent)}; "
+            "complete the copy"
+        )
+    return rows
+
+
+def check_class_indices(layout: AnyLayout, root: pathlib.Path, samples: Sequence[Sample]) -> None:
+    """Raises UserError unless every identity has one class index, the same in both modalities, of 0 ... C - 1."""
+    indices: dict[int, set[int]] = {}
+    for sample in samples:
+        indices.setdefault(sample.labels.identity, set()).add(sample.label)
+    wrong = [f"identity {identity} has {sorted(found)}" for identity, found in indices.items() if len(found) > 1]
+    used = sorted(set().union(*indices.values()))
+    if not wrong and used != list(range(len(indices))):
+        wrong = [f"{len(indices)} identities share {len(used)} class indices from {used[0]} to {used[-1]}"]
+    if wrong:
+        raise UserError(
+            f"{layout.name}: the training lists in {root / 'idx'} disagree on the class of an identity: {few(wrong)}; "
+            "get them again"
+        )
+    alone = [m for m in {s.modality for s in samples} if len({s.label for s in samples if s.modality == m}) < len(used)]
+    if alone:
+        raise UserError(
+            f"{layout.name}: some training identities in {root / 'idx'} have no {' or '.join(sorted(alone))} image; "
+            "get the lists again"
+        )
+
+
+def names_in(folder: pathlib.Path) -> list[str]:
+    """Sorted names in a folder, none if there is no such folder; hidden files are left out."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def images_in(folder: pathlib.Path) -> list[str]:
+    """Sorted names of the JPEG files in a folder, none if there is no such folder."""
+    return [name for name in names_in(folder) if name.lower().endswith(_IMAGE_SUFFIXES)]
+
+
+def find_root(layout: AnyLayout, manual_dir: str | os.PathLike[str]) -> pathlib.Path:
     """The folder that holds the split folders of a data set.
 
     Args:
@@ -141,11 +325,11 @@ def find_root(layout: Layout, manual_dir: str | os.PathLike[str]) -> pathlib.Pat
       manual_dir: the data set's folder, or its parent.
 
     Raises:
-      UserError: a split or modality folder is missing; names them all.
+      UserError: a required folder or list is missing; names them all.
     """
     given = pathlib.Path(manual_dir).expanduser()
     candidates = [given / layout.folder / layout.inner, given / layout.folder, given / layout.inner, given]
-    missing = {candidate: _missing_folders(layout, candidate) for candidate in dict.fromkeys(candidates)}
+    missing = {candidate: layout.missing(candidate) for candidate in dict.fromkeys(candidates)}
     root = min(missing, key=lambda candidate: len(missing[candidate]))
     if not missing[root]:
         return root
@@ -157,35 +341,21 @@ def find_root(layout: Layout, manual_dir: str | os.PathLike[str]) -> pathlib.Pat
     )
 
 
-def list_samples(layout: Layout, root: pathlib.Path, split: str) -> list[Sample]:
-    """The samples of a split, sorted by file name.
+def list_samples(layout: AnyLayout, root: pathlib.Path, split: str) -> list[Sample]:
+    """The samples of a split, in the order of the record.
 
     Raises:
-      UserError: the split is empty, an image lacks its counterpart in another modality, or a name has the wrong form.
+      UserError: the split is empty, an image lacks its counterpart in another modality, a name or a line of a list has
+        the wrong form, or a file that a list names is not there.
     """
-    folder = root / layout.splits[split]
-    stored = {image: _image_files(layout, folder, sub) for image, sub in layout.images.items()}
-    everything = sorted(set().union(*stored.values()), key=lambda key: (key[1], key[0]))
-    if not everything:
-        raise UserError(f"{layout.name}: no images in {folder}; expected tree: {layout.tree}. {layout.source}")
-    for image, files in stored.items():
-        alone = [str(next(s[key] for s in stored.values() if key in s)) for key in everything if key not in files]
-        if alone:
-            raise UserError(
-                f"{layout.name}: {len(alone)} of {len(everything)} samples in {folder} have no {image} image "
-                f"(folder {layout.images[image]}) beside {few(alone)}; complete the copy or remove these files"
-            )
-    return [
-        Sample(name, labels, {image: files[parent, name] for image, files in stored.items()})
-        for (parent, name), labels in zip(everything, _read_labels(layout, folder, everything), strict=True)
-    ]
+    return layout.samples(root, split)
 
 
-def describe_source(layout: Layout, root: pathlib.Path, samples: Iterable[Sample]) -> dict[str, Any]:
+def describe_source(layout: AnyLayout, root: pathlib.Path, samples: Sequence[Sample]) -> dict[str, Any]:
     """Which files a data set is made of.
 
-    The fingerprint changes when a file is added, removed, renamed or changes its size, and when the parameters of a
-    drawn data set change; it does not change when the folder moves.
+    The fingerprint changes when a file is added, removed, renamed or changes its size, when the lists of a data set of
+    single images change, and when the parameters of a drawn data set change; it does not change when the folder moves.
 
     Returns:
       ``fingerprint``, ``folder``, ``files`` (their number), ``bytes`` and ``drawn`` (the drawing's parameters or None).
@@ -195,6 +365,9 @@ def describe_source(layout: Layout, root: pathlib.Path, samples: Iterable[Sample
     digest = hashlib.sha256()
     for name in sorted(sizes):
         digest.update(f"{name}\t{sizes[name]}\n".encode())
+    for sample in samples:
+        if sample.modality:
+            digest.update(f"{sample.file}\t{sample.labels}\t{sample.label}\n".encode())
     drawn = read_drawn(layout, root)
     digest.update(json.dumps(drawn, sort_keys=True).encode())
     return {
@@ -206,7 +379,7 @@ def describe_source(layout: Layout, root: pathlib.Path, samples: Iterable[Sample
     }
 
 
-def read_drawn(layout: Layout, root: pathlib.Path) -> dict[str, Any] | None:
+def read_drawn(layout: AnyLayout, root: pathlib.Path) -> dict[str, Any] | None:
     """The parameters of a drawn data set, None for a real one."""
     for folder in (root, root.parent) if root.name == layout.inner else (root,):
         marker = folder / DRAWN_FILE
@@ -218,31 +391,40 @@ def read_drawn(layout: Layout, root: pathlib.Path) -> dict[str, Any] | None:
     return None
 
 
-class AlignedImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Builder of a data set whose samples are aligned images of several modalities.
+class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """What both kinds of builders share. The class docstring of a builder is the description of its data set.
 
-    Images are stored byte for byte as they lie on disk. Records lie in the order of the sorted file names. The class
-    docstring is the description of the data set.
+    Images are stored byte for byte as they lie on disk.
 
     Attributes:
-      LAYOUT: the data set's folders and names.
+      LAYOUT: the data set's folders and names; of several configs, that of the first.
       CITATION: BibTeX.
       progress: wraps the list of samples of a split while it is written, for a progress bar.
     """
 
-    LAYOUT: ClassVar[Layout]
+    LAYOUT: ClassVar[Any]
     CITATION: ClassVar[str]
 
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = staticmethod(iter)
 
+    @classmethod
+    def layout_of(cls, config: str = "") -> Any:
+        """The layout of a config, "" for the only or the first one."""
+        return cls.LAYOUT
+
+    def _features(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _example(self, sample: Sample) -> dict[str, Any]:
+        raise NotImplementedError
+
     def _info(self) -> tfds.core.DatasetInfo:
-        image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
         features = {
             "identity": tfds.features.Scalar(np.int32),
             "camera": tfds.features.Scalar(np.int32),
             "scene": tfds.features.Scalar(np.int32),
             "file": tfds.features.Text(),
-            **dict.fromkeys(self.LAYOUT.images, image),
+            **self._features(),
         }
         return tfds.core.DatasetInfo(
             builder=self,
@@ -253,27 +435,58 @@ class AlignedImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=Tr
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        root = find_root(self.LAYOUT, dl_manager.manual_dir)
-        samples = {split: list_samples(self.LAYOUT, root, split) for split in self.LAYOUT.splits}
-        source = describe_source(self.LAYOUT, root, [sample for listed in samples.values() for sample in listed])
+        layout = self.layout_of(self.builder_config.name if self.builder_config else "")
+        root = find_root(layout, dl_manager.manual_dir)
+        samples = {split: list_samples(layout, root, split) for split in layout.splits}
+        source = describe_source(layout, root, [sample for listed in samples.values() for sample in listed])
         # At this time data_path is the unfinished folder, so records and source become visible in one rename.
         (pathlib.Path(self.data_path) / SOURCE_FILE).write_text(json.dumps(source, indent=1))
         return {split: self._generate_examples(listed) for split, listed in samples.items()}
 
     def _generate_examples(self, samples: Sequence[Sample]) -> Iterator[tuple[int, dict[str, Any]]]:
         for key, sample in enumerate(self.progress(samples)):
-            yield key, {"file": sample.file, **sample.labels._asdict(), **sample.images}
+            yield key, {"file": sample.file, **sample.labels._asdict(), **sample.images, **self._example(sample)}
+
+
+class AlignedImagesBuilder(_ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Builder of a data set whose samples are aligned images of several modalities, in the order of their file names.
+
+    Attributes:
+      LAYOUT: the data set's folders and names.
+    """
+
+    LAYOUT: ClassVar[Layout]
+
+    def _features(self) -> dict[str, Any]:
+        image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+        return dict.fromkeys(self.LAYOUT.images, image)
+
+    def _example(self, sample: Sample) -> dict[str, Any]:
+        return {}
+
+
+class SingleImagesBuilder(_ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Builder of a data set whose samples are single images of one modality each, in the order of the references.
+
+    Attributes:
+      LAYOUT: the data set's folders and names.
+    """
+
+    LAYOUT: ClassVar[SingleLayout]
+
+    def _features(self) -> dict[str, Any]:
+        return {
+            "image": tfds.features.Image(shape=(None, None, 3)),
+            "label": tfds.features.Scalar(np.int32),
+            "modality": tfds.features.Text(),
+        }
+
+    def _example(self, sample: Sample) -> dict[str, Any]:
+        return {"label": sample.label, "modality": sample.modality}
 
 
 def _alternatives(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else "{" + ",".join(names) + "}"
-
-
-def _missing_folders(layout: Layout, root: pathlib.Path) -> list[pathlib.Path]:
-    """The split and modality folders that `root` lacks; below identity folders nothing is looked up."""
-    subfolders = [""] if layout.folder_per_identity else list(layout.images.values())
-    wanted = [root / split / sub for split in layout.splits.values() for sub in subfolders]
-    return [folder for folder in dict.fromkeys(wanted) if not folder.is_dir()]
 
 
 def _image_files(layout: Layout, folder: pathlib.Path, subfolder: str) -> dict[tuple[str, str], pathlib.Path]:

@@ -1,6 +1,8 @@
 """From prepared data sets to `Records`: the labels of a split without decoding an image, and access to its images.
 
 A data set is prepared once by ``python -m mmreid_jax.prepare``; its records lie in ``DATA_DIR/<dataset>/<version>``.
+The name of a data set with several splits of its identities ends in one of them, as in ``regdb/trial_3``; without it
+the first is meant.
 """
 
 from __future__ import annotations
@@ -27,8 +29,19 @@ DATA_DIR_VARIABLE = "MMREID_DATA"
 JUNK_IDENTITY = -1
 """Identity of boxes that the Market protocol counts neither as right nor as wrong."""
 
-_DATASETS = ("rgbnt201", "rgbnt100", "rgbn300", "msvr310", "market1501_mm")
+_CONFIGS: Mapping[str, tuple[str, ...]] = {
+    "rgbnt201": (),
+    "rgbnt100": (),
+    "rgbn300": (),
+    "msvr310": (),
+    "market1501_mm": (),
+    "sysu_mm01": (),
+    "regdb": tuple(f"trial_{trial}" for trial in range(1, 11)),
+    "llcm": (),
+}
 _COLUMNS = ("identity", "camera", "scene", "file")
+_SINGLE_COLUMNS = (*_COLUMNS, "label", "modality")
+_TEXT_COLUMNS = ("file", "modality")
 _SCAN_BATCH = 512
 
 _RGBNT100_THIRD = {
@@ -44,8 +57,14 @@ _RGBN300_THIRD = {
 
 
 def datasets() -> tuple[str, ...]:
-    """Names of the data sets that can be prepared and loaded."""
-    return _DATASETS
+    """Names of the data sets that can be prepared and loaded; `configs` says which of them come in several."""
+    return tuple(_CONFIGS)
+
+
+def configs(dataset: str) -> tuple[str, ...]:
+    """The full names of a data set that has several splits of its identities, as in ``regdb/trial_3``; else empty."""
+    base = _parts(dataset)[0]
+    return tuple(f"{base}/{config}" for config in _CONFIGS[base])
 
 
 def default_data_dir() -> pathlib.Path:
@@ -55,22 +74,29 @@ def default_data_dir() -> pathlib.Path:
 
 def builder_class(dataset: str) -> Any:
     """The TFDS builder class of a data set; UserError naming the nearest name if there is none."""
-    if dataset not in _DATASETS:
-        near = difflib.get_close_matches(dataset.lower(), _DATASETS, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"there is no data set {dataset!r}{hint} Known: {', '.join(_DATASETS)}")
-    return importlib.import_module(f"tfds_builders.{dataset}.{dataset}_dataset_builder").Builder
+    base = _parts(dataset)[0]
+    return importlib.import_module(f"tfds_builders.{base}.{base}_dataset_builder").Builder
+
+
+def builder_config(dataset: str) -> str:
+    """The TFDS config that a name stands for, as in ``trial_3``; "" for a data set that has none."""
+    return _parts(dataset)[1]
+
+
+def layout(dataset: str) -> Any:
+    """Where the files of a data set lie: `tfds_builders.common.Layout` or `tfds_builders.common.SingleLayout`."""
+    return builder_class(dataset).layout_of(builder_config(dataset))
 
 
 def splits(dataset: str) -> tuple[str, ...]:
     """Names of the splits of a data set."""
-    return tuple(builder_class(dataset).LAYOUT.splits)
+    return tuple(layout(dataset).splits)
 
 
 def prepared_dir(dataset: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
     """Where the records of a data set lie once prepared."""
-    version = builder_class(dataset).VERSION
-    return pathlib.Path(data_dir).expanduser().absolute() / dataset / str(version)
+    base, config = _parts(dataset)
+    return pathlib.Path(data_dir).expanduser().absolute() / base / config / str(builder_class(dataset).VERSION)
 
 
 def is_prepared(dataset: str, data_dir: str | os.PathLike[str]) -> bool:
@@ -98,12 +124,15 @@ def load(
 ) -> Records:
     """The records of a split of a prepared data set.
 
+    Of a visible-infrared data set the training table holds single images of both modalities (columns ``label`` and
+    ``modality``); query and gallery hold all test images of one modality each, the only one of their views.
+
     Junk boxes (identity -1, in Market1501-MM) are left out: the Market protocol counts them neither as right nor as
     wrong, and the IEEE reader drops them too. HTT keeps them, where they are wrong matches. Distractors (identity 0)
     stay.
 
     Args:
-      dataset: one of `datasets`.
+      dataset: one of `datasets` or `configs`.
       split: ``train``, ``query`` or ``gallery``.
       data_dir: folder of prepared data sets.
       rgbnt100_third: ``thermal``, or ``reference`` for the wider third crop of HTT.
@@ -115,19 +144,27 @@ def load(
     shown = views(dataset, rgbnt100_third, rgbn300_third)
     if split not in splits(dataset):
         raise UserError(f"{dataset} has no split {split!r}; it has {', '.join(splits(dataset))}")
+    place = layout(dataset)
+    single = "image" in place.images
+    if single:
+        shown = {modality: shown[modality] for modality in place.modalities_of(split)}
     directory = prepared_dir(dataset, data_dir)
     if not is_prepared(dataset, data_dir):
+        folder = pathlib.Path(data_dir).expanduser().absolute()
         raise UserError(
-            f"{dataset} is not prepared in {directory.parent.parent}; prepare it once: python -m mmreid_jax.prepare "
-            f"--dataset {dataset} --manual_dir DIR --data_dir {directory.parent.parent} (DIR holds the images; "
+            f"{dataset} is not prepared in {folder}; prepare it once: python -m mmreid_jax.prepare "
+            f"--dataset {dataset} --manual_dir DIR --data_dir {folder} (DIR holds the images; "
             f"without them run on drawn data: python -m mmreid_jax.synthesize --dataset {dataset} --out DIR)"
         )
-    table = _labels(directory, split, tuple(builder_class(dataset).LAYOUT.images))
+    columns = _SINGLE_COLUMNS if single else _COLUMNS
+    table = _labels(directory, split, tuple(place.images), columns)
+    # Test images have no class index, and one modality, which the views name.
+    shown_columns = columns if split == "train" else _COLUMNS
     rows = np.flatnonzero(table["identity"] != JUNK_IDENTITY)
     source = PreparedImages(str(directory), split, tuple(dict.fromkeys(view.image for view in shown.values())))
     return Records(
         name=f"{dataset}/{split}",
-        **{column: table[column][rows] for column in _COLUMNS},
+        **{column: table[column][rows] for column in shown_columns},
         views=shown,
         source=source,
         rows=rows.astype(np.int64),
@@ -203,35 +240,60 @@ def views(dataset: str, rgbnt100_third: str = "thermal", rgbn300_third: str | No
         return {"rgb": rgb, "nir": nir, "tir": _RGBNT100_THIRD[rgbnt100_third]}
     if dataset == "rgbn300":
         return {"rgb": rgb, "nir": nir, **_RGBN300_THIRD[rgbn300_third]}
-    return {image: View(image) for image in builder_class(dataset).LAYOUT.images}
+    place = layout(dataset)
+    if "image" in place.images:
+        return {modality: View("image") for modality in place.modalities}
+    return {image: View(image) for image in place.images}
 
 
-def _labels(directory: pathlib.Path, split: str, images: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _parts(dataset: str) -> tuple[str, str]:
+    """Data set and config that a name stands for, the config "" where there is none; UserError for an unknown name."""
+    base, _, config = dataset.partition("/")
+    known = _CONFIGS.get(base)
+    if known is None:
+        near = difflib.get_close_matches(base.lower(), _CONFIGS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"there is no data set {dataset!r}{hint} Known: {', '.join(_CONFIGS)}")
+    if "/" not in dataset:
+        return base, known[0] if known else ""
+    if config not in known:
+        choice = f"it is one of {base}/{known[0]} ... {base}/{known[-1]}" if known else f"{base} has no parts"
+        raise UserError(f"there is no data set {dataset!r}; {choice}")
+    return base, config
+
+
+def _labels(
+    directory: pathlib.Path, split: str, images: tuple[str, ...], columns: tuple[str, ...]
+) -> dict[str, np.ndarray]:
     """The label columns of all records of a split, from the small table beside the records if it belongs to them."""
     fingerprint = _read_source(directory)["fingerprint"]
     cached = directory / f"labels-{split}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(cached) as table:
         if str(table["fingerprint"]) == fingerprint:
-            return {column: table[f"column_{column}"] for column in _COLUMNS}
-    table = _scan(PreparedImages(str(directory), split, images))
+            return {column: table[f"column_{column}"] for column in columns}
+    table = _scan(PreparedImages(str(directory), split, images), columns)
     # The table is a convenience: prepared data may lie on a disk that cannot be written to.
     with contextlib.suppress(OSError):
         unfinished = cached.with_name(f"{cached.name}.{os.getpid()}")
         with unfinished.open("wb") as stream:
-            np.savez_compressed(stream, fingerprint=fingerprint, **{f"column_{name}": table[name] for name in _COLUMNS})
+            np.savez_compressed(stream, fingerprint=fingerprint, **{f"column_{name}": table[name] for name in columns})
         unfinished.replace(cached)
     return table
 
 
-def _scan(source: PreparedImages) -> dict[str, Any]:
+def _scan(source: PreparedImages, columns: tuple[str, ...]) -> dict[str, Any]:
     count = len(source)
     rows = []
     for start in range(0, count, _SCAN_BATCH):
         for row in source.rows(range(start, min(start + _SCAN_BATCH, count))):
-            rows.append((row["identity"], row["camera"], row["scene"], row["file"].decode("utf-8")))
-    identity, camera, scene, file = zip(*rows, strict=True)
-    numbers = {"identity": identity, "camera": camera, "scene": scene}
-    return {name: np.asarray(values, np.int32) for name, values in numbers.items()} | {"file": np.asarray(file)}
+            rows.append([row[column] for column in columns])
+    found = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    return {
+        name: np.array([text.decode("utf-8") for text in values])
+        if name in _TEXT_COLUMNS
+        else np.asarray(values, np.int32)
+        for name, values in found.items()
+    }
 
 
 def _data_source(directory: pathlib.Path, split: str, images: Sequence[str]) -> Any:

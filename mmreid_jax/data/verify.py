@@ -1,6 +1,7 @@
 """Compares a data set with what is publicly known of it: numbers of samples and identities, and file names.
 
-The names of RGBNT201, RGBNT100 and MSVR310 are in ``mmreid_jax/data/manifests``. Numbers that no public list confirms
+The names of RGBNT201, RGBNT100, MSVR310, RegDB and LLCM are in ``mmreid_jax/data/manifests``, and how many images of
+every identity each camera of SYSU-MM01 took. Numbers that no public list confirms
 (RGBN300, the query identities of MSVR310, Market1501-MM) are shown beside those found, never asserted.
 """
 
@@ -12,7 +13,8 @@ import functools
 import gzip
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 
 import numpy as np
@@ -43,6 +45,12 @@ class Known:
     unverified: tuple[int | None, int | None] = (None, None)
 
 
+_REGDB = {
+    "train": Known(4120, 206, "train"),
+    "query": Known(2060, 206, "query"),
+    "gallery": Known(2060, 206, "gallery"),
+}
+
 KNOWN: Mapping[str, Mapping[str, Known]] = {
     "rgbnt201": {
         "train": Known(3951, 171, "train"),
@@ -69,6 +77,18 @@ KNOWN: Mapping[str, Mapping[str, Known]] = {
         "query": Known(unverified=(None, 750)),
         "gallery": Known(unverified=(None, 751)),  # 750 persons, and the distractors
     },
+    "sysu_mm01": {
+        "train": Known(34167, 395, "train"),
+        "query": Known(3803, 96, "query"),
+        "gallery": Known(6775, 96, "gallery"),
+    },
+    "llcm": {
+        "train": Known(30921, 713, "train"),
+        "query": Known(7166, 351, "query"),
+        "gallery": Known(8680, 351, "gallery"),
+    },
+    "regdb": _REGDB,
+    **dict.fromkeys(catalogue.configs("regdb"), _REGDB),
 }
 """Data set -> split -> what is known of it. Sources: the public file lists behind the manifests, and the papers."""
 
@@ -170,7 +190,7 @@ def check(dataset: str, source: str | os.PathLike[str] | Mapping[str, Records]) 
     """Compares a data set with the public counts and names.
 
     Args:
-      dataset: one of `catalogue.datasets`.
+      dataset: one of `catalogue.datasets` or `catalogue.configs`.
       source: the data set's folder (or its parent), or split -> records of it; absent splits are not checked.
 
     Raises:
@@ -189,21 +209,80 @@ def check(dataset: str, source: str | os.PathLike[str] | Mapping[str, Records]) 
 
 @functools.cache
 def public_names(dataset: str) -> Mapping[str, frozenset[str]]:
-    """Split (``train``, ``test``) -> base names of the public data set; empty if there is no public list."""
-    table = resources.files("mmreid_jax.data.manifests") / f"{dataset}.csv.gz"
-    if not table.is_file():
-        return {}
-    names: dict[str, set[str]] = {}
-    for row in csv.DictReader(gzip.decompress(table.read_bytes()).decode("utf-8").splitlines()):
-        names.setdefault(row["split"], set()).add(row["file"])
+    """Split (``train``, ``test``; of visible-infrared data sets ``train``, ``query``, ``gallery``) -> public names.
+
+    Names are those that `found_names` makes of the file names of a table; empty if there is no public list.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for split, name in _LISTED.get(dataset.partition("/")[0], _listed)(dataset):
+        names[split].add(name)
     return {split: frozenset(files) for split, files in names.items()}
+
+
+def found_names(dataset: str, files: Sequence[str]) -> list[str]:
+    """What to compare with `public_names`.
+
+    These are the files as they are, but of LLCM the base names (test images lie in two places), and of SYSU-MM01, of
+    which the numbers of images are public and their names are not, the position of a file among those of its folder.
+    """
+    if dataset == "llcm":
+        return [pathlib.PurePosixPath(file).name for file in files]
+    if dataset != "sysu_mm01":
+        return list(files)
+    seen: Counter[str] = Counter()
+    names = []
+    for folder in (pathlib.PurePosixPath(file).parent.as_posix() for file in files):
+        seen[folder] += 1
+        names.append(f"{folder} image {seen[folder]}")
+    return names
+
+
+def _manifest(name: str) -> list[dict[str, str]]:
+    """The rows of a public list, none if there is no such list."""
+    table = resources.files("mmreid_jax.data.manifests") / f"{name}.csv.gz"
+    if not table.is_file():
+        return []
+    return list(csv.DictReader(gzip.decompress(table.read_bytes()).decode("utf-8").splitlines()))
+
+
+def _listed(dataset: str) -> Iterator[tuple[str, str]]:
+    for row in _manifest(dataset):
+        yield row["split"], row["file"]
+
+
+def _listed_sysu(dataset: str) -> Iterator[tuple[str, str]]:
+    trained = {row["original_id"] for row in _manifest("sysu_train_counts")}
+    tested = {row["id"] for row in _manifest("sysu_official_gallery_first10")}
+    for row in _manifest("sysu_counts"):
+        if row["id"] in trained or row["id"] in tested:
+            split = "train" if row["id"] in trained else "query" if row["cam"] in ("3", "6") else "gallery"
+            for number in range(int(row["n_images_in_official_permutation"])):
+                yield split, f"cam{row['cam']}/{int(row['id']):04d} image {number + 1}"
+
+
+def _listed_regdb(dataset: str) -> Iterator[tuple[str, str]]:
+    trial = catalogue.builder_config(dataset).removeprefix("trial_")
+    part = {row["id"]: row["split"] for row in _manifest("regdb_splits") if row["trial"] == trial}
+    for row in _manifest("regdb_images"):
+        folder, identity, _ = row["file"].split("/")
+        split = {"Visible": "query", "Thermal": "gallery"}[folder] if part[identity] == "test" else "train"
+        yield split, row["file"]
+
+
+def _listed_llcm(dataset: str) -> Iterator[tuple[str, str]]:
+    split = {"train_vis": "train", "train_nir": "train", "test_nir": "query", "test_vis": "gallery"}
+    for row in _manifest("llcm"):
+        yield split[row["list"]], pathlib.PurePosixPath(row["file"]).name
+
+
+_LISTED = {"sysu_mm01": _listed_sysu, "regdb": _listed_regdb, "llcm": _listed_llcm}
 
 
 def _read_folder(dataset: str, folder: str | os.PathLike[str]) -> tuple[bool, dict[str, tuple[list[str], np.ndarray]]]:
     """Whether the data are drawn, and split -> (names, identities), without junk boxes as in `catalogue`."""
     from tfds_builders import common
 
-    layout = catalogue.builder_class(dataset).LAYOUT
+    layout = catalogue.layout(dataset)
     root = common.find_root(layout, pathlib.Path(folder))
     tables = {}
     for split in layout.splits:
@@ -218,9 +297,9 @@ def _compare(dataset: str, split: str, names: Sequence[str], identity: np.ndarra
     missing: list[str] = []
     unknown: list[str] = []
     if known.list_split is not None:
-        public = public_names(dataset)[known.list_split]
-        unknown = sorted(set(names) - public)
-        missing = [] if known.part_of_list else sorted(public.difference(names))
+        public, found = public_names(dataset)[known.list_split], found_names(dataset, names)
+        unknown = sorted(set(found) - public)
+        missing = [] if known.part_of_list else sorted(public.difference(found))
     return SplitReport(split, len(names), len(np.unique(identity)), known, tuple(missing), tuple(unknown))
 
 

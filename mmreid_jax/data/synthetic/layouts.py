@@ -1,8 +1,8 @@
 """The data sets that can be drawn: which samples they hold, and where and under what names these lie on disk.
 
 One entry of `LAYOUTS` describes one data set. A sample may become several files (one a modality), one file with the
-modalities side by side, or the same file in two folders; `Layout.files` says which, so a data set whose modalities are
-not aligned is just another entry.
+modalities side by side, or the same file in two folders; `Layout.files` says which. In a visible-infrared data set a
+sample is one image of one modality (`Sample.modality`): nobody is seen by both kinds of cameras at the same moment.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 
+import numpy as np
+
 from mmreid_jax.data.synthetic.attributes import NATIVE_SIZE, Kind
+from mmreid_jax.data.synthetic.streams import generator
 from mmreid_jax.errors import UserError
 
 JUNK, DISTRACTOR = -1, 0
 """Identities of Market-1501 that are no person: badly cut boxes, and boxes without anybody."""
 
+_SINGLE = {"train": "", "query": "", "gallery": ""}
 _THREE = {"rgb": "RGB", "nir": "NI", "tir": "TI"}
 _QUERY_STEP = 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """One moment of one identity, seen by all modalities.
+    """One moment of one identity, seen by all modalities or by one.
 
     Attributes:
       splits: names of the splits that hold it; a query that is also in the gallery has both.
@@ -37,6 +41,9 @@ class Sample:
       scene: time id or scene id, 0 where the data set has none.
       frame: number within identity, camera and scene.
       view: side from which a vehicle is seen, 0...7, if that is not the camera's.
+      modality: the only one that sees this moment, None for all.
+      light: ``day``, ``dusk`` or ``night``, if it must be that.
+      place: camera whose place this one shares, if not a place of its own.
     """
 
     splits: tuple[str, ...]
@@ -46,6 +53,9 @@ class Sample:
     scene: int = 0
     frame: int = 0
     view: int | None = None
+    modality: str | None = None
+    light: str | None = None
+    place: int | None = None
 
     @property
     def trained_on(self) -> bool:
@@ -84,6 +94,11 @@ class Layout:
       files: (layout, sample, split) -> {path below the root: its modalities, side by side if several}.
       fixed_size: True if readers cut the images at fixed columns.
       darken: factor on the brightness of the visible image, whose grey version is the near-infrared image then.
+      lists: samples -> {path below the root: text} of the lists that come with the images.
+      made: folders that are there even if no file lies in them.
+      moved: whether light and sensors of the test differ from training.
+      native_size: (height, width) of one modality if it is not the usual one of the kind.
+      regroup: (samples, config) -> the same samples in another split of the identities; None if there is only one.
     """
 
     name: str
@@ -98,6 +113,11 @@ class Layout:
     files: Callable[[Layout, Sample, str], dict[str, tuple[str, ...]]]
     fixed_size: bool = False
     darken: float | None = None
+    lists: Callable[[Sequence[Sample]], dict[str, str]] | None = None
+    made: tuple[str, ...] = ()
+    moved: bool = True
+    native_size: tuple[int, int] | None = None
+    regroup: Callable[[Sequence[Sample], str], list[Sample]] | None = None
 
     def paths(self, sample: Sample) -> dict[str, tuple[str, ...]]:
         """{path below the root: modalities} of every file of a sample."""
@@ -107,7 +127,7 @@ class Layout:
     @property
     def image_size(self) -> tuple[int, int]:
         """Native (height, width) of one modality."""
-        return NATIVE_SIZE[self.kind]
+        return self.native_size or NATIVE_SIZE[self.kind]
 
 
 def _parallel(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
@@ -126,11 +146,15 @@ def _by_identity(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[
     }
 
 
+def _manifest(name: str) -> list[dict[str, str]]:
+    """The rows of a public list."""
+    table = resources.files("mmreid_jax.data.manifests") / f"{name}.csv.gz"
+    return list(csv.DictReader(gzip.decompress(table.read_bytes()).decode("utf-8").splitlines()))
+
+
 def _public_names(dataset: str) -> list[tuple[str, str]]:
     """(split, base name) of the public data set, in the order of the list."""
-    table = resources.files("mmreid_jax.data.manifests") / f"{dataset}.csv.gz"
-    rows = csv.DictReader(gzip.decompress(table.read_bytes()).decode("utf-8").splitlines())
-    return [(row["split"], row["file"]) for row in rows]
+    return [(row["split"], row["file"]) for row in _manifest(dataset)]
 
 
 def _numbers(pattern: str, file: str) -> tuple[int, ...]:
@@ -330,6 +354,241 @@ def _market_full() -> list[Sample]:
     return _market_persons("train", train, 0) + _market_persons("test", test, 3368) + _nobody(3819, 2798, 6)
 
 
+# SYSU-MM01
+
+_SYSU_CAMERAS = (1, 6, 4, 3, 2, 5)
+"""Cameras in the order in which a small set takes them: with two there is one of each kind already."""
+
+_SYSU_INFRARED = (3, 6)
+
+
+def _sysu(splits: tuple[str, ...], identity: int, camera: int, frame: int) -> Sample:
+    infrared = camera in _SYSU_INFRARED
+    if "train" not in splits:
+        splits = ("query",) if infrared else ("gallery",)
+    return Sample(
+        splits,
+        f"{frame:04d}.jpg",
+        identity,
+        camera,
+        scene=int(infrared),
+        frame=frame,
+        modality="nir" if infrared else "rgb",
+        light="night" if infrared else "day",
+        place=2 if camera == 3 else None,  # room 2 with the lights off
+    )
+
+
+def _sysu_small(size: Size) -> list[Sample]:
+    samples = []
+    validated = max(1, size.identities // 4)
+    cameras = _SYSU_CAMERAS[: size.cameras]
+    for split, position, _ in _identities(size):
+        # As in the real lists, identities of training and test alternate, so that class indices are not identities.
+        identity = 2 * position + 1 + (split == "test")
+        val = split == "train" and position >= size.identities - validated
+        splits = ("train", "val") if val else (split,)
+        shares = dict(zip(cameras, _spread(size.images_per_identity, size.cameras), strict=True))
+        samples += [
+            _sysu(splits, identity, camera, frame + 1) for camera in sorted(shares) for frame in range(shares[camera])
+        ]
+    return samples
+
+
+def _sysu_full() -> list[Sample]:
+    train = {int(row["original_id"]) for row in _manifest("sysu_train_counts")}
+    test = {int(row["id"]) for row in _manifest("sysu_official_gallery_first10")}
+    samples = []
+    for row in sorted(_manifest("sysu_counts"), key=lambda row: (int(row["id"]), int(row["cam"]))):
+        identity = int(row["id"])
+        val = 334 <= identity <= 433 and identity in train
+        splits = ("train", "val") if val else ("train",) if identity in train else ("test",)
+        if identity in train or identity in test:
+            count = int(row["n_images_in_official_permutation"])
+            samples += [_sysu(splits, identity, int(row["cam"]), frame + 1) for frame in range(count)]
+    return samples
+
+
+def _sysu_files(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
+    return {f"cam{sample.camera}/{sample.identity:04d}/{sample.file}": (_only(sample),)}
+
+
+def _sysu_lists(samples: Sequence[Sample]) -> dict[str, str]:
+    parts: dict[str, set[int]] = {name: set() for name in ("train", "val", "test", "available")}
+    for sample in samples:
+        part = "val" if "val" in sample.splits else "train" if sample.trained_on else "test"
+        parts[part].add(sample.identity)
+        parts["available"].add(sample.identity)
+    return {f"exp/{name}_id.txt": ",".join(map(str, sorted(found))) + "\n" for name, found in parts.items()}
+
+
+# RegDB
+
+_REGDB_FOLDERS = {"rgb": "Visible", "tir": "Thermal"}
+_REGDB_TRIALS = tuple(range(1, 11))
+
+
+def _regdb(file: str, frame: int) -> Sample:
+    """Image `frame` (from 0) of one modality. Both cameras see the same passage, but never at the same moment."""
+    modality = "rgb" if "_v_" in file else "tir"
+    (identity,) = _numbers(r".*_(\d+)\.bmp", file)
+    thermal = modality == "tir"
+    return Sample((), file, identity, 1 + thermal, frame=2 * frame + thermal, modality=modality, light="day", place=1)
+
+
+def _regdb_small(size: Size) -> list[Sample]:
+    samples = []
+    for _, _, identity in _identities(size):
+        who = f"{('male', 'female')[identity % 2]}_{('front', 'back')[identity // 2 % 2]}"
+        for letter, images in zip("vt", _spread(size.images_per_identity, 2), strict=True):
+            names = [f"{who}_{letter}_{11 * identity + 2 * frame:05d}_{identity}.bmp" for frame in range(images)]
+            samples += [_regdb(name, frame) for frame, name in enumerate(names)]
+    return samples
+
+
+def _regdb_full() -> list[Sample]:
+    names = sorted(row["file"].split("/")[-1] for row in _manifest("regdb_images"))
+    groups = defaultdict(list)
+    for name in names:
+        identity = int(name.rpartition("_")[2].removesuffix(".bmp"))
+        groups[identity, "_t_" in name].append(name)
+    return [_regdb(name, frame) for key in sorted(groups) for frame, name in enumerate(groups[key])]
+
+
+def _regdb_trial(identities: Sequence[int], trial: int) -> tuple[list[int], list[int]]:
+    """Training and test identities of a split in the order of its lists; the public split where these are everybody."""
+    public: dict[str, list[int]] = {"train": [], "test": []}
+    for row in _manifest("regdb_splits"):
+        if int(row["trial"]) == trial:
+            public[row["split"]].append(int(row["id"]))
+    if set(identities) == {*public["train"], *public["test"]}:
+        return public["train"], public["test"]
+    order = generator(trial, "regdb split").permutation(np.array(sorted(identities))).tolist()
+    return order[: len(order) // 2], order[len(order) // 2 :]
+
+
+def _regdb_regroup(samples: Sequence[Sample], config: str) -> list[Sample]:
+    trial = int(config.removeprefix("trial_"))
+    trained = set(_regdb_trial(sorted({sample.identity for sample in samples}), trial)[0])
+    test = {"rgb": "query", "tir": "gallery"}
+    return [
+        dataclasses.replace(sample, splits=("train" if sample.identity in trained else test[_only(sample)],))
+        for sample in samples
+    ]
+
+
+def _regdb_files(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
+    return {f"{_REGDB_FOLDERS[_only(sample)]}/{sample.identity}/{sample.file}": (_only(sample),)}
+
+
+def _regdb_lists(samples: Sequence[Sample]) -> dict[str, str]:
+    files = defaultdict(list)
+    for sample in samples:
+        files[sample.identity, _only(sample)].append(sample.file)
+    identities = sorted({sample.identity for sample in samples})
+    lists = {}
+    for trial in _REGDB_TRIALS:
+        for part, order in zip(("train", "test"), _regdb_trial(identities, trial), strict=True):
+            for modality, folder in _REGDB_FOLDERS.items():
+                lists[f"idx/{part}_{folder.lower()}_{trial}.txt"] = "".join(
+                    f"{folder}/{identity}/{file} {label}\n"
+                    for label, identity in enumerate(order)
+                    for file in sorted(files[identity, modality])
+                )
+    return lists
+
+
+# LLCM
+
+_LLCM_PARTS = {"rgb": "vis", "nir": "nir"}
+
+
+def _llcm_samples(names: Sequence[tuple[str, str]]) -> list[Sample]:
+    """The samples of (list, base name), in that order; images of one person, camera and time stamp are one passage."""
+    frames: dict[str, int] = {}
+    passages: dict[tuple[int, ...], int] = Counter()
+    for _, name in sorted(names, key=lambda row: row[1]):
+        *passage, infrared, _ = _llcm_numbers(name)
+        frames[name] = passages[*passage, infrared]
+        passages[*passage, infrared] += 1
+    samples = []
+    for part, name in names:
+        identity, camera, stamp, infrared, _ = _llcm_numbers(name)
+        samples.append(
+            Sample(
+                ("train",) if part.startswith("train") else ("query",) if infrared else ("gallery",),
+                name,
+                identity,
+                camera,
+                scene=2 * stamp + infrared,
+                frame=frames[name],
+                modality="nir" if infrared else "rgb",
+                light="night" if infrared or (identity + camera) % 3 == 0 else "dusk",
+            )
+        )
+    return samples
+
+
+def _llcm_numbers(name: str) -> tuple[int, ...]:
+    """Identity, camera, time stamp, 1 for infrared, frame."""
+    infrared = name.endswith("_nir.jpg")
+    identity, camera, stamp, frame = _numbers(r"(\d{4})_c(\d\d)_s(\d{6})_f(\d+)_(?:vis|nir)\.jpg", name)
+    return identity, camera, stamp, int(infrared), frame
+
+
+def _llcm_small(size: Size) -> list[Sample]:
+    names = []
+    # As in the real lists, classes are not numbered in the order of the identities.
+    for split, position, identity in sorted(
+        _identities(size), key=lambda row: (row[0] == "test", row[2] * 37 % 101, row[2])
+    ):
+        around = [1 + (position + step) % size.cameras for step in range(size.cameras)]
+        seen = {"rgb": around[:2], "nir": [camera for camera in (*around[1:], around[0]) if camera != 3][:2]}
+        for modality, images in zip(seen, _spread(size.images_per_identity, 2), strict=True):
+            part = _LLCM_PARTS[modality]
+            for step, (camera, share) in enumerate(
+                zip(seen[modality], _spread(images, len(seen[modality])), strict=True)
+            ):
+                stamp = 180000 + 100 * (identity % 50) + 10 * step + 5 * (modality == "nir")
+                names += [
+                    (f"{split}_{part}", f"{identity:04d}_c{camera:02d}_s{stamp}_f{150 + 15 * frame}_{part}.jpg")
+                    for frame in range(share)
+                ]
+    return _llcm_samples(names)
+
+
+def _llcm_full() -> list[Sample]:
+    return _llcm_samples([(row["list"], row["file"].split("/")[-1]) for row in _manifest("llcm")])
+
+
+def _llcm_files(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
+    part, folder = _LLCM_PARTS[_only(sample)], f"{sample.identity:04d}"
+    files = {f"{part}/{folder}/{sample.file}": (_only(sample),)}
+    if split != "train":
+        files[f"test_{part}/cam{sample.camera}/{folder}/{sample.file}"] = (_only(sample),)
+    return files
+
+
+def _llcm_lists(samples: Sequence[Sample]) -> dict[str, str]:
+    classes: dict[bool, dict[int, int]] = {True: {}, False: {}}
+    lines = defaultdict(list)
+    for sample in samples:
+        label = classes[sample.trained_on].setdefault(sample.identity, len(classes[sample.trained_on]))
+        part = _LLCM_PARTS[_only(sample)]
+        name = f"idx/{'train' if sample.trained_on else 'test'}_{part}.txt"
+        lines[name].append(f"{part}/{sample.identity:04d}/{sample.file} {label}\n")
+    return {name: "".join(found) for name, found in lines.items()} | {
+        "idx/test_id.txt": ",".join(map(str, classes[False])) + "\n"
+    }
+
+
+def _only(sample: Sample) -> str:
+    """The modality of a sample of a visible-infrared data set."""
+    if sample.modality is None:
+        raise ValueError(f"{sample.file} is seen by all modalities")
+    return sample.modality
+
+
 _VEHICLE_FOLDERS = {"train": "rgbir/bounding_box_train", "query": "rgbir/query", "gallery": "rgbir/bounding_box_test"}
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -398,6 +657,50 @@ LAYOUTS: Mapping[str, Layout] = {
             files=_parallel,
             darken=0.4,
         ),
+        Layout(
+            name="sysu_mm01",
+            root="SYSU-MM01",
+            kind="person",
+            folders=_SINGLE,
+            modalities=("rgb", "nir"),
+            small=_sysu_small,
+            full=_sysu_full,
+            default=Size(24, 24, 6),
+            cameras=6,
+            files=_sysu_files,
+            lists=_sysu_lists,
+            made=tuple(f"cam{camera}" for camera in range(1, 7)),
+        ),
+        Layout(
+            name="regdb",
+            root="RegDB",
+            kind="person",
+            folders=_SINGLE,
+            modalities=("rgb", "tir"),
+            small=_regdb_small,
+            full=_regdb_full,
+            default=Size(24, 20, 2),
+            cameras=2,
+            files=_regdb_files,
+            lists=_regdb_lists,
+            moved=False,  # everybody is trained on in some split
+            native_size=(128, 64),
+            regroup=_regdb_regroup,
+        ),
+        Layout(
+            name="llcm",
+            root="LLCM",
+            kind="person",
+            folders=_SINGLE,
+            modalities=("rgb", "nir"),
+            small=_llcm_small,
+            full=_llcm_full,
+            default=Size(24, 24, 9),
+            cameras=9,
+            files=_llcm_files,
+            lists=_llcm_lists,
+            made=tuple(f"test_{part}/cam{camera}" for part in ("vis", "nir") for camera in range(1, 10)),
+        ),
     )
 }
 
@@ -408,9 +711,16 @@ def layout(dataset: str) -> Layout:
     Raises:
       UserError: there is none of that name.
     """
-    if dataset not in LAYOUTS:
+    base, config = _parts(dataset)
+    if base not in LAYOUTS or (config and not LAYOUTS[base].regroup):
         raise UserError(f"{dataset!r} cannot be drawn; the data sets are {', '.join(LAYOUTS)}")
-    return LAYOUTS[dataset]
+    return LAYOUTS[base]
+
+
+def _parts(dataset: str) -> tuple[str, str]:
+    """Name of the data set, and that of the split of its identities or ""."""
+    base, _, config = dataset.partition("/")
+    return base, config
 
 
 def size_of(
@@ -445,7 +755,7 @@ def plan(
     """All samples of a drawn data set, without drawing any.
 
     Args:
-      dataset: one of `LAYOUTS`.
+      dataset: one of `LAYOUTS`; ``regdb/trial_1`` ... ``regdb/trial_10`` are the same images in other splits.
       identities: identities in each of training and test.
       images_per_identity, cameras: images of each identity, and from how many cameras.
       full: the public names and counts instead; the three numbers above must be None.
@@ -460,6 +770,8 @@ def plan(
         samples = chosen.full()
     else:
         samples = chosen.small(size_of(dataset, identities, images_per_identity, cameras))
+    if chosen.regroup:
+        samples = chosen.regroup(samples, _parts(dataset)[1] or "trial_1")
     twice = [
         path
         for path, count in Counter(path for sample in samples for path in chosen.paths(sample)).items()

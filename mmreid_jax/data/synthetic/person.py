@@ -698,8 +698,8 @@ def _ground_shadow(canvas: np.ndarray, view: _View, light: Light, shot: Shot) ->
         canvas[NIR, patch.window[0], patch.window[1]] *= 1 - 0.5 * share
 
 
-def draw_person(identity: Person, shot: Shot) -> dict[str, np.ndarray]:
-    """One person at one moment: ``{"rgb", "nir", "tir"}``, uint8 [H, W, 3] each, of exactly the same scene."""
+def draw_person(identity: Person, shot: Shot, modalities: Sequence[str] = sensor.MODALITIES) -> dict[str, np.ndarray]:
+    """One person at one moment: modality -> uint8 [H, W, 3], of exactly the same scene in all `modalities`."""
     canvas = backdrop(shot)
     light = sensor.lighting(shot)
     if shot.occluder == "passer-by":
@@ -715,7 +715,7 @@ def draw_person(identity: Person, shot: Shot) -> dict[str, np.ndarray]:
         _paint_person(canvas, stranger, aside, light)
     _paint_person(canvas, identity, shot, light)
     occlude(canvas, shot, light)
-    return sensor.expose(canvas, shot)
+    return sensor.expose(canvas, shot, modalities)
 
 
 def draw_nobody(shot: Shot) -> dict[str, np.ndarray]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mmreid_jax.data.synthetic.attributes import Shot
@@ -126,6 +128,12 @@ def thermal(canvas: np.ndarray, shot: Shot) -> np.ndarray:
     return np.repeat(grey[:, :, None], 3, axis=2)
 
 
-def expose(canvas: np.ndarray, shot: Shot) -> dict[str, np.ndarray]:
-    """The images of one moment, ``{"rgb", "nir", "tir"}``: uint8 [H, W, 3] each, from a canvas float32 [5, H, W]."""
-    return {"rgb": visible(canvas, shot), "nir": near_infrared(canvas, shot), "tir": thermal(canvas, shot)}
+_SENSORS = {"rgb": visible, "nir": near_infrared, "tir": thermal}
+
+MODALITIES = tuple(_SENSORS)
+"""Names of the modalities."""
+
+
+def expose(canvas: np.ndarray, shot: Shot, modalities: Sequence[str] = MODALITIES) -> dict[str, np.ndarray]:
+    """The images of one moment: modality -> uint8 [H, W, 3], from a canvas float32 [5, H, W]."""
+    return {modality: _SENSORS[modality](canvas, shot) for modality in modalities}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data.synthetic import layouts, person, vehicle
+from mmreid_jax.data.synthetic import layouts, person, sensor, vehicle
 from mmreid_jax.data.synthetic.attributes import person_identity, shot, vehicle_identity
 from mmreid_jax.data.synthetic.layouts import Layout, Sample
 from mmreid_jax.errors import UserError
@@ -74,15 +74,15 @@ def draw_sample(
     moment = shot(
         seed,
         sample.identity,
-        sample.camera,
+        sample.place or sample.camera,
         kind=layout.kind,
         scene=sample.scene,
         frame=sample.frame,
         view=sample.view,
-        split="train" if sample.trained_on else "test",
+        split="train" if sample.trained_on or not layout.moved else "test",
         shift=shift,
-        size=image_size,
-        light="day" if layout.darken else None,
+        size=image_size or layout.image_size,
+        light=sample.light or ("day" if layout.darken else None),
     )
     if layout.kind == "vehicle":
         images = vehicle.draw_vehicle(vehicle_identity(seed, sample.identity), moment)
@@ -93,7 +93,8 @@ def draw_sample(
         piece = dataclasses.replace(moment, zoom=1.9, shift=(moment.place - 0.5, 0.8 * moment.occluder_place))
         images = person.draw_person(person_identity(seed, -1000 - sample.frame), piece)
     else:
-        images = person.draw_person(person_identity(seed, sample.identity), moment)
+        seen = (sample.modality,) if sample.modality else sensor.MODALITIES
+        images = person.draw_person(person_identity(seed, sample.identity), moment, seen)
     if layout.darken:
         grey = images["rgb"] @ np.array([0.299, 0.587, 0.114], np.float32)
         images["nir"] = np.repeat((grey + 0.5).astype(np.uint8)[:, :, None], 3, axis=2)
@@ -104,7 +105,10 @@ def draw_sample(
 def _encode(image: np.ndarray, path: pathlib.Path) -> None:
     from PIL import Image
 
-    Image.fromarray(image).save(path, "JPEG", quality=_QUALITY)
+    if path.suffix == ".bmp":
+        Image.fromarray(image).save(path, "BMP")
+    else:
+        Image.fromarray(image).save(path, "JPEG", quality=_QUALITY)
 
 
 def _draw_chunk(
@@ -249,7 +253,7 @@ def write(
     _check(layout, shift, image_size, jobs)
     size = None if full else layouts.size_of(dataset, identities, images_per_identity, cameras)
     parameters = {
-        "dataset": dataset,
+        "dataset": layout.name,
         "seed": seed,
         "full": full,
         "identities": size and size.identities,
@@ -267,8 +271,11 @@ def write(
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with _unfinished(root.parent, layout.root) as folder:
-            for parent in sorted({os.path.dirname(path) for path in paths}):
+            lists = layout.lists(samples) if layout.lists else {}
+            for parent in sorted({os.path.dirname(path) for path in (*paths, *lists)}.union(layout.made)):
                 (folder / parent).mkdir(parents=True, exist_ok=True)
+            for path, text in lists.items():
+                (folder / path).write_text(text)
             # Chunks of neighbours: they share identities and backgrounds, which are kept between shots.
             chunks = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
             work = functools.partial(_draw_chunk, dataset, str(folder), seed, shift, image_size)

@@ -1,0 +1,1 @@
+"""LLCM: see README.md and llcm_dataset_builder."""

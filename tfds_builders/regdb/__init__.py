@@ -1,0 +1,1 @@
+"""RegDB: see README.md and regdb_dataset_builder."""
