@@ -66,6 +66,7 @@ class Rule:
       optional: name of a group that some modules of the family lack as a whole (a model given as `like` decides); the
         rules of one group and scope are there together or not at all. None: always there.
       default: value where a file lacks it (old files have no ``num_batches_tracked``); None: its absence is an error.
+      first: the number in the name of what is stacked first; some authors count from 1.
     """
 
     source: str
@@ -73,6 +74,7 @@ class Rule:
     transform: Transform = AS_IS
     optional: str | None = None
     default: int | None = None
+    first: int = 0
 
     @functools.cached_property
     def stacked(self) -> tuple[str, ...]:
@@ -446,10 +448,12 @@ class _Slot:
     def names(self) -> dict[tuple[int, ...], str]:
         """Place on the stacked axes -> PyTorch name."""
         places = itertools.product(*map(range, self.stack))
-        return {
-            place: self.rule.source.format(**{**self.numbers, **dict(zip(self.rule.stacked, place, strict=True))})
-            for place in places
-        }
+
+        def name(place: tuple[int, ...]) -> str:
+            counted = (number + self.rule.first for number in place)
+            return self.rule.source.format(**{**self.numbers, **dict(zip(self.rule.stacked, counted, strict=True))})
+
+        return {place: name(place) for place in places}
 
     def torch_shape(self) -> tuple[int, ...] | None:
         """Shape of each entry on PyTorch's side; None where nothing is known."""
@@ -511,7 +515,10 @@ def _sort(
             if path in report.kept:
                 report.dropped[name] = "the model keeps its own"
                 continue
-            place = tuple(numbers[key] for key in rule.stacked)
+            place = tuple(numbers[key] - rule.first for key in rule.stacked)
+            if min(place, default=0) < 0:
+                unexpected.append(name)
+                continue
             groups.setdefault(path, _Group(rule, numbers)).names[place] = name
             report.used[name] = path
             continue

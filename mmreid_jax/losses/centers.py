@@ -61,10 +61,15 @@ def hetero_center_loss(
     Raises:
       UserError: a shape or option is wrong, or the batch cannot be cut into `num_identities` chunks.
     """
-    check_distance(distance)
     unit = margins.unit_features(features)
-    centers, exists = margins.group_centers(unit, margins.cut(unit, labels, grouping, num_identities))
-    first, second = margins.modality_pairs(len(unit))
+    return hetero_center(unit, margins.cut(unit, labels, grouping, num_identities), distance, margin)
+
+
+def hetero_center(features: Array, groups: margins.Groups, distance: Distance = "l2", margin: float = 0.0) -> Array:
+    """`hetero_center_loss` of features [M, B, D] as they are, of any length, in given groups."""
+    check_distance(distance)
+    centers, exists = margins.group_centers(features, groups)
+    first, second = margins.modality_pairs(len(features))
     apart = paired_distance(centers[first], centers[second], distance)
     apart = 1.0 - apart if distance == "cos" else apart
     return jnp.sum(jnp.where(exists, jax.nn.relu(apart - margin), 0.0))

@@ -20,6 +20,13 @@ TINY: dict[str, dict[str, Any]] = {
         "model.embed_dim": 8,
         "data.image_size": (32, 16),
     },
+    "hetero_center": {
+        "config": "hc_sysu",
+        "modalities": ("rgb", "nir"),
+        "model.backbone": "resnet_nano",
+        "model.embed_dim": 8,
+        "data.image_size": (32, 16),
+    },
 }
 
 IDENTITIES, PER_IDENTITY, MODALITIES = 4, 4, ("rgb", "nir", "tir")
