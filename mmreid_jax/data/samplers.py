@@ -8,6 +8,8 @@ any number of threads, worker processes or hosts see the same batches.
 * `pk_reference`: the draw order of the HTT / TransReID and torchreid codes (`RandomIdentitySampler`), for parity.
 * `spread_reference`: batches spread evenly over cameras or other sources, in the draw order of torchreid's code
   (`RandomDomainSampler`, `RandomDatasetSampler`).
+* `cross_modal`: P identities x K images of each of several modalities, every epoch a function of (seed, epoch).
+* `cross_modal_reference`: the same in the draw order of Hetero-Center, AGW and its successors.
 * `shuffled`: every sample once an epoch in random order, as in test-time training.
 * `sequential`: every sample once, in order, as in evaluation.
 """
@@ -33,7 +35,7 @@ class Draw:
     Attributes:
       step: position in the run, counted from 0.
       epoch: epoch of that step, counted from 0.
-      indices: int64 [B], rows of the records table.
+      indices: int64 [B], rows of the records table; [B, M] where each of M modalities has a row of its own.
     """
 
     step: int
@@ -54,7 +56,7 @@ class Plan(Sequence[Draw]):
 
         Args:
           batch: samples in a batch.
-          orders: epoch -> int64 [samples], the rows of that epoch batch after batch; picklable.
+          orders: epoch -> int64 [samples] or [samples, M], the rows of that epoch batch after batch; picklable.
           epoch_ends: int64 [epochs], cumulative number of steps.
         """
         self.batch = batch
@@ -202,6 +204,84 @@ def spread_reference(source: np.ndarray, num_sources: int, per_source: int, epoc
     batch = num_sources * per_source
     ends = np.cumsum([len(order) // batch for order in orders])
     return Plan(batch, functools.partial(_stored_epoch, orders), ends)
+
+
+def cross_modal(
+    label: np.ndarray,
+    modality: np.ndarray,
+    modalities: Sequence[str],
+    num_identities: int,
+    per_identity: int,
+    epochs: int,
+    seed: int,
+    *,
+    replace: bool = True,
+) -> Plan:
+    """P x K batches of every modality at once; each epoch is a function of (seed, epoch).
+
+    Row i of a batch is one image of each modality, of the same person but otherwise unrelated: P distinct identities at
+    random, for each of them K images of each modality. An epoch has N // (P K) + 1 batches, N being the number of
+    images of the largest modality; it visits as many images as that modality has, not each of them once.
+
+    Args:
+      label: int [N], class index (or identity) of every row.
+      modality: str [N], the modality of every row.
+      modalities: names of M modalities, one for each column of a draw.
+      num_identities: P, identities in a batch.
+      per_identity: K, images of each in each modality.
+      epochs: number of epochs.
+      seed: integer from 0, below 2**32.
+      replace: the K images are drawn independently, as in AGW and its successors; else they differ, as in
+        Hetero-Center.
+
+    Returns:
+      A plan with B = P * K, whose indices are [B, M].
+
+    Raises:
+      UserError: fewer identities than P, an identity without images (without `replace`: with fewer than K) in one of
+        the modalities, or a number that makes no sense.
+    """
+    _check(epochs, seed)
+    rows = _rows_by_modality(label, modality, modalities, num_identities, 1 if replace else per_identity, per_identity)
+    steps = _cross_modal_steps(rows, num_identities * per_identity)
+    orders = functools.partial(_cross_modal_epoch, rows, num_identities, per_identity, steps, seed, replace)
+    return Plan(num_identities * per_identity, orders, steps * np.arange(1, epochs + 1))
+
+
+def cross_modal_reference(
+    label: np.ndarray,
+    modality: np.ndarray,
+    modalities: Sequence[str],
+    num_identities: int,
+    per_identity: int,
+    epochs: int,
+    seed: int,
+    *,
+    replace: bool = True,
+    second_batch_twice: bool = False,
+) -> Plan:
+    """The same batches in the draw order of the references: numpy's legacy generator, seeded once for all epochs.
+
+    A later epoch depends on all before it: it is drawn when first asked for, from the state that the one before left.
+
+    Reference: `IdentitySampler` of Hetero-Center (`replace=False`) and of AGW, CAJ, DDAG, MMGL, LLCM and TVI-LFM.
+
+    Args:
+      label: see `cross_modal`.
+      modality: see `cross_modal`.
+      modalities: see `cross_modal`; visible first.
+      num_identities: see `cross_modal`.
+      per_identity: see `cross_modal`.
+      epochs: see `cross_modal`.
+      seed: see `cross_modal`.
+      replace: see `cross_modal`.
+      second_batch_twice: Parity: Hetero-Center loses the first batch of an epoch and shows the second in its place.
+    """
+    _check(epochs, seed)
+    rows = _rows_by_modality(label, modality, modalities, num_identities, 1 if replace else per_identity, per_identity)
+    steps = _cross_modal_steps(rows, num_identities * per_identity)
+    orders = _CrossModalStream(rows, num_identities, per_identity, steps, seed, replace, second_batch_twice)
+    return Plan(num_identities * per_identity, orders, steps * np.arange(1, epochs + 1))
 
 
 def shuffled(n: int, batch: int, epochs: int, seed: int, drop_last: bool = True) -> Plan:
@@ -354,6 +434,128 @@ def _spread_reference_epoch(
             used = set(drawn)
             left[name] = [row for row in left[name] if row not in used]
     return np.array(order, np.int64)
+
+
+def _rows_by_modality(
+    label: np.ndarray,
+    modality: np.ndarray,
+    modalities: Sequence[str],
+    num_identities: int,
+    least: int,
+    per_identity: int,
+) -> list[list[np.ndarray]]:
+    """For each modality the rows of each identity, identities ascending and the same in all modalities.
+
+    Every identity has at least `least` rows in each modality.
+    """
+    label, modality = np.asarray(label), np.asarray(modality)
+    missing = [name for name in modalities if not np.any(modality == name)]
+    if missing:
+        there = ", ".join(sorted(set(modality.tolist()))) or "none"
+        raise UserError(f"no image has the modality {missing[0]!r}; there is {there}; check config.data.modalities")
+    used = np.isin(modality, modalities)
+    _rows_of_identities(label[used], num_identities, per_identity)
+    identities = np.unique(label[used])
+    found = []
+    for name in modalities:
+        own = np.flatnonzero(modality == name)
+        own = own[np.argsort(label[own], kind="stable")]
+        counts = np.bincount(np.searchsorted(identities, label[own]), minlength=len(identities))
+        few = np.flatnonzero(counts < least)
+        if len(few):
+            raise UserError(
+                f"identity {identities[few[0]]} has {counts[few[0]]} {name} images, but a batch needs at least {least}"
+                " of each modality; leave it out" + (" or choose fewer images per identity" if least > 1 else "")
+            )
+        found.append(np.split(own, np.cumsum(counts)[:-1]))
+    return found
+
+
+def _cross_modal_steps(rows: Sequence[Sequence[np.ndarray]], batch: int) -> int:
+    return max(sum(len(own) for own in by_identity) for by_identity in rows) // batch + 1
+
+
+def _cross_modal_epoch(
+    rows: Sequence[Sequence[np.ndarray]],
+    num_identities: int,
+    per_identity: int,
+    steps: int,
+    seed: int,
+    replace: bool,
+    epoch: int,
+) -> np.ndarray:
+    """int64 [steps * P * K, M], the rows of one epoch of `cross_modal`."""
+    generator = _epoch_generator(seed, epoch)
+    # The positions of the P smallest of C random numbers are P identities without replacement.
+    chosen = generator.random((steps, len(rows[0]))).argpartition(num_identities - 1, axis=1)[:, :num_identities]
+    columns = []
+    for by_identity in rows:
+        counts = np.array([len(own) for own in by_identity])
+        size = counts[chosen][..., None]
+        if replace:
+            picks = generator.integers(0, size, (steps, num_identities, per_identity))
+        else:
+            keys = generator.random((steps, num_identities, counts.max()))
+            keys[np.arange(counts.max()) >= size] = 2
+            picks = keys.argsort(axis=2)[..., :per_identity]
+        columns.append(_picked(by_identity, chosen, picks))
+    return np.stack(columns, axis=1)
+
+
+class _CrossModalStream:
+    """Epochs of `cross_modal_reference`: epoch -> int64 [steps * P * K, M]; remembers where each epoch starts."""
+
+    def __init__(
+        self,
+        rows: Sequence[Sequence[np.ndarray]],
+        num_identities: int,
+        per_identity: int,
+        steps: int,
+        seed: int,
+        replace: bool,
+        second_batch_twice: bool,
+    ) -> None:
+        self._rows = rows
+        self._sizes = num_identities, per_identity, steps
+        self._replace = replace
+        self._second_batch_twice = second_batch_twice
+        self._starts = {0: np.random.RandomState(seed).get_state()}
+
+    def __call__(self, epoch: int) -> np.ndarray:
+        known = max(start for start in self._starts if start <= epoch)
+        generator = np.random.RandomState()
+        generator.set_state(self._starts[known])
+        for now in range(known, epoch + 1):
+            order = self._draw(generator)
+            # Threads that draw the same epoch write the same state.
+            self._starts[now + 1] = generator.get_state()
+        return order
+
+    def _draw(self, generator: np.random.RandomState) -> np.ndarray:
+        num_identities, per_identity, steps = self._sizes
+        chosen = np.empty((steps, num_identities), np.int64)
+        picks = np.empty((steps, num_identities, len(self._rows), per_identity), np.int64)
+        sizes = [[len(own) for own in by_identity] for by_identity in zip(*self._rows, strict=True)]
+        for step in range(steps):
+            # What `choice` does, without its checks, which would take most of the time.
+            chosen[step] = generator.permutation(len(sizes))[:num_identities]
+            for place, identity in enumerate(chosen[step].tolist()):
+                for m, size in enumerate(sizes[identity]):
+                    if self._replace:
+                        picks[step, place, m] = generator.randint(0, size, per_identity)
+                    else:
+                        picks[step, place, m] = generator.permutation(size)[:per_identity]
+        if self._second_batch_twice and steps > 1:
+            chosen[0], picks[0] = chosen[1], picks[1]
+        columns = [_picked(by_identity, chosen, picks[:, :, m]) for m, by_identity in enumerate(self._rows)]
+        return np.stack(columns, axis=1)
+
+
+def _picked(rows: Sequence[np.ndarray], chosen: np.ndarray, picks: np.ndarray) -> np.ndarray:
+    """int64 [S * P * K], rows of the images number `picks` [S, P, K] of the identities `chosen` [S, P]."""
+    counts = np.array([len(own) for own in rows])
+    starts = np.cumsum(counts) - counts
+    return np.concatenate(rows)[starts[chosen][..., None] + picks].reshape(-1)
 
 
 def _stored_epoch(orders: Sequence[np.ndarray], epoch: int) -> np.ndarray:

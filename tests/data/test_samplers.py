@@ -1,3 +1,4 @@
+import functools
 import pickle
 
 import numpy as np
@@ -118,6 +119,117 @@ class TestReference:
             assert (np.bincount(labels[order]) % 4 == 0).all()
 
 
+MODALITIES = ("rgb", "nir")
+
+
+def two_modalities(seed, least=1):
+    """Labels and modalities of 8 identities, with `least` to 20 images in each modality, shuffled."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(least, 21, (8, 2))
+    label = np.concatenate([np.repeat(np.arange(8), own) for own in counts.T])
+    modality = np.repeat(MODALITIES, counts.sum(axis=0))
+    order = rng.permutation(len(label))
+    return label[order], modality[order]
+
+
+@pytest.mark.parametrize("make", [samplers.cross_modal, samplers.cross_modal_reference])
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.parametrize("seed", range(4))
+class TestCrossModal:
+    def test_batches_are_pairs_of_one_identity_and_two_modalities(self, make, replace, seed):
+        label, modality = two_modalities(seed, least=5)
+        plan = make(label, modality, MODALITIES, 3, 5, 2, seed, replace=replace)
+        for draw in plan:
+            assert draw.indices.shape == (15, 2)
+            assert draw.indices.dtype == np.int64
+            assert [set(modality[draw.indices[:, m]]) for m in range(2)] == [{"rgb"}, {"nir"}]
+            blocks = label[draw.indices].reshape(3, 10)
+            assert (blocks == blocks[:, :1]).all()
+            assert len(set(blocks[:, 0])) == 3
+            if not replace:
+                own = draw.indices.reshape(3, 5, 2)
+                assert all(len(set(own[i, :, m])) == 5 for i in range(3) for m in range(2))
+
+    def test_length_follows_the_larger_modality(self, make, replace, seed):
+        label, modality = two_modalities(seed, least=2)
+        plan = make(label, modality, MODALITIES, 4, 2, 3, seed, replace=replace)
+        largest = max(np.sum(modality == name) for name in MODALITIES)
+        assert np.diff(plan.epoch_ends, prepend=0).tolist() == [largest // 8 + 1] * 3
+
+    def test_epochs_and_seeds_differ_and_do_not_depend_on_their_number(self, make, replace, seed):
+        label, modality = two_modalities(seed, least=4)
+        arguments = (label, modality, MODALITIES, 4, 4)
+        long, short = make(*arguments, 5, seed, replace=replace), make(*arguments, 2, seed, replace=replace)
+        assert same(long[: len(short)], short)
+        first, second = orders(short)
+        assert not np.array_equal(first, second)
+        assert not np.array_equal(orders(make(*arguments, 1, seed + 1, replace=replace))[0], first)
+
+    def test_columns_follow_the_given_modalities_and_others_are_left_out(self, make, replace, seed):
+        label, modality = two_modalities(seed, least=4)
+        extra = np.concatenate([modality, ["tir"] * 9])
+        labels = np.concatenate([label, np.full(9, 77)])
+        for draw in make(labels, extra, ("nir", "rgb"), 4, 4, 1, seed, replace=replace):
+            assert [set(extra[draw.indices[:, m]]) for m in range(2)] == [{"nir"}, {"rgb"}]
+
+
+class TestLawOfCrossModal:
+    """How often identities and images come, of many draws; limits are five standard errors."""
+
+    label = np.concatenate([np.repeat(np.arange(5), [3, 4, 6, 9, 20]), np.repeat(np.arange(5), [12, 3, 3, 5, 4])])
+    modality = np.repeat(MODALITIES, [42, 27])
+
+    @pytest.mark.parametrize("make", [samplers.cross_modal, samplers.cross_modal_reference])
+    @pytest.mark.parametrize("replace", [True, False])
+    def test_identities_are_even_and_so_are_the_images_of_one(self, make, replace):
+        rows = np.concatenate(
+            [d.indices for d in make(self.label, self.modality, MODALITIES, 2, 3, 250, 0, replace=replace)]
+        )
+        blocks = len(rows) // 3
+        for m in range(2):
+            shown = np.bincount(rows[:, m], minlength=len(self.label))
+            for identity in range(5):
+                own = shown[(self.label == identity) & (self.modality == MODALITIES[m])]
+                assert abs(own.sum() / 3 - blocks / 5) < 5 * np.sqrt(blocks / 5 * 4 / 5)
+                expected = own.sum() / len(own)
+                assert np.all(np.abs(own - expected) < 5 * np.sqrt(expected))
+
+    def test_with_replacement_an_image_repeats_as_often_as_chance_has_it(self):
+        plan = samplers.cross_modal(self.label, self.modality, MODALITIES, 2, 2, 400, 0)
+        rows = np.concatenate([draw.indices for draw in plan])[:, 0].reshape(-1, 2)
+        own = rows[self.label[rows[:, 0]] == 0]
+        share = np.mean(own[:, 0] == own[:, 1])
+        assert abs(share - 1 / 3) < 5 * np.sqrt(2 / 9 / len(own))
+
+
+class TestCrossModalReference:
+    label, modality = two_modalities(1, least=4)
+
+    def test_epochs_can_be_asked_for_in_any_order(self):
+        make = functools.partial(samplers.cross_modal_reference, self.label, self.modality, MODALITIES, 4, 4, 6, 3)
+        forwards = orders(make())
+        late = make()
+        for epoch in (4, 1, 5, 0, 2, 3):
+            start, end = late.epoch_ends[epoch - 1] if epoch else 0, late.epoch_ends[epoch]
+            drawn = np.concatenate([late[j].indices for j in range(start, end)])
+            np.testing.assert_array_equal(drawn, forwards[epoch])
+
+    def test_the_second_batch_takes_the_place_of_the_first(self):
+        make = functools.partial(
+            samplers.cross_modal_reference, self.label, self.modality, MODALITIES, 4, 4, 3, 3, replace=False
+        )
+        right, aliased = orders(make()), orders(make(second_batch_twice=True))
+        for first, second in zip(right, aliased, strict=True):
+            np.testing.assert_array_equal(second[:16], first[16:32])
+            np.testing.assert_array_equal(second[16:], first[16:])
+
+    def test_a_single_batch_has_no_second(self):
+        label, modality = np.repeat([0, 1, 0, 1], 2), np.repeat(MODALITIES, 4)
+        make = functools.partial(samplers.cross_modal_reference, label, modality, MODALITIES, 2, 4, 1, 0)
+        assert len(make()) == 1
+        assert same(make(), make(second_batch_twice=True))
+
+
 class TestShuffled:
     def test_every_sample_once_and_the_odd_one_dropped(self):
         plan = samplers.shuffled(11, 2, 3, 0)
@@ -169,6 +281,8 @@ class TestPlan:
         samplers.pk(np.repeat(np.arange(6), 9), 3, 4, 3, 0),
         samplers.pk_reference(np.repeat(np.arange(6), 9), 3, 4, 3, 0),
         samplers.spread_reference(np.arange(54) % 4, 3, 4, 3, 0),
+        samplers.cross_modal(*two_modalities(0), MODALITIES, 3, 4, 3, 0),
+        samplers.cross_modal_reference(*two_modalities(0), MODALITIES, 3, 4, 3, 0),
         samplers.shuffled(30, 4, 3, 0),
         samplers.sequential(30, 4),
     )
@@ -196,6 +310,11 @@ class TestPlan:
 
 
 LABELS = np.repeat(np.arange(5), 4)
+SEEN = np.tile(["rgb", "rgb", "rgb", "nir"], 5)
+
+
+def across(p=2, k=1, label=LABELS, modality=SEEN, modalities=MODALITIES, **options):
+    return samplers.cross_modal(label, modality, modalities, p, k, 1, 0, **options)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +331,11 @@ LABELS = np.repeat(np.arange(5), 4)
         (lambda: samplers.pk(LABELS, 2, 4, 0, 0), "number of epochs is 0"),
         (lambda: samplers.pk(LABELS, 2, 4, 1, -1), "seed is -1"),
         (lambda: samplers.pk(LABELS, 2, 4, 1, 0, steps_per_epoch=0), "steps_per_epoch is 0"),
+        (lambda: across(p=6, k=4), r"P=6 identities cannot be drawn from 5"),
+        (lambda: across(p=0), "both must be positive"),
+        (lambda: across(modalities=("rgb", "tir")), "no image has the modality 'tir'; there is nir, rgb"),
+        (lambda: across(label=np.arange(20)), "identity 3 has 0 rgb images, but a batch needs at least 1"),
+        (lambda: across(k=2, replace=False), "identity 0 has 1 nir images, but a batch needs at least 2.*fewer images"),
         (lambda: samplers.shuffled(3, 4, 1, 0), "3 samples do not fill a batch of 4"),
         (lambda: samplers.shuffled(3, 0, 1, 0), "batch size is 0"),
         (lambda: samplers.sequential(0, 4), "0 samples"),

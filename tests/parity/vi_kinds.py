@@ -17,7 +17,9 @@ def kind_of(golden: goldens.Case) -> str:
         return "gallery"
     if "groups_per_epoch" in facts:
         return "log"
-    if "num_pos" in facts or (isinstance(cases, list) and all("images_per_identity" in case for case in cases)):
+    if "color_label" in golden.arrays or (
+        isinstance(cases, list) and all("images_per_identity" in case for case in cases)
+    ):
         return "sampler"
     if "resize_cases" in facts or "resized_sum" in golden.arrays:
         return "transforms"
