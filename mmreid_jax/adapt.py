@@ -102,7 +102,7 @@ def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any
     """Adapts to each set of queries alone, ranks the gallery for it, and forgets: no query profits from another set."""
     config, method, splits, parallel = experiment.config, experiment.method, experiment.splits, experiment.parallel
     comparison = method.protocols()[0]
-    protocol = evaluate.protocol_of(experiment)
+    protocol = evaluate.protocols_of(experiment)[0]
     sets = [
         np.arange(start, min(start + config.mtt.episode_size, len(splits.query)))
         for start in range(0, len(splits.query), config.mtt.episode_size)
@@ -141,9 +141,10 @@ def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any
         if distributed.is_main():
             print(f"episode {number + 1} of {len(sets)}: {len(queries)} queries", flush=True)
     apart = np.concatenate(rows)
-    scores = metrics.evaluate(apart, evaluate.labels_of(splits.query), evaluate.labels_of(splits.gallery), protocol)
+    labels = evaluate.labels_of(splits.query), evaluate.labels_of(splits.gallery)
+    scores = metrics.Trials((metrics.evaluate(apart, *labels, protocol),))
     label = f"after MTT, episodes of {config.mtt.episode_size}"
-    return evaluate.Result(label, comparison.name, scores, f"{protocol.name} v{protocol.version}", apart)
+    return evaluate.Result(label, comparison.name, scores, protocol.label, apart, splits.query, splits.gallery)
 
 
 def finish(experiment: Experiment, results: list[evaluate.Result], variables: Any) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,21 @@ class Splits:
     train: Records
     query: Records
     gallery: Records
+
+    def sides(self, query: Sequence[str], gallery: Sequence[str]) -> tuple[Records, Records]:
+        """The tables that hold these modalities of the queries and of the gallery.
+
+        Raises:
+          UserError: there are none.
+        """
+        for tables in ((self.query, self.gallery), (self.gallery, self.query)):
+            wanted = zip((query, gallery), tables, strict=True)
+            if all(set(names) <= set(table.modalities) for names, table in wanted):
+                return tables
+        raise UserError(
+            f"{', '.join(query)} cannot search {', '.join(gallery)}: {self.query.name} has "
+            f"{', '.join(self.query.modalities)}, {self.gallery.name} {', '.join(self.gallery.modalities)}"
+        )
 
     def facts(self) -> base.DataFacts:
         """What a method must know of the training data."""

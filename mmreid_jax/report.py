@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -17,8 +17,9 @@ from mmreid_jax.data import pipeline
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
-from mmreid_jax.evaluate import COLUMNS, Result, protocol_of, untrained
+from mmreid_jax.evaluate import COLUMNS, Result, protocols_of, untrained
 from mmreid_jax.experiment import Experiment, image_options
+from mmreid_jax.methods.base import Comparison
 from mmreid_jax.training import config as configs
 from mmreid_jax.training import logs, step
 from mmreid_jax.visualize import (
@@ -44,50 +45,51 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     Args:
       experiment: that was evaluated.
       variables: of the model whose ranked lists, maps and features are shown, placed on the devices.
-      results: rows of the table; shown is the last one of the method's first comparison without a missing modality.
+      results: rows of the table; shown is the last one of the first result's comparison and protocol without a missing
+        modality.
 
     Returns:
       Path of the HTML file.
     """
-    splits = experiment.splits
     complete = [result for result in results if not is_partial(result)]
-    main = experiment.method.protocols()[0].name
-    whole = [result for result in complete if result.comparison == main]
+    main = (results[0].comparison, results[0].protocol)
+    whole = [result for result in complete if (result.comparison, result.protocol) == main]
     shown = whole[-1]
-    protocol = protocol_of(experiment)
-    images = image_getter(splits.query, splits.gallery)
+    query, gallery = shown.query, shown.gallery
+    protocol = protocols_of(experiment)[0]
+    images = image_getter(query, gallery)
 
     def ignore(row: int) -> np.ndarray:
-        return protocol.ignored(splits.query, splits.gallery, row)
+        return protocol.ignored(query, gallery, row)
 
-    outcomes = selection.outcomes(shown.distances, splits.query, splits.gallery, ignore)
+    outcomes = selection.outcomes(shown.distances, query, gallery, ignore)
 
     def lists(rows: np.ndarray) -> list[ranked_lists.RankedList]:
         top = experiment.config.eval.visrank_topk
-        return ranked_lists.ranked_lists(shown.distances, splits.query, splits.gallery, images, rows, ignore, top)
+        return ranked_lists.ranked_lists(shown.distances, query, gallery, images, rows, ignore, top)
 
     entries = log_entries(experiment.workdir)
-    rows = {result.label: score_row(result.row()) for result in complete}
-    rows = {**untrained(experiment.workdir), **rows}
-    calibrated = calibration.calibrate(shown.distances, splits.query, splits.gallery, ignore)
+    rows: dict[str, Mapping[str, tables.Score]] = dict(untrained(experiment.workdir))
+    rows.update({result.label: result.table_row() for result in complete})
+    calibrated = calibration.calibrate(shown.distances, query, gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
     compute = on_one_device(experiment, variables)
     page = report.Report(
         title=f"{experiment.config.method.upper()} on {experiment.config.data.dataset}",
-        summary=f"{len(splits.query)} queries against {len(splits.gallery)} gallery samples; shown: {shown.label}.",
-        headline={name: score_row(shown.row())[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
+        summary=summary(shown),
+        headline={name: shown.row()[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
         command=" ".join(["python", *map(shlex.quote, sys.argv)]),
         config=configs.flatten(experiment.config),
         protocol=protocol.describe(),
         skipped=selection.skipped_sentence(outcomes),
         scores=score_tables(rows, results),
-        curves=charts(entries, whole, rows, results),
+        curves=charts(entries, whole, results),
         ranked_lists=lists(chosen),
-        failures=lists(selection.hardest_failures(outcomes, SHOWN, splits.query.identity)),
-        successes=lists(selection.typical_successes(outcomes, 3, splits.query.identity)),
-        attention=attention_examples(experiment, compute, images, chosen[:4]),
+        failures=lists(selection.hardest_failures(outcomes, SHOWN, query.identity)),
+        successes=lists(selection.typical_successes(outcomes, 3, query.identity)),
+        attention=attention_examples(experiment, compute, query, images, chosen[:4]),
         attention_note="Attention rollout (Abnar and Zuidema 2020): what the class token draws from each patch.",
-        activation=activation_examples(experiment, compute, images, chosen[:4]),
+        activation=activation_examples(experiment, compute, query, images, chosen[:4]),
         activation_note=activation.NOTE,
         calibration=calibrated.sentences(),
         calibration_picture=calibration.calibration_picture(calibrated),
@@ -119,14 +121,27 @@ def is_partial(result: Result) -> bool:
     return ", M(" in result.label
 
 
+def summary(shown: Result) -> str:
+    """What the lists and pictures of the report show."""
+    trials = len(shown.scores.scores)
+    first = f" (the first of {trials} galleries)" if trials > 1 else ""
+    apart = "" if shown.gap is None else f" The centres of the two modalities' features lie {shown.gap:.3f} apart."
+    return (
+        f"{len(shown.query)} queries against {len(shown.gallery)} gallery samples{first}; shown: {shown.label}, "
+        f"{shown.comparison}.{apart}"
+    )
+
+
 def score_row(row: dict[str, Any]) -> dict[str, float]:
     """The scores of a row by name."""
     return {name: float(row[name]) for name in COLUMNS if name in row}
 
 
-def score_tables(rows: dict[str, dict[str, float]], results: Sequence[Result]) -> list[tables.ScoreTable]:
+def score_tables(rows: Mapping[str, Mapping[str, tables.Score]], results: Sequence[Result]) -> list[tables.ScoreTable]:
     """The table of the run, and that of missing modalities where they were evaluated."""
-    found = [tables.ScoreTable(rows, title="Scores", columns=COLUMNS)]
+    several = next((result for result in results if len(result.scores.scores) > 1), None)
+    note = f"Mean ± standard deviation of {len(several.scores.scores)} trials." if several else ""
+    found = [tables.ScoreTable(rows, title="Scores", note=note, columns=COLUMNS)]
     partial = {result.label: score_row(result.row()) for result in results if is_partial(result)}
     if partial:
         note = "M(X): modality X is missing in queries and gallery (its image is zero after normalisation)."
@@ -139,11 +154,13 @@ def score_tables(rows: dict[str, dict[str, float]], results: Sequence[Result]) -
 def charts(
     entries: Sequence[dict[str, Any]],
     whole: Sequence[Result],
-    rows: dict[str, dict[str, float]],
     results: Sequence[Result],
 ) -> list[Any]:
-    """CMC, training curves, before and after, missing modalities: whichever there is something to draw of."""
+    """CMC, trials, training curves, before and after, missing modalities: whichever there is something to draw of."""
     pictures = [curves.cmc_curves({result.label: result.scores.cmc for result in whole})]
+    if len(whole[-1].scores.scores) > 1:
+        trials = whole[-1].scores
+        pictures.append(curves.trial_spread({name: trials.values(name) for name in COLUMNS}))
     for kind, title in (("train", "training_curves"), ("adapt", "adaptation_curves")):
         own = [entry for entry in entries if entry.get("run") == kind]
         if any(entry.get("kind") == kind for entry in own):
@@ -152,8 +169,8 @@ def charts(
         first, last = whole[0], whole[-1]
         pictures.append(
             curves.before_after_bars(
-                rows[first.label],
-                rows[last.label],
+                score_row(first.row()),
+                score_row(last.row()),
                 labels=(first.label, last.label),
                 title="Test-time training",
             )
@@ -205,13 +222,13 @@ def on_one_device(experiment: Experiment, variables: Any) -> Compute:
 
 
 def attention_examples(
-    experiment: Experiment, compute: Compute, images: Images, rows: np.ndarray
+    experiment: Experiment, compute: Compute, query: Records, images: Images, rows: np.ndarray
 ) -> list[attention.AttentionExample]:
     """Rollout maps of some queries; none where the method has no attention."""
     method = experiment.method
     if not getattr(method, "is_vit", False) or not len(rows):
         return []
-    chosen = experiment.splits.query.select(rows)
+    chosen = query.select(rows)
     weights = compute(method.attend, chosen, axis=1)
     examples = []
     for position, row in enumerate(rows):
@@ -224,13 +241,13 @@ def attention_examples(
 
 
 def activation_examples(
-    experiment: Experiment, compute: Compute, images: Images, rows: np.ndarray
+    experiment: Experiment, compute: Compute, query: Records, images: Images, rows: np.ndarray
 ) -> list[activation.ActivationExample]:
     """Last convolutional maps of some queries; none where the method has none."""
     method = experiment.method
     if not hasattr(method, "maps") or not len(rows):
         return []
-    chosen = experiment.splits.query.select(rows)
+    chosen = query.select(rows)
     try:
         found = compute(method.maps, chosen)
     except UserError:  # a method that has maps with other backbones than this one
@@ -253,8 +270,8 @@ def sample_label(records: Records, row: int) -> str:
 def embedding_part(experiment: Experiment, compute: Compute) -> list[report.Extra]:
     """The t-SNE picture of the features of some test identities; nothing where the config asks for none.
 
-    Features of every modality where the method offers them by the names of the modalities, else the feature that
-    retrieval compares.
+    Features of every modality where the method offers them, by the names of the modalities or as what is compared
+    between them; else the feature that retrieval compares.
     """
     options, method, splits = experiment.config.eval, experiment.method, experiment.splits
     if not options.embedding_identities:
@@ -275,7 +292,8 @@ def embedding_part(experiment: Experiment, compute: Compute) -> list[report.Extr
             continue
         samples = table.select(own)
         found = compute(method.embed, samples)
-        shown = {name: found[name] for name in table.modalities if name in found}
+        names = {name: own_feature(method.protocols(), name) for name in table.modalities}
+        shown = {name: found[feature] for name, feature in names.items() if feature in found}
         if len({value.shape[-1] for value in shown.values()}) != 1:
             shown = {"all modalities": found[method.protocols()[0].feature]}
         for name, value in shown.items():
@@ -300,6 +318,11 @@ def embedding_part(experiment: Experiment, compute: Compute) -> list[report.Extr
     if options.embedding_scale:
         text += " The points of every modality are stretched to the same square."
     return [report.Extra("Embedding", text, [picture])]
+
+
+def own_feature(comparisons: Sequence[Comparison], modality: str) -> str:
+    """Name of the feature of one modality: that of the first comparison whose queries are of it, else its own name."""
+    return next((each.feature for each in comparisons if each.query == (modality,)), modality)
 
 
 def facts(experiment: Experiment) -> dict[str, object]:

@@ -36,18 +36,29 @@ def main(config: Any, workdir: Path) -> None:
 
 def plan_of(experiment: Experiment) -> samplers.Plan:
     """The batches of the whole run."""
-    train, config = experiment.config.train, experiment.config
-    records = experiment.splits.train
-    drawn = {
-        "counter": (samplers.pk, records.identity),
-        "reference": (samplers.pk_reference, records.identity),
-        "cameras": (samplers.spread_reference, records.camera),
-        "scenes": (samplers.spread_reference, records.scene),
-    }
+    records, config = experiment.splits.train, experiment.config
+    train = config.train
+    size = (train.identities_per_batch, train.images_per_identity, config.optim.epochs, config.seed)
+    drawn: dict[str, Callable[[], samplers.Plan]]
+    if records.modality is None:
+        drawn = {
+            "counter": lambda: samplers.pk(records.identity, *size),
+            "reference": lambda: samplers.pk_reference(records.identity, *size),
+            "cameras": lambda: samplers.spread_reference(records.camera, *size),
+            "scenes": lambda: samplers.spread_reference(records.scene, *size),
+        }
+    else:
+        labels = (records.class_index(), records.modality, records.modalities)
+        replace = train.replacement
+        drawn = {
+            "counter": lambda: samplers.cross_modal(*labels, *size, replace=replace),
+            "reference": lambda: samplers.cross_modal_reference(*labels, *size, replace=replace),
+        }
     if train.sampler not in drawn:
-        raise UserError(f"config.train.sampler is {train.sampler!r}; choose one of {', '.join(drawn)}")
-    make, labels = drawn[train.sampler]
-    return make(labels, train.identities_per_batch, train.images_per_identity, config.optim.epochs, config.seed)
+        raise UserError(
+            f"config.train.sampler is {train.sampler!r}; choose one of {', '.join(drawn)} for {records.name}"
+        )
+    return drawn[train.sampler]()
 
 
 def fit(experiment: Experiment) -> Any:
@@ -57,14 +68,20 @@ def fit(experiment: Experiment) -> Any:
       UserError: the batch does not fit the data or the devices, the workdir holds another run, or a loss is not finite.
     """
     config, method, splits = experiment.config, experiment.method, experiment.splits
-    notes = configs.check_batch(
-        splits.train.identity,
-        identities_per_batch=config.train.identities_per_batch,
-        images_per_identity=config.train.images_per_identity,
-        devices=experiment.parallel.size,
-        micro_batches=config.train.micro_batches,
-        name=splits.train.name,
-    )
+    train = splits.train
+    apart = [train] if train.modality is None else [train.of_modality(name) for name in train.modalities]
+    notes = [
+        note
+        for table in apart
+        for note in configs.check_batch(
+            table.identity,
+            identities_per_batch=config.train.identities_per_batch,
+            images_per_identity=config.train.images_per_identity,
+            devices=experiment.parallel.size,
+            micro_batches=config.train.micro_batches,
+            name=train.name if table is train else f"{train.name} in {table.modalities[0]}",
+        )
+    ]
     plan = plan_of(experiment)
     fresh = start_variables(experiment)
     job = Job(
@@ -139,7 +156,6 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
         step.train_step(job.loss, job.optimizer, seed=config.seed, normalization=experiment.normalization)
     )
     embedder = evaluate.Embedder(experiment)
-    selected = experiment.method.protocols()[0].name
 
     with checkpoints.Checkpoints(experiment.workdir / job.folder) as store, interruption() as interrupted:
         start = 0
@@ -159,7 +175,7 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
 
             def score(label: str, at_step: int, epoch: int) -> dict[str, Any]:
                 results = evaluate.run(experiment, embedder, job.before_evaluation(current.variables), label)
-                row = next(result.row() for result in results if result.comparison == selected)
+                row = results[0].row()
                 log.evaluation(at_step, epoch, row)
                 return row
 

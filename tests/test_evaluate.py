@@ -8,6 +8,7 @@ import pytest
 from configs import common
 from mmreid_jax import evaluate
 from mmreid_jax.errors import UserError
+from mmreid_jax.experiment import Splits
 from mmreid_jax.methods.base import Comparison
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
 
@@ -15,7 +16,12 @@ MODALITIES = ("rgb", "nir")
 RNG = np.random.default_rng(0)
 FEATURES = {"query": RNG.normal(size=(12, 6)) + 1, "gallery": RNG.normal(size=(70, 6)) * np.linspace(1, 3, 70)[:, None]}
 LABELS = {
-    side: metrics.Labels(np.arange(len(rows)) % 6, np.arange(len(rows)) // 6 % 2, np.zeros(len(rows), int))
+    side: SimpleNamespace(
+        identity=np.arange(len(rows)) % 6,
+        camera=np.arange(len(rows)) // 6 % 2,
+        scene=np.zeros(len(rows), int),
+        modalities=MODALITIES,
+    )
     for side, rows in FEATURES.items()
 }
 
@@ -26,7 +32,7 @@ def compared(**changes):
     options.update(changes)
     config = SimpleNamespace(eval=options, data=SimpleNamespace(dataset="rgbnt201"), seed=5)
     method = SimpleNamespace(facts=SimpleNamespace(modalities=MODALITIES))
-    experiment = SimpleNamespace(config=config, method=method, splits=SimpleNamespace(**LABELS))
+    experiment = SimpleNamespace(config=config, method=method, splits=Splits(None, **LABELS))
 
     def embedder(variables, records, names, absent=()):
         side = "query" if records is LABELS["query"] else "gallery"

@@ -229,6 +229,49 @@ def before_after_bars(
     return style.draw_picture(draw, name=name, alt=f"{title}: {said}.", caption=caption)
 
 
+def trial_spread(
+    values: Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    title: str = "Spread over the trials",
+    name: str = "trials",
+    caption: str = "",
+) -> style.Picture:
+    """Draws every trial's scores as dots, with their mean as a line: how much a result depends on the drawn gallery.
+
+    Args:
+      values: score name -> float [trials], in [0, 1]; at least one score and one trial.
+      title: heading of the figure.
+      name, caption: see `mmreid_jax.visualize.style.Picture`.
+
+    Raises:
+      UserError: there is no score, or a score has no trial.
+    """
+    if not values or any(not len(each) for each in values.values()):
+        raise UserError("there are no trials to draw; give at least one score of at least one trial.")
+    dots = {key: 100 * np.asarray(each, np.float64) for key, each in values.items()}
+
+    def draw(theme: style.Theme) -> Figure:
+        figure = style.new_figure(theme, 1.8 + 1.1 * len(dots), 3.8)
+        axes = figure.subplots()
+        axes.grid(visible=False, axis="x")
+        for place, each in enumerate(dots.values()):
+            # Side by side in the order of the trials, so that equal values stay apart.
+            across = place + np.linspace(-0.25, 0.25, len(each)) if len(each) > 1 else [place]
+            axes.scatter(across, each, s=22, color=theme.color(0), linewidths=0)
+            axes.hlines(each.mean(), place - 0.32, place + 0.32, color=theme.color(1), linewidth=2)
+            looks: dict[str, Any] = {"ha": "center", "color": theme.muted}
+            said = f"{each.mean():.1f} ± {each.std(ddof=1) if len(each) > 1 else 0:.1f}"
+            axes.annotate(said, (place, each.max()), xytext=(0, 8), textcoords="offset points", **looks)
+        axes.set_xticks(np.arange(len(dots)), list(dots))
+        axes.set(ylabel="%", xlim=(-0.6, len(dots) - 0.4))
+        axes.margins(y=0.15)
+        axes.set_title(title)
+        return figure
+
+    said = "; ".join(f"{key} {each.mean():.1f}, {each.min():.1f} to {each.max():.1f} %" for key, each in dots.items())
+    return style.draw_picture(draw, name=name, alt=f"{title}: {said}.", caption=caption)
+
+
 def missing_modality_bars(
     rows: Mapping[str, Mapping[str, Score]],
     *,

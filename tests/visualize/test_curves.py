@@ -94,6 +94,15 @@ def test_bar_lengths_follow_the_scores(pixels):
     assert heights[1] / heights[0] == pytest.approx(4, rel=0.05)
 
 
+def test_trial_spread(pixels):
+    picture = curves.trial_spread({"mAP": [0.25, 0.5, 0.75], "R1": np.array([0.4])})
+    check(picture, pixels, colors=2)
+    assert "mAP 50.0, 25.0 to 75.0 %; R1 40.0, 40.0 to 40.0 %" in picture.alt
+    assert "50.0 ± 25.0" in picture.svg_light.decode()
+    with pytest.raises(UserError, match="no trials to draw"):
+        curves.trial_spread({"mAP": []})
+
+
 def test_equal_input_gives_equal_files():
     one, again = (curves.cmc_curves({"run": np.array([0.5, 1.0])}) for _ in range(2))
     assert one == again
