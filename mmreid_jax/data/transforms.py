@@ -274,9 +274,17 @@ def change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """uint8 [H, W, 3] moved away from its mean grey (ITU-R 601-2 luma) by `factor`, as Pillow's and torchvision's."""
     if factor == 1:
         return image
-    # Pillow's integer form of 0.299 R + 0.587 G + 0.114 B.
-    luma = (image.astype(np.int64) @ np.array([19595, 38470, 7471]) + 0x8000) >> 16
-    return _blend(image, np.array([int(luma.mean() + 0.5)], np.uint8), factor)
+    return _blend(image, np.array([int(_luma(image).mean() + 0.5)], np.uint8), factor)
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] -> its ITU-R 601-2 luma in all three channels, as Pillow's and torchvision's greyscale."""
+    return np.repeat(_luma(image).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _luma(image: np.ndarray) -> np.ndarray:
+    """Int64 [H, W], Pillow's integer form of 0.299 R + 0.587 G + 0.114 B."""
+    return (image.astype(np.int64) @ np.array([19595, 38470, 7471]) + 0x8000) >> 16
 
 
 def _blend(image: np.ndarray, other: np.ndarray, factor: float) -> np.ndarray:
