@@ -10,11 +10,11 @@ from collections.abc import Iterable, Sequence
 
 from mmreid_jax.convert import resnet
 from mmreid_jax.convert.layout import (
+    POINT,
     VECTOR,
     AnyLayout,
     Layout,
     Rule,
-    Transform,
     Variants,
     batch_norm,
     conv,
@@ -27,8 +27,6 @@ MODALITIES = ("rgb", "nir", "tir")
 LETTERS = {"rgb": "R", "nir": "N", "tir": "T"}
 # Parity: the authors create these layers in this order, which strict tools compare.
 _ORDER_OF_EMBEDDINGS = "RTN"
-# A 1x1 convolution of a pooled feature is a linear layer: [out, in, 1, 1] -> [in, out].
-_POINT = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None], ndim=4)
 
 
 def layout(
@@ -67,8 +65,8 @@ def _whole(modalities: Sequence[str], interaction: bool, attention: bool, relati
     if attention:
         for i, name in numbered:
             rules += [
-                Rule(f"CA.{i}.fc.0.weight", f"params/attention/{name}/squeeze/kernel", _POINT),
-                Rule(f"CA.{i}.fc.2.weight", f"params/attention/{name}/excite/kernel", _POINT),
+                Rule(f"CA.{i}.fc.0.weight", f"params/attention/{name}/squeeze/kernel", POINT),
+                Rule(f"CA.{i}.fc.2.weight", f"params/attention/{name}/excite/kernel", POINT),
             ]
     rules += _each(_conv_norm(f"reduce_layer.{i}", f"reduce/{name}") for i, name in numbered)
     if relation != "off":

@@ -51,6 +51,8 @@ VECTOR = Transform(ndim=1)
 # Linear: [out, in] -> [in, out]. Convolution: [out, in, height, width] -> [height, width, in, out].
 LINEAR = Transform(np.transpose, np.transpose, ndim=2)
 CONV = Transform(lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1), ndim=4)
+# A 1x1 convolution of pooled features is a linear layer: [out, in, 1, 1] -> [in, out].
+POINT = Transform(lambda x: x[:, :, 0, 0].T, lambda x: x.T[:, :, None, None], ndim=4)
 # PyTorch counts batches in int64, JAX (without x64) in int32.
 COUNT = Transform(ndim=0, dtype="int32", exported="int64")
 

@@ -18,15 +18,13 @@ import numpy as np
 import optax
 
 from mmreid_jax.convert import hetero_center as hc_layout
-from mmreid_jax.convert import resnet as resnet_layout
-from mmreid_jax.convert import store
 from mmreid_jax.losses import centers, identity, margins
 from mmreid_jax.losses.vectors import check_distance, l2_normalise
 from mmreid_jax.methods import visible_infrared
 from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
 from mmreid_jax.models.resnet import RESNETS, ResNet
 from mmreid_jax.models.strips import StripHeads, strip_pool
-from mmreid_jax.models.two_stream import MODALITIES, TwoStream
+from mmreid_jax.models.two_stream import TwoStream
 from mmreid_jax.training import optimizers
 
 FEATURES = ("fc", "pool")
@@ -64,17 +62,11 @@ class HeteroCenter:
     def init(self, key: Array) -> Variables:
         """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into the backbones of both modalities."""
         backbone_key, heads_key = jax.random.split(key)
-        images = {stream: jnp.zeros((1, *self.config.data.image_size, 3)) for stream in MODALITIES}
-        backbone = jax.jit(lambda k: self.backbone.init(k, images, False))(backbone_key)
+        options = self.config.data.image_size, self.config.init.backbone
+        backbone = visible_infrared.start_backbone(self.backbone, backbone_key, *options)
         width = ResNet(**RESNETS[self.config.model.backbone]).features
         strips = jnp.zeros((1, self.config.model.strips, width))
         heads = jax.jit(lambda k: self.heads.init(k, strips, False))(heads_key)
-        if self.config.init.backbone:
-            for stream in MODALITIES:
-                own = {collection: backbone[collection][stream] for collection in backbone}
-                own, _ = store.open_weights(self.config.init.backbone, resnet_layout.layout(), own)
-                for collection in backbone:
-                    backbone[collection][stream] = own[collection]
         return {name: {"backbone": backbone[name], **heads[name]} for name in ("params", "batch_stats")}
 
     def forward(

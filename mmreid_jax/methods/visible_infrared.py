@@ -9,12 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
+from mmreid_jax.convert import resnet as resnet_layout
+from mmreid_jax.convert import store
 from mmreid_jax.errors import UserError
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Variables
 from mmreid_jax.models.resnet import RESNETS
-from mmreid_jax.models.two_stream import MODALITIES
+from mmreid_jax.models.two_stream import MODALITIES, TwoStream
+
+_PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
 def check(config: Any, facts: DataFacts) -> int:
@@ -42,6 +47,38 @@ def check(config: Any, facts: DataFacts) -> int:
             " the whole batch at once; set it to 1 and save memory with --config.model.remat=True"
         )
     return model.num_classes or facts.identities
+
+
+def start_backbone(network: TwoStream, key: Array, image_size: Sequence[int], weights: str) -> Variables:
+    """Fresh variables of a two-stream network.
+
+    Args:
+      network: the network.
+      key: random key.
+      image_size: height and width.
+      weights: those of a ResNet (ImageNet), of which every stream gets the parts that it has; empty: none. Non-local
+        blocks stay as initialised.
+
+    Raises:
+      UserError: the weights cannot be read or do not fit.
+    """
+    images = {stream: jnp.zeros((1, *image_size, 3)) for stream in MODALITIES}
+    variables = dict(jax.jit(lambda k: network.init(k, images, False))(key))
+    if not weights:
+        return variables
+    for stream, own in variables["params"].items():
+        held = {name.split("_")[0] for name in own}
+        elsewhere = {f"{part}.*": f"the {stream} stream lacks this part" for part in _PARTS if part not in held}
+        loaded, _ = store.open_weights(
+            weights,
+            resnet_layout.layout(),
+            {collection: variables[collection][stream] for collection in variables},
+            keep=("*/non_local*",),
+            drop=elsewhere,
+        )
+        for collection, tree in loaded.items():
+            variables[collection] = {**variables[collection], stream: tree}
+    return variables
 
 
 def streams(facts: DataFacts, batch: Batch) -> dict[str, Array]:

@@ -19,8 +19,8 @@ Array = jax.Array
 class WeightedParts(nn.Module):
     """Adds to a feature the gated sum of its image's parts, each refined by attention over all of them.
 
-    With parts p_i (adaptive average pooling) and their query, key and value, refined_i = sum_j softmax_j(q_i . k_j) v_j,
-    without scaling, and s = sum_i softmax(gate)_i refined_i, the output is the batch norm of s + feature.
+    Parts are pooled (adaptive average) and have a query, a key and a value. With refined_i = sum_j softmax_j(q_i . k_j)
+    v_j, without scaling, and s = sum_i softmax(gate)_i refined_i, the output is the batch norm of s + feature.
 
     Attributes:
       parts: number of horizontal parts.

@@ -20,6 +20,15 @@ TINY: dict[str, dict[str, Any]] = {
         "model.embed_dim": 8,
         "data.image_size": (32, 16),
     },
+    "ddag": {
+        "config": "ddag_sysu",
+        "modalities": ("rgb", "nir"),
+        "model.backbone": "resnet_nano",
+        "model.graph_dim": 8,
+        # Known in every step; the dynamic weight is 0 in the first epoch.
+        "loss.graph_weight": 0.5,
+        "data.image_size": (32, 16),
+    },
     "hetero_center": {
         "config": "hc_sysu",
         "modalities": ("rgb", "nir"),
