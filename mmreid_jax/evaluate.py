@@ -64,8 +64,12 @@ class Result:
 
     def table_row(self) -> dict[str, tables.Score]:
         """Scores by name, with their standard deviation where there are several trials."""
-        row = self.row()
-        return {name: (row[name], row[f"{name}_std"]) if f"{name}_std" in row else row[name] for name in COLUMNS}
+        return with_spread(self.row())
+
+
+def with_spread(row: Mapping[str, Any]) -> dict[str, tables.Score]:
+    """The scores of a row by name, with their standard deviation where it has one."""
+    return {name: (row[name], row[f"{name}_std"]) if f"{name}_std" in row else row[name] for name in COLUMNS}
 
 
 class Embedder:
@@ -83,7 +87,7 @@ class Embedder:
         Args:
           variables: of the method, placed on the devices.
           records: the table, N samples.
-          names: which features of `Method.embed`.
+          names: which features of `Method.embed`; those that it does not make of this table are left out.
           absent: modalities that the network does not get to see.
 
         Returns:
@@ -93,7 +97,7 @@ class Embedder:
         if key not in self._compiled:
             pure = step.embed_step(self.experiment.method.embed, self.experiment.normalization, key)
             self._compiled[key] = self.experiment.parallel.jit_embed(pure)
-        parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        parts: dict[str, list[np.ndarray]] = {}
         seen = 0
         with self.experiment.evaluation_batches(records) as batches:
             for batch in batches:
@@ -102,8 +106,8 @@ class Embedder:
                 features = self._compiled[key](variables, self.experiment.parallel.place_batch(on_device))
                 rows = min(len(records) - seen, len(next(iter(features.values()))))
                 seen += rows
-                for name in names:
-                    parts[name].append(np.asarray(features[name])[:rows])
+                for name in features.keys() & set(names):
+                    parts.setdefault(name, []).append(np.asarray(features[name])[:rows])
         return {name: np.concatenate(blocks) for name, blocks in parts.items()}
 
 
@@ -303,12 +307,12 @@ def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
             file.write(json.dumps({**result.row(), **extra, "time": round(time.time(), 3)}) + "\n")
 
 
-def untrained(workdir: Path) -> dict[str, dict[str, float]]:
+def untrained(workdir: Path) -> dict[str, dict[str, tables.Score]]:
     """The scores before the first step as a row {"untrained": scores}, where the run's log has them; else nothing."""
     path = workdir / logs.FILE
     entries = logs.read_metrics(path) if path.exists() else []
     found = [entry for entry in entries if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0]
-    return {"untrained": {name: float(found[0][name]) for name in COLUMNS}} if found else {}
+    return {"untrained": with_spread(found[0])} if found else {}
 
 
 def describe(results: Sequence[Result], workdir: Path) -> str:

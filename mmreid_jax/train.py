@@ -53,6 +53,9 @@ def plan_of(experiment: Experiment) -> samplers.Plan:
         drawn = {
             "counter": lambda: samplers.cross_modal(*labels, *size, replace=replace),
             "reference": lambda: samplers.cross_modal_reference(*labels, *size, replace=replace),
+            "hetero_center": lambda: samplers.cross_modal_reference(
+                *labels, *size, replace=replace, second_batch_twice=True
+            ),
         }
     if train.sampler not in drawn:
         raise UserError(

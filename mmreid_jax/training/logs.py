@@ -121,8 +121,10 @@ class RunLog:
     def evaluation(self, step: int, epoch: int, scores: Mapping[str, Any]) -> None:
         """Writes the scores of a state, numbers and texts by name; the time it took does not count as training."""
         self._write("eval", step, epoch, scores, {})
-        shown = {name: value for name, value in scores.items() if isinstance(value, float)}
-        self.say(f"step {step}, epoch {epoch}: {'  '.join(f'{name} {100 * x:.1f} %' for name, x in shown.items())}")
+        shown = {name: x for name, x in scores.items() if isinstance(x, float) and not name.endswith("_std")}
+        # The gap between modalities is a length, everything else a share.
+        said = [f"{name} {x:.3f}" if name == "gap" else f"{name} {100 * x:.1f} %" for name, x in shown.items()]
+        self.say(f"step {step}, epoch {epoch}: {'  '.join(said)}")
         self._clock = None
 
     def check_finite(self) -> list[dict[str, float]]:
