@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import ClassVar
 
 import tensorflow_datasets as tfds
@@ -45,14 +45,29 @@ def list_split(layout: common.SingleLayout, root: pathlib.Path, split: str) -> l
     The class index of a training identity is its rank among those of train and val.
 
     Raises:
-      UserError: a list is damaged, or a listed identity has no image of a modality that the split must hold.
+      UserError: a list is damaged, or a listed identity has no image (for training: of one of the modalities).
     """
     lists = identities(root)
     chosen = sorted({identity for name in _LISTS[split] for identity in lists[name]})
+    modalities = layout.modalities_of(split)
     files = {
-        camera: _files(root, camera, chosen) for modality in layout.modalities_of(split) for camera in CAMERAS[modality]
+        (camera, identity): common.images_in(root / f"cam{camera}" / f"{identity:04d}")
+        for camera in range(1, 7)
+        for identity in chosen
     }
-    _check_complete(root, split, chosen, [[files[c] for c in CAMERAS[m]] for m in layout.modalities_of(split)])
+    # A test identity need not have been seen by both kinds of cameras.
+    needed = [CAMERAS[modality] for modality in modalities] if split == "train" else [tuple(range(1, 7))]
+    absent = [
+        f"{identity:04d}"
+        for identity in chosen
+        if not all(any(files[camera, identity] for camera in cameras) for cameras in needed)
+    ]
+    if absent:
+        cameras = " or no image in ".join(", ".join(f"cam{camera}" for camera in some) for some in needed)
+        raise UserError(
+            f"sysu_mm01: {len(absent)} of {len(chosen)} identities that {root / 'exp'} lists for {split} have no image "
+            f"in {cameras}: {common.few(absent)}; complete the copy"
+        )
     return [
         common.Sample(
             f"cam{camera}/{identity:04d}/{name}",
@@ -61,31 +76,11 @@ def list_split(layout: common.SingleLayout, root: pathlib.Path, split: str) -> l
             label=rank if split == "train" else -1,
             modality=modality,
         )
-        for modality in layout.modalities_of(split)
+        for modality in modalities
         for rank, identity in enumerate(chosen)
         for camera in CAMERAS[modality]
-        for name in files[camera][identity]
+        for name in files[camera, identity]
     ]
-
-
-def _files(root: pathlib.Path, camera: int, chosen: Sequence[int]) -> dict[int, list[str]]:
-    """Identity -> sorted names of its images by one camera."""
-    return {identity: common.images_in(root / f"cam{camera}" / f"{identity:04d}") for identity in chosen}
-
-
-def _check_complete(
-    root: pathlib.Path, split: str, chosen: Sequence[int], modalities: Sequence[Sequence[dict[int, list[str]]]]
-) -> None:
-    """Raises UserError if an identity has no image in one of the modalities (each a list of cameras)."""
-    absent = [
-        f"{identity:04d}" for identity in chosen if not all(any(c[identity] for c in cams) for cams in modalities)
-    ]
-    if absent:
-        raise UserError(
-            f"sysu_mm01: {len(absent)} of {len(chosen)} identities that {root / 'exp'} lists for {split} have no "
-            f"visible (cam1, cam2, cam4, cam5) or no infrared (cam3, cam6) image: {common.few(absent)}; complete the "
-            "copy"
-        )
 
 
 LAYOUT = common.SingleLayout(

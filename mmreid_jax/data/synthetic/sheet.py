@@ -1,4 +1,7 @@
-"""One picture that shows what was drawn: identities in rows, cameras and modalities in columns."""
+"""One picture that shows what was drawn: identities in rows, cameras and modalities in columns.
+
+In a visible-infrared data set every column is one camera in one modality, the visible ones first.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,30 @@ _PAPER, _INK, _EMPTY, _NOTE = (250, 250, 248), (30, 30, 34), (226, 226, 222), (2
 
 def _choose(samples: list[Sample], identities: int, cameras: int) -> list[list[Sample]]:
     """Rows of samples, one identity each, one sample a camera; identities that most cameras saw come first."""
-    seen: dict[int, dict[int, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    seen: dict[int, dict[tuple[str, int], list[Sample]]] = defaultdict(lambda: defaultdict(list))
     for sample in samples:
         if sample.identity > 0:
-            seen[sample.identity][sample.seen_by].append(sample)
+            seen[sample.identity][_modality(sample), sample.seen_by].append(sample)
     order = sorted(seen, key=lambda identity: (-min(cameras, len(seen[identity])), identity))
+    kinds = sorted({_modality(sample) for sample in samples}, key=lambda name: (name != "rgb", name))
     rows = []
     for identity in sorted(order[:identities]):
-        columns = sorted(seen[identity])
-        step = max(1, len(columns) // cameras)
-        rows.append(
-            [group[len(group) // 2] for column in columns[::step][:cameras] for group in (seen[identity][column],)]
-        )
+        row = []
+        for kind in kinds:
+            columns = sorted(key for key in seen[identity] if key[0] == kind)
+            step = max(1, len(columns) // cameras)
+            groups = [seen[identity][column] for column in columns[::step][:cameras]]
+            row += [group[len(group) // 2] for group in groups]
+        rows.append(row)
     return rows
+
+
+def _modality(sample: Sample) -> str:
+    return sample.modality or ""
+
+
+def _shown(layout: Layout, sample: Sample) -> tuple[str, ...]:
+    return (sample.modality,) if sample.modality else layout.modalities
 
 
 def _place(sample: Sample) -> str:
@@ -63,7 +77,7 @@ def contact_sheet(
       dataset: one of `layouts.LAYOUTS`.
       folder: the `out` of `write`, or the data set's folder in it.
       out_png: the picture to write.
-      identities, cameras: how many to show at most.
+      identities, cameras: how many to show at most; of a visible-infrared data set so many cameras of each modality.
       split: ``train``, ``query`` or ``gallery``.
 
     Raises:
@@ -75,14 +89,14 @@ def contact_sheet(
     root = pathlib.Path(folder)
     root = root / layout.root if (root / layout.root).is_dir() else root
     drawn = writer.read_marker(root)
-    if drawn is None or drawn.get("dataset") != dataset:
+    if drawn is None or drawn.get("dataset") != layout.name:
         raise UserError(f"{root} holds no drawn {dataset}; draw it first with python -m mmreid_jax.synthesize")
     sizes = {} if drawn["full"] else {key: drawn[key] for key in ("identities", "images_per_identity", "cameras")}
     samples = [sample for sample in layouts.plan(dataset, full=drawn["full"], **sizes) if split in sample.splits]
     rows = _choose(samples, identities, cameras)
     height, width = drawn["image_size"]
     columns = max(len(row) for row in rows)
-    block = len(layout.modalities) * width
+    block = len(_shown(layout, rows[0][0])) * width
     sheet = Image.new("RGB", (_MARGIN + columns * (block + 3 * _GAP), _HEADER + len(rows) * (height + _GAP)), _PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(13)
@@ -90,7 +104,7 @@ def contact_sheet(
     for c in range(columns):
         left = _MARGIN + c * (block + 3 * _GAP)
         draw.text((left + 4, 4), titles[c], _INK, font)
-        for m, name in enumerate(layout.modalities):
+        for m, name in enumerate(next(_shown(layout, row[c]) for row in rows if c < len(row))):
             draw.text((left + m * width + 4, 22), name, _INK, font)
     for r, row in enumerate(rows):
         top = _HEADER + r * (height + _GAP)
@@ -101,7 +115,7 @@ def contact_sheet(
                 draw.rectangle((left, top, left + block - 1, top + height - 1), _EMPTY)
                 continue
             images = _load(layout, root, row[c])
-            strip = np.concatenate([images[name] for name in layout.modalities], axis=1)
+            strip = np.concatenate([images[name] for name in _shown(layout, row[c])], axis=1)
             sheet.paste(Image.fromarray(strip), (left, top))
             if _place(row[c]) != titles[c]:
                 draw.text((left + 4, top + 2), _place(row[c]), _NOTE, font)
