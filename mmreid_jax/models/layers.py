@@ -42,17 +42,19 @@ class TorchBatchNorm(nn.Module):
       epsilon: added to the variance.
       groups: the leading axis holds this many batches one after another, each normalised by its own statistics; the
         running statistics are updated once per group, in order, as if the layer had been called once for each.
+      scale_init: of the scale.
     """
 
     momentum: float = 0.1
     epsilon: float = 1e-5
     groups: int = 1
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         """Normalises `x` [groups * B, ..., C]; with `train` by batch statistics, which update the running ones."""
         width = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, width)
+        scale = self.param("scale", self.scale_init, width)
         bias = self.param("bias", nn.initializers.zeros, width)
         mean = self.variable("batch_stats", "mean", jnp.zeros, width)
         var = self.variable("batch_stats", "var", jnp.ones, width)

@@ -1,4 +1,4 @@
-"""ResNet-50 with torchvision's names, and the unusual stem that TransReID and HTT give it.
+"""ResNets with torchvision's names, whole or in parts, and the unusual stem that TransReID and HTT give them.
 
 Reference: He et al. 2016; file ``model/backbones/resnet.py`` of HTT (stride in the 3x3 convolution of a bottleneck).
 """
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mmreid_jax.models.layers import Conv, TorchBatchNorm, max_pool
+from mmreid_jax.models.non_local import NonLocal
 
 Array = jax.Array
 Dtype = Any
@@ -20,11 +21,12 @@ Dtype = Any
 STAGES = (3, 4, 6, 3)
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet50": {"stages": STAGES, "width": 64},
+    "resnet18": {"stages": (2, 2, 2, 2), "width": 64, "bottleneck": False},
     # For drawn data, and for tests.
     "resnet_micro": {"stages": (1, 1, 1, 1), "width": 8},
     "resnet_nano": {"stages": (1,), "width": 8},
 }
-"""Name -> stages and width."""
+"""Name -> stages, width and kind of block."""
 
 
 class Bottleneck(nn.Module):
@@ -35,6 +37,8 @@ class Bottleneck(nn.Module):
     downsample: bool = False
     groups: int = 1
     dtype: Dtype = None
+
+    expansion = 4
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
@@ -52,75 +56,124 @@ class Bottleneck(nn.Module):
         return nn.relu(x + y)
 
 
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with batch norms and a shortcut, the block of ResNet-18; the stride sits on the first."""
+
+    width: int
+    stride: int = 1
+    downsample: bool = False
+    groups: int = 1
+    dtype: Dtype = None
+
+    expansion = 1
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        """[B, H, W, C] -> [B, H / stride, W / stride, width]."""
+
+        def norm(name: str, y: Array) -> Array:
+            return TorchBatchNorm(groups=self.groups, name=name)(y, train)
+
+        y = nn.relu(norm("bn1", Conv(self.width, 3, self.stride, 1, self.dtype, name="conv1")(x)))
+        y = norm("bn2", Conv(self.width, 3, 1, 1, self.dtype, name="conv2")(y))
+        if self.downsample:
+            shortcut = Conv(self.width, 1, self.stride, dtype=self.dtype, name="downsample_0")(x)
+            x = norm("downsample_1", shortcut)
+        return nn.relu(x + y)
+
+
 class ResNet(nn.Module):
-    """Images -> feature maps of the last stage.
+    """Images -> feature maps of the last stage; or a run of its parts, for networks that share some of them.
+
+    Part 0 is the stem with its pooling, part i is stage i.
 
     Attributes:
-      stages: bottlenecks per stage.
+      stages: blocks per stage.
       width: channels of the first stage (64 in ResNet-50).
+      bottleneck: blocks of three convolutions; else of two, as in ResNet-18.
       last_stride: stride of the last stage; re-identification uses 1.
       stem: "torchvision" (ReLU, 3x3 max-pooling with padding) or "transreid" (no ReLU, 2x2 max-pooling): Parity: the
         ReLU is commented out in TransReID's and HTT's copy, and published weights were trained so.
       classes: width of torchvision's ``fc`` head on the average pool, one more stage called ``logits``; 0: none.
       groups: batches stacked on the leading axis, each with its own batch statistics (`TorchBatchNorm`).
       dtype: type of the computation (None: that of parameters and images); batch statistics stay in float32.
-      remat: recompute the bottlenecks in the backward pass.
+      remat: recompute the blocks in the backward pass.
+      first: the first part that this module has.
+      last: the last one; None: that of the whole network.
+      non_local: (stage, block) of the blocks that a non-local block follows; stages from 1, blocks from 0.
     """
 
     stages: tuple[int, ...] = STAGES
     width: int = 64
+    bottleneck: bool = True
     last_stride: int = 1
     stem: str = "torchvision"
     classes: int = 0
     groups: int = 1
     dtype: Dtype = None
     remat: bool = False
+    first: int = 0
+    last: int | None = None
+    non_local: tuple[tuple[int, int], ...] = ()
 
     @property
     def features(self) -> int:
-        """Channels of the output."""
-        return 4 * self.width * 2 ** (len(self.stages) - 1)
+        """Channels of the whole network's output."""
+        return self._block.expansion * self.width * 2 ** (len(self.stages) - 1)
+
+    @property
+    def _block(self) -> type[Bottleneck] | type[BasicBlock]:
+        return Bottleneck if self.bottleneck else BasicBlock
 
     @nn.compact
     def __call__(self, images: Array, train: bool, return_stages: bool = False) -> Array | dict[str, Array]:
         """Embeds images.
 
         Args:
-          images: float [groups * B, H, W, 3], normalised.
+          images: float [groups * B, H, W, 3], normalised; where `first` is not 0, the maps of the part before it.
           train: normalise by batch statistics and update the running ones.
           return_stages: return every stage by name instead of the last.
 
         Returns:
           Feature map [groups * B, h, w, features]; or {stem, maxpool, layer1, ...} of maps.
         """
-        x = Conv(self.width, 7, 2, 3, self.dtype, name="conv1")(images)
-        x = TorchBatchNorm(groups=self.groups, name="bn1")(x, train)
-        stages = {}
-        if self.stem == "torchvision":
-            x = stages["stem"] = nn.relu(x)
-            x = max_pool(x, window=3, padding=1)
-        elif self.stem == "transreid":
-            stages["stem"] = x
-            x = max_pool(x, window=2, padding=0)
-        else:
-            raise ValueError(f"unknown ResNet stem {self.stem!r}; choose 'torchvision' or 'transreid'")
-        stages["maxpool"] = x
-        block = nn.remat(Bottleneck, static_argnums=(2,)) if self.remat else Bottleneck
-        for number, depth in enumerate(self.stages, start=1):
-            first_stride = 1 if number == 1 else self.last_stride if number == len(self.stages) else 2
-            for index in range(depth):
-                x = block(
-                    self.width * 2 ** (number - 1),
-                    stride=first_stride if index == 0 else 1,
-                    downsample=index == 0,
-                    groups=self.groups,
-                    dtype=self.dtype,
-                    name=f"layer{number}_{index}",
-                )(x, train)
-            stages[f"layer{number}"] = x
+        x, stages = images, {}
+        if self.first == 0:
+            stages = self._run_stem(images, train)
+            x = stages["maxpool"]
+        last = len(self.stages) if self.last is None else self.last
+        for number in range(max(self.first, 1), last + 1):
+            x = stages[f"layer{number}"] = self._run_stage(number, x, train)
         if self.classes:
             stages["logits"] = nn.Dense(self.classes, dtype=self.dtype, name="fc")(average_pool(x))
         return stages if return_stages else x
+
+    def _run_stem(self, images: Array, train: bool) -> dict[str, Array]:
+        x = Conv(self.width, 7, 2, 3, self.dtype, name="conv1")(images)
+        x = TorchBatchNorm(groups=self.groups, name="bn1")(x, train)
+        if self.stem == "torchvision":
+            x = nn.relu(x)
+            return {"stem": x, "maxpool": max_pool(x, window=3, padding=1)}
+        if self.stem == "transreid":
+            return {"stem": x, "maxpool": max_pool(x, window=2, padding=0)}
+        raise ValueError(f"unknown ResNet stem {self.stem!r}; choose 'torchvision' or 'transreid'")
+
+    def _run_stage(self, number: int, x: Array, train: bool) -> Array:
+        first_stride = 1 if number == 1 else self.last_stride if number == len(self.stages) else 2
+        block = nn.remat(self._block, static_argnums=(2,)) if self.remat else self._block
+        for index in range(self.stages[number - 1]):
+            x = block(
+                self.width * 2 ** (number - 1),
+                stride=first_stride if index == 0 else 1,
+                # Bottlenecks widen in their first stage as well, basic blocks do not.
+                downsample=index == 0 and (self.bottleneck or number > 1),
+                groups=self.groups,
+                dtype=self.dtype,
+                name=f"layer{number}_{index}",
+            )(x, train)
+            if (number, index) in self.non_local:
+                x = NonLocal(groups=self.groups, name=f"non_local{number}_{index}")(x, train)
+        return x
 
 
 def average_pool(maps: Array) -> Array:
