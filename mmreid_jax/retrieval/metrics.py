@@ -207,7 +207,7 @@ def evaluate_trials(
     for start, block in _blocks(distances, count, size):
         rows = slice(start, start + len(block))
         for own, columns, labels in zip(parts, draws, drawn, strict=True):
-            own.append(_matches(block[:, columns], query, labels, rows, protocol))
+            own.append(_matches(np.take(block, columns, axis=1), query, labels, rows, protocol))
     scored = (_scores(own, protocol, len(columns)) for own, columns in zip(parts, draws, strict=True))
     return Trials(tuple(scored))
 
@@ -335,7 +335,7 @@ def _matches(values: np.ndarray, query: Table, gallery: Table, rows: slice, prot
     precision[valid] = np.bincount(owner, share, len(values))[valid] / found[valid]
     penalty[valid] = found[valid] / ranks[starts[valid] + found[valid] - 1]
     if protocol.counts == "identities":
-        first[valid] = _people(kept[valid], removed[valid], same[valid], gallery.identity)
+        first[valid] = _people(kept, removed, same, gallery.identity, valid)[valid]
     else:
         first[valid] = ranks[starts[valid]]
     return _Matches(first, precision, penalty, same.any(axis=1))
@@ -362,14 +362,17 @@ def _ranks(kept: np.ndarray, removed: np.ndarray, owner: np.ndarray, column: np.
     return closer + 1
 
 
-def _people(kept: np.ndarray, removed: np.ndarray, same: np.ndarray, identity: np.ndarray) -> np.ndarray:
-    """Ranks, from 1, of the right identity among the distinct ones in order of first appearance, for rows that have it.
+def _people(
+    kept: np.ndarray, removed: np.ndarray, same: np.ndarray, identity: np.ndarray, valid: np.ndarray
+) -> np.ndarray:
+    """Ranks, from 1, of the right identity among the distinct ones in order of first appearance.
 
     Args:
       kept: float [B, G], infinite where removed.
       removed: bool [B, G].
       same: bool [B, G], where the identity is right.
       identity: int [G].
+      valid: bool [B], the rows with a right match that is not removed; ranks of others mean nothing.
     """
     grouped = np.argsort(identity, kind="stable")
     names, starts = np.unique(identity[grouped], return_index=True)
@@ -377,7 +380,7 @@ def _people(kept: np.ndarray, removed: np.ndarray, same: np.ndarray, identity: n
     own = nearest[np.arange(len(kept)), np.searchsorted(names, identity[np.argmax(same, axis=1)])][:, None]
     before = np.count_nonzero(nearest < own, axis=1)
     equal = nearest == own
-    for row in np.flatnonzero(np.count_nonzero(equal, axis=1) > 1):
+    for row in np.flatnonzero(valid & (np.count_nonzero(equal, axis=1) > 1)):
         # The earlier in the gallery comes first.
         closest = np.flatnonzero((kept[row] == own[row]) & ~removed[row])
         earlier = closest[: np.argmax(same[row, closest])]
