@@ -522,7 +522,7 @@ class _CrossModalStream:
         self._starts = {0: np.random.RandomState(seed).get_state()}
 
     def __call__(self, epoch: int) -> np.ndarray:
-        known = max(start for start in self._starts if start <= epoch)
+        known = max(start for start in tuple(self._starts) if start <= epoch)
         generator = np.random.RandomState()
         generator.set_state(self._starts[known])
         for now in range(known, epoch + 1):
