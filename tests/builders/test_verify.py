@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from mmreid_jax.data import catalogue, verify
+from mmreid_jax.data import catalogue, synthetic, verify
 from mmreid_jax.data.records import Records, View
 from mmreid_jax.errors import UserError
 from mmreid_jax.prepare import prepare
@@ -50,6 +50,61 @@ def msvr310_query():
     for name in names:
         scenes.setdefault(name[:4], set()).add(name[6:9])
     return [name for name in names if len(scenes[name[:4]]) > 1]
+
+
+SINGLE = ("sysu_mm01", "regdb/trial_1", "regdb/trial_4", "llcm")
+
+
+def single_copy(dataset):
+    """Tables of the true files of a visible-infrared data set, as its full drawing names them."""
+    base = dataset.partition("/")[0]
+    layout, samples = synthetic.LAYOUTS[base], synthetic.plan(dataset, full=True)
+    copy = {}
+    for split in ("train", "query", "gallery"):
+        # Of the two places of an LLCM test image the second is read.
+        inside = [(list(layout.paths(s))[-1], s.identity) for s in samples if split in s.splits]
+        files, identity = zip(*inside, strict=True)
+        columns = (np.array(identity, np.int32), *np.zeros((2, len(files)), np.int32), np.array(files))
+        copy[split] = Records(f"{dataset}/{split}", *columns, {"rgb": View("image")}, NoImages(), np.arange(len(files)))
+    return copy
+
+
+@pytest.mark.parametrize("dataset", SINGLE)
+def test_a_complete_visible_infrared_copy_is_complete(dataset):
+    report = verify.check(dataset, single_copy(dataset))
+    assert str(report) == f"{dataset}: complete"
+    assert [split.samples for split in report.splits] == {
+        "sysu_mm01": [34167, 3803, 6775],
+        "llcm": [30921, 7166, 8680],
+    }.get(dataset, [4120, 2060, 2060])
+
+
+def test_a_missing_image_of_sysu_is_named_by_its_folder():
+    copy = single_copy("sysu_mm01")
+    assert copy["query"].file[0] == "cam3/0006/0001.jpg"
+    count = int(np.sum([file.startswith("cam3/0006/") for file in copy["query"].file]))
+    copy["query"] = copy["query"].select(np.arange(1, 3803))
+    report = verify.check("sysu_mm01", copy)
+    assert str(report) == f"sysu_mm01: incomplete: query lacks 1 of 3803 samples (cam3/0006 image {count})"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "name"),
+    [("regdb/trial_4", "Visible/"), ("llcm", "_vis.jpg")],
+)
+def test_a_missing_visible_image_is_named(dataset, name):
+    copy = single_copy(dataset)
+    lost = next(i for i, file in enumerate(copy["train"].file) if name in file)
+    file = copy["train"].file[lost].rpartition("/")[2]
+    copy["train"] = copy["train"].select(np.delete(np.arange(len(copy["train"])), lost))
+    report = verify.check(dataset, copy)
+    assert report.verdict == "incomplete"
+    assert f"train lacks 1 of {len(copy['train']) + 1} samples (" in str(report)
+    assert file in str(report)
+
+
+def test_another_trial_of_regdb_is_different_data():
+    assert verify.check("regdb/trial_3", single_copy("regdb/trial_4")).verdict == "incomplete"
 
 
 def complete_copies():
@@ -124,7 +179,7 @@ def test_counts_without_a_public_list_are_never_asserted(dataset, tmp_path):
     assert re.search(r"the literature says (150|751)", str(report))
 
 
-@pytest.mark.parametrize("dataset", ["rgbnt201", "rgbnt100", "msvr310"])
+@pytest.mark.parametrize("dataset", ["rgbnt201", "rgbnt100", "msvr310", *trees.SINGLE])
 def test_a_folder_and_its_records_give_the_same_report(dataset, tmp_path):
     trees.write(dataset, tmp_path / "raw")
     prepared = prepare(dataset, tmp_path / "raw", tmp_path / "data")
@@ -154,5 +209,7 @@ def test_a_broken_marker_is_an_error(tmp_path):
 
 def test_every_data_set_has_an_entry_for_each_split():
     assert {name: tuple(known) for name, known in verify.KNOWN.items()} == {
-        name: catalogue.splits(name) for name in catalogue.datasets()
+        name: catalogue.splits(name)
+        for dataset in catalogue.datasets()
+        for name in (dataset, *catalogue.configs(dataset))
     }

@@ -15,7 +15,7 @@ from tests.builders import trees
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
-    """All five data sets, prepared from tiny trees."""
+    """All data sets, prepared from tiny trees."""
     folder = tmp_path_factory.mktemp("catalogue")
     for dataset in catalogue.datasets():
         trees.write(dataset, folder / "raw")
@@ -25,10 +25,18 @@ def data_dir(tmp_path_factory):
 
 def image_bytes(data_dir, dataset, split, file):
     """Bytes on disk of the images of a sample."""
-    layout = catalogue.builder_class(dataset).LAYOUT
+    layout = catalogue.layout(dataset)
     root = data_dir.parent / "raw" / trees.FOLDERS[dataset]
     paths = trees.places(dataset, root, layout.splits[split], file)
     return dict(zip(layout.images, (path.read_bytes() for path in paths), strict=True))
+
+
+def labels_of(dataset, file):
+    """Identity, camera and scene as the file says them."""
+    parts = file.split("/")
+    if dataset == "sysu_mm01":
+        return int(parts[1]), int(parts[0][3:]) - 1, 0
+    return catalogue.layout(dataset).labels(parts[-1].rpartition(".")[0])
 
 
 @pytest.mark.parametrize("dataset", catalogue.datasets())
@@ -38,9 +46,8 @@ def test_every_row_of_the_table_is_the_sample_it_names(dataset, split, data_dir)
     assert records.name == f"{dataset}/{split}"
     assert len(records) == len(records.rows) > 0
     assert records.identity.dtype == records.camera.dtype == records.scene.dtype == np.int32
-    parse = catalogue.builder_class(dataset).LAYOUT.labels
     rows = zip(records.file, records.identity, records.camera, records.scene, strict=True)
-    assert all(parse(file.removesuffix(".jpg")) == (identity, camera, scene) for file, identity, camera, scene in rows)
+    assert all(labels_of(dataset, file) == (identity, camera, scene) for file, identity, camera, scene in rows)
     order = np.random.default_rng(0).permutation(len(records))
     encoded = records.encoded(order)
     assert encoded == [image_bytes(data_dir, dataset, split, records.file[i]) for i in order]
@@ -68,6 +75,43 @@ def test_views_of_rgbn300(data_dir):
     assert list(reference.items()) == [("rgb", rgb), ("nir", nir), ("tir", nir)]
 
 
+@pytest.mark.parametrize(
+    ("dataset", "infrared", "query"), [("sysu_mm01", "nir", "nir"), ("llcm", "nir", "nir"), ("regdb", "tir", "rgb")]
+)
+def test_tables_of_visible_infrared_sets(dataset, infrared, query, data_dir):
+    both = {"rgb": View("image"), infrared: View("image")}
+    assert list(catalogue.views(dataset).items()) == list(both.items())
+    train = catalogue.load(dataset, "train", data_dir)
+    assert list(train.views.items()) == list(both.items())
+    assert train.label.dtype == np.int32
+    np.testing.assert_array_equal(train.class_index(), train.label)
+    assert sorted(set(train.label)) == list(range(len(train.identities)))
+    # Visible images come first.
+    changes = np.flatnonzero(train.modality[1:] != train.modality[:-1])
+    assert [train.modality[0], train.modality[-1], len(changes)] == ["rgb", infrared, 1]
+    for name in both:
+        part = train.of_modality(name)
+        assert part.modality is None
+        assert list(part.views) == [name]
+        assert len(part.identities) == len(train.identities)
+    gallery = infrared if query == "rgb" else "rgb"
+    for split, name in (("query", query), ("gallery", gallery)):
+        table = catalogue.load(dataset, split, data_dir)
+        assert (table.label, table.modality) == (None, None)
+        assert table.views == {name: View("image")}
+
+
+def test_regdb_alone_is_its_first_trial(data_dir):
+    assert catalogue.configs("regdb") == tuple(f"regdb/trial_{trial}" for trial in range(1, 11))
+    assert catalogue.configs("llcm") == ()
+    assert catalogue.prepared_dir("regdb", data_dir) == catalogue.prepared_dir("regdb/trial_1", data_dir)
+    first = catalogue.load("regdb/trial_1", "train", data_dir)
+    assert first.name == "regdb/trial_1/train"
+    assert first.file.tolist() == catalogue.load("regdb", "train", data_dir).file.tolist()
+    with pytest.raises(UserError, match=r"regdb/trial_2 is not prepared in .* --dataset regdb/trial_2 --manual_dir"):
+        catalogue.load("regdb/trial_2", "train", data_dir)
+
+
 def test_rgbnt201_query_and_gallery_are_all_of_test(data_dir):
     query, gallery = (catalogue.load("rgbnt201", split, data_dir) for split in ("query", "gallery"))
     assert query.file.tolist() == gallery.file.tolist() == sorted(trees.NAMES["rgbnt201"]["test"])
@@ -84,7 +128,7 @@ def test_junk_is_left_out_and_distractors_stay(data_dir):
 def test_the_label_cache_is_used_and_belongs_to_its_data(data_dir, monkeypatch):
     first = catalogue.load("msvr310", "gallery", data_dir)
 
-    def no_scan(source):
+    def no_scan(source, columns):
         raise AssertionError("the cache was not used")
 
     with monkeypatch.context() as patch:
@@ -102,6 +146,19 @@ def test_the_label_cache_is_used_and_belongs_to_its_data(data_dir, monkeypatch):
     np.testing.assert_array_equal(catalogue.load("msvr310", "gallery", data_dir).identity, first.identity)
     with np.load(cached) as table:
         np.testing.assert_array_equal(table["column_identity"], first.identity)
+
+
+def test_the_label_cache_of_single_images_has_all_columns(data_dir, monkeypatch):
+    first = catalogue.load("llcm", "train", data_dir)
+
+    def no_scan(source, columns):
+        raise AssertionError("the cache was not used")
+
+    monkeypatch.setattr(catalogue, "_scan", no_scan)
+    again = catalogue.load("llcm", "train", data_dir)
+    for column in ("identity", "camera", "scene", "file", "rows", "label", "modality"):
+        np.testing.assert_array_equal(getattr(again, column), getattr(first, column))
+        assert getattr(again, column).dtype == getattr(first, column).dtype
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half a file", b"no zip at all"])
@@ -155,6 +212,10 @@ def test_missing_preparation_gives_the_command(tmp_path):
     ("dataset", "split", "options", "message"),
     [
         ("rgbnt202", "train", {}, "did you mean rgbnt201"),
+        ("regdb/trial_11", "train", {}, r"it is one of regdb/trial_1 \.\.\. regdb/trial_10"),
+        ("regdb/", "train", {}, "no data set 'regdb/'"),
+        ("llcm/trial_1", "train", {}, "llcm has no parts"),
+        ("sysu", "train", {}, "did you mean sysu_mm01"),
         ("rgbnt201", "val", {}, "no split 'val'; it has train, query, gallery"),
         ("rgbnt100", "train", {"rgbnt100_third": "tir"}, "thermal, reference"),
         ("rgbn300", "train", {"rgbn300_third": "thermal"}, "None or 'reference'"),
