@@ -2,6 +2,8 @@
 
 ``python -m mmreid_jax.synthesize --dataset rgbnt201 --out DIR [--full] [--contact_sheet FILE.png]``
 
+All trials of a data set (``regdb/trial_3``) are drawn at once: the images are the same.
+
 Prepare it like the real one: ``python -m mmreid_jax.prepare --dataset rgbnt201 --manual_dir DIR``.
 """
 

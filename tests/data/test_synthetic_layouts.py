@@ -1,4 +1,7 @@
-"""Names, counts and subset rules of the five drawn data sets, without drawing."""
+"""Names, counts and subset rules of the drawn data sets, without drawing.
+
+PATHS and COUNTS of the visible-infrared ones are in SINGLE_PATHS and SINGLE_COUNTS.
+"""
 
 import collections
 import csv
@@ -27,6 +30,17 @@ COUNTS = {  # split -> (samples, identities) of the full sets
     "msvr310": {"train": (1032, 155), "query": (591, 52), "gallery": (1055, 155)},
     "market1501_mm": {"train": (12936, 751), "query": (3368, 750), "gallery": (19732, 752)},
 }
+SINGLE_PATHS = {
+    "sysu_mm01": r"cam[1-6]/\d{4}/\d{4}\.jpg",
+    "regdb": r"(Visible/(\d+)/(fe)?male_(front|back)_v|Thermal/(\d+)/(fe)?male_(front|back)_t)_\d{5}_(\2|\5)\.bmp",
+    "llcm": r"(test_)?(vis|nir)/(cam[1-9]/)?(\d{4})/\4_c0[1-9]_s\d{6}_f\d+_\2\.jpg",
+}
+SINGLE_COUNTS = {
+    "sysu_mm01": {"train": (34167, 395), "query": (3803, 96), "gallery": (6775, 96)},
+    "regdb": {"train": (4120, 206), "query": (2060, 206), "gallery": (2060, 206)},
+    "llcm": {"train": (30921, 713), "query": (7166, 351), "gallery": (8680, 351)},
+}
+ALL_PATHS, ALL_COUNTS = PATHS | SINGLE_PATHS, COUNTS | SINGLE_COUNTS
 
 
 def of(samples, split):
@@ -39,10 +53,10 @@ def full():
 
 
 def test_the_table_is_covered():
-    assert set(PATHS) == set(COUNTS) == set(synthetic.LAYOUTS)
+    assert set(ALL_PATHS) == set(ALL_COUNTS) == set(synthetic.LAYOUTS)
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", ALL_PATHS)
 @pytest.mark.parametrize("size", ["small", "tiny", "full"])
 def test_paths_follow_the_grammar(full, name, size):
     samples = {
@@ -52,7 +66,7 @@ def test_paths_follow_the_grammar(full, name, size):
     }[size]()
     for sample in samples:
         for path in synthetic.LAYOUTS[name].paths(sample):
-            assert re.fullmatch(PATHS[name], path), path
+            assert re.fullmatch(ALL_PATHS[name], path), path
 
 
 @pytest.mark.parametrize("name", PATHS)
@@ -76,14 +90,14 @@ def test_folders_are_those_of_the_builders(name):
         assert drawn.folders[split] == "/".join(part for part in (read.inner, folder) if part)
 
 
-@pytest.mark.parametrize("name", PATHS)
+@pytest.mark.parametrize("name", ALL_PATHS)
 def test_full_sets_have_the_known_counts(full, name):
-    for split, (count, identities) in COUNTS[name].items():
+    for split, (count, identities) in ALL_COUNTS[name].items():
         inside = of(full[name], split)
         assert len(inside) == count
         assert len({sample.identity for sample in inside}) == identities
         if name != "market1501_mm":  # where the query is a moment of its own
-            assert len({sample.file for sample in inside}) == count
+            assert len({next(iter(synthetic.LAYOUTS[name].paths(sample))) for sample in inside}) == count
 
 
 @pytest.mark.parametrize("name", ["rgbnt201", "rgbnt100", "msvr310"])
@@ -95,6 +109,106 @@ def test_full_sets_have_exactly_the_public_names(full, name):
     assert {sample.file for sample in of(full[name], "train")} == public["train"]
     assert {sample.file for sample in of(full[name], "gallery")} == public["test"]
     assert {sample.file for sample in of(full[name], "query")} <= public["test"]
+
+
+def manifest(name):
+    table = resources.files("mmreid_jax.data.manifests") / f"{name}.csv.gz"
+    return list(csv.DictReader(gzip.decompress(table.read_bytes()).decode().splitlines()))
+
+
+def test_the_full_sysu_has_the_public_numbers_of_images(full):
+    public = {
+        (int(row["cam"]), int(row["id"])): row["n_images_in_official_permutation"] for row in manifest("sysu_counts")
+    }
+    counts = collections.Counter((sample.camera, sample.identity) for sample in full["sysu_mm01"])
+    assert all(count == int(public[place]) for place, count in counts.items())
+    lists = layouts.LAYOUTS["sysu_mm01"].lists(full["sysu_mm01"])
+    train, val, test = (
+        [int(text) for text in lists[f"exp/{name}_id.txt"].split(",")] for name in ("train", "val", "test")
+    )
+    assert (len(train), len(val), len(test)) == (296, 99, 96)
+    assert sorted(train + val) == [int(row["original_id"]) for row in manifest("sysu_train_counts")]
+    assert set(test) == {int(row["id"]) for row in manifest("sysu_official_gallery_first10")}
+    assert set(public) - set(counts) == {place for place in public if place[1] not in {*train, *val, *test}}
+
+
+def test_the_full_regdb_has_the_public_names_and_lists(full):
+    layout = layouts.LAYOUTS["regdb"]
+    assert {path for s in full["regdb"] for path in layout.paths(s)} == {
+        row["file"] for row in manifest("regdb_images")
+    }
+    lists = layout.lists(full["regdb"])
+    assert len(lists) == 40
+    for trial in range(1, 11):
+        for part in ("train", "test"):
+            rows = [r for r in manifest("regdb_splits") if (r["trial"], r["split"]) == (str(trial), part)]
+            expected = [(row["id"], row["label"]) for row in rows for _ in range(10)]
+            for folder in ("visible", "thermal"):
+                lines = lists[f"idx/{part}_{folder}_{trial}.txt"].splitlines()
+                assert [(line.split("/")[1], line.split()[1]) for line in lines] == expected
+
+
+def test_the_full_llcm_has_the_public_lists_to_the_letter(full):
+    lists = layouts.LAYOUTS["llcm"].lists(full["llcm"])
+    public = collections.defaultdict(list)
+    for row in manifest("llcm"):
+        public[f"idx/{row['list']}.txt"].append(f"{row['file']} {row['label']}\n")
+    assert {name: text for name, text in lists.items() if name != "idx/test_id.txt"} == {
+        name: "".join(lines) for name, lines in public.items()
+    }
+    assert len(lists["idx/test_id.txt"].split(",")) == 351
+
+
+@pytest.mark.parametrize("name", SINGLE_PATHS)
+def test_small_visible_infrared_sets_can_be_trained_and_evaluated(name):
+    """Every identity is seen by both kinds of cameras, and every test image keeps a match after each removal rule."""
+    cameras = layouts.LAYOUTS[name].cameras
+    for numbers in (
+        {},
+        *(
+            {"identities": 5, "images_per_identity": images, "cameras": c}
+            for images in (2, 7)
+            for c in range(2, cameras + 1)
+        ),
+    ):
+        samples = synthetic.plan(name, **numbers)
+        infrared = layouts.LAYOUTS[name].modalities[1]
+        train, query, gallery = (of(samples, split) for split in ("train", "query", "gallery"))
+        assert {sample.identity for sample in train}.isdisjoint(sample.identity for sample in query)
+        assert {sample.identity for sample in query} == {sample.identity for sample in gallery}
+        for table, kinds in ((train, {"rgb", infrared}), (query, {"rgb", infrared}), (gallery, {"rgb", infrared})):
+            for identity in {sample.identity for sample in table}:
+                assert {s.modality for s in samples if s.identity == identity} == kinds
+        for one, other in ((query, gallery), (gallery, query)):
+            seen = collections.defaultdict(set)
+            for sample in other:
+                seen[sample.identity].add(sample.camera)
+            for sample in one:
+                removed = {"sysu_mm01": {2} if sample.camera == 3 else set(), "llcm": {sample.camera}}.get(name, set())
+                assert seen[sample.identity] - removed
+
+
+def test_trials_of_regdb_are_the_same_images_in_other_splits():
+    first, third = synthetic.plan("regdb"), synthetic.plan("regdb/trial_3")
+    assert first == synthetic.plan("regdb/trial_1")
+    assert [dataclasses.replace(sample, splits=()) for sample in first] == [
+        dataclasses.replace(sample, splits=()) for sample in third
+    ]
+    assert of(first, "train") != of(third, "train")
+    for samples in (first, third):
+        assert {split: len(of(samples, split)) for split in ("train", "query", "gallery")} == {
+            "train": 480,
+            "query": 240,
+            "gallery": 240,
+        }
+
+
+@pytest.mark.parametrize("name", SINGLE_PATHS)
+def test_no_two_samples_are_the_same_shot(full, name):
+    """Visible and infrared images are different moments, although drawn by the same physics."""
+    for samples in (full[name], synthetic.plan(name)):
+        moments = {(s.identity, s.place or s.camera, s.scene, s.frame) for s in samples}
+        assert len(moments) == len(samples)
 
 
 def test_a_full_tree_of_names_passes_the_verification(full, tmp_path):
@@ -173,6 +287,9 @@ def test_the_numbers_are_obeyed():
     ("arguments", "message"),
     [
         ({"dataset": "rgbnt102"}, "cannot be drawn"),
+        ({"dataset": "llcm/trial_1"}, "cannot be drawn"),
+        ({"dataset": "regdb/trial_11"}, "cannot be drawn"),
+        ({"dataset": "regdb", "cameras": 3}, "cameras is 3"),
         ({"dataset": "rgbnt201", "cameras": 5}, "cameras is 5"),
         ({"dataset": "rgbnt201", "cameras": 1}, "cameras is 1"),
         ({"dataset": "rgbnt100", "identities": 301}, "identities is 301"),
@@ -183,16 +300,3 @@ def test_the_numbers_are_obeyed():
 def test_impossible_numbers_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
         synthetic.plan(**arguments)
-
-
-def test_another_layout_is_one_more_entry(monkeypatch):
-    """Modalities that are not aligned: every sample is one image of one kind."""
-
-    def files(layout, sample, split):
-        return {f"cam{sample.camera}/{sample.identity:04d}/{sample.file}": ("rgb",) if sample.camera < 3 else ("nir",)}
-
-    base = synthetic.LAYOUTS["rgbnt201"]
-    entry = dataclasses.replace(base, name="unaligned", root="UNALIGNED", files=files)
-    monkeypatch.setattr(layouts, "LAYOUTS", {**layouts.LAYOUTS, "unaligned": entry})
-    samples = synthetic.plan("unaligned", identities=2)
-    assert {parts for sample in samples for parts in entry.paths(sample).values()} == {("rgb",), ("nir",)}

@@ -1,5 +1,6 @@
 """Writing drawn data sets: the same bytes whatever the workers, all or nothing, and the command."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -14,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmreid_jax import synthesize
-from mmreid_jax.data import synthetic
+from mmreid_jax import prepare, synthesize
+from mmreid_jax.data import catalogue, synthetic
 from mmreid_jax.data.synthetic import writer
 from mmreid_jax.errors import UserError, run_command
 
@@ -26,7 +27,11 @@ SIZES = {  # (width, height) of the files
     "rgbn300": (512, 128),
     "msvr310": (256, 128),
     "market1501_mm": (128, 256),
+    "sysu_mm01": (128, 256),
+    "regdb": (64, 128),
+    "llcm": (128, 256),
 }
+SINGLE = ("sysu_mm01", "regdb", "llcm")
 
 
 def digests(folder):
@@ -45,13 +50,16 @@ def test_every_planned_file_is_written_and_no_other(tmp_path, name):
     assert summary.root == tmp_path / layout.root
     samples = synthetic.plan(name, **SMALL)
     planned = {path for sample in samples for path in layout.paths(sample)}
-    assert set(digests(summary.root)) == planned | {writer.MARKER}
+    lists = layout.lists(samples) if layout.lists else {}
+    assert set(digests(summary.root)) == planned | {writer.MARKER, *lists}
+    assert all((summary.root / path).read_text() == text for path, text in lists.items())
     assert summary.files == len(planned)
     for split, count in summary.counts.items():
         assert count.samples == sum(split in sample.splits for sample in samples)
     for path in planned:
         with Image.open(summary.root / path) as image:
-            assert (image.format, image.size, image.mode) == ("JPEG", SIZES[name], "RGB")
+            kind = "BMP" if path.endswith(".bmp") else "JPEG"
+            assert (image.format, image.size, image.mode) == (kind, SIZES[name], "RGB")
     assert os.listdir(tmp_path) == [layout.root]
 
 
@@ -65,6 +73,62 @@ def test_files_hold_what_is_drawn(tmp_path):
     written = np.asarray(Image.open(gallery), float)
     for name, part in zip(("rgb", "nir", "tir"), np.split(written, 3, axis=1), strict=True):
         assert np.abs(part - drawn[name]).mean() < 6
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_visible_infrared_sets_go_all_the_way_to_records(tmp_path, name):
+    dataset = "regdb/trial_2" if name == "regdb" else name
+    numbers = {"identities": 3, "images_per_identity": 6, "image_size": (32, 16)}
+    synthetic.write(dataset, tmp_path / "raw", **numbers)
+    prepare.prepare(dataset, tmp_path / "raw", tmp_path / "data")
+    layout = synthetic.LAYOUTS[name]
+    samples = synthetic.plan(dataset, identities=3, images_per_identity=6)
+    for split in ("train", "query", "gallery"):
+        table = catalogue.load(dataset, split, tmp_path / "data")
+        planned = {list(layout.paths(s))[-1]: s for s in samples if split in s.splits}
+        assert sorted(table.file) == sorted(planned)
+        for row, file in enumerate(table.file):
+            sample = planned[file]
+            assert (table.identity[row], table.camera[row]) == (sample.identity, sample.seen_by)
+            modality = table.modality[row] if split == "train" else table.modalities[0]
+            assert modality == sample.modality
+        pixels = [np.asarray(Image.open(io.BytesIO(row["image"])), int) for row in table.encoded(range(len(table)))]
+        colour = np.array([np.abs(image - image.mean(axis=2, keepdims=True)).mean() for image in pixels])
+        visible = np.array([planned[file].modality == "rgb" for file in table.file])
+        assert np.all(colour[~visible] < 1)
+        assert np.all(colour[visible] > 1)
+
+
+def test_a_trial_of_regdb_is_drawn_already(tmp_path):
+    numbers = {"identities": 2, "images_per_identity": 4, "image_size": (32, 16)}
+    first = synthetic.write("regdb", tmp_path, **numbers)
+    other = synthetic.write("regdb/trial_7", tmp_path, **numbers)
+    assert (first.reused, other.reused) == (False, True)
+    assert first.root == other.root
+    sheet = synthetic.contact_sheet("regdb/trial_7", tmp_path, tmp_path / "sheet.png")
+    assert sheet.is_file()
+
+
+def test_nothing_in_regdb_is_moved_for_the_test(tmp_path):
+    """Who is trained on in one trial is tested in another."""
+    sample = synthetic.plan("regdb", identities=2, images_per_identity=2)[0]
+    near, far = (synthetic.draw_sample("regdb", sample, shift=shift) for shift in (0.0, 1.0))
+    np.testing.assert_array_equal(near["rgb"], far["rgb"])
+
+
+def test_a_sample_of_one_modality_is_what_all_sensors_would_have_seen():
+    sample = next(s for s in synthetic.plan("sysu_mm01") if s.modality == "nir")
+    (alone,) = synthetic.draw_sample("sysu_mm01", sample).items()
+    every = synthetic.draw_sample("sysu_mm01", dataclasses.replace(sample, modality=None))
+    assert tuple(every) == ("rgb", "nir", "tir")
+    np.testing.assert_array_equal(alone[1], every[alone[0]])
+
+
+def test_sysu_camera_3_looks_at_the_place_of_camera_2():
+    samples = synthetic.plan("sysu_mm01")
+    one, other = (next(s for s in samples if s.camera == camera) for camera in (2, 3))
+    assert (one.place or one.camera) == (other.place or other.camera) == 2
+    assert other.place != other.camera
 
 
 def test_market_is_dark_and_its_near_infrared_is_grey():
@@ -208,6 +272,21 @@ def test_an_unusable_place_is_a_clear_error(tmp_path):
 
 
 class TestContactSheet:
+    @pytest.mark.parametrize(("name", "columns"), [("sysu_mm01", 6), ("llcm", 4), ("regdb", 2)])
+    def test_shows_cameras_of_both_kinds(self, tmp_path, name, columns):
+        numbers = {"identities": 2, "images_per_identity": 12}
+        synthetic.write(name, tmp_path, **numbers, image_size=(64, 64))
+        picture = synthetic.contact_sheet(name, tmp_path, tmp_path / "all.png", identities=2)
+        with Image.open(picture) as sheet:
+            # A column for each visible and each infrared camera, a row for each identity.
+            pixels = np.asarray(sheet.convert("RGB"), int)[40:]
+            assert 64 * columns < sheet.width < 64 * columns + 200
+            assert 2 * 64 < pixels.shape[0] < 2 * 64 + 20
+            blocks = [pixels[:, 74 + i * 76 : 74 + i * 76 + 64] for i in range(columns)]
+            grey = [np.ptp(block, axis=2).mean() < 5 for block in blocks]
+            assert grey == sorted(grey)
+            assert 0 < sum(grey) < columns
+
     @pytest.mark.parametrize("name", ["rgbnt201", "rgbn300", "msvr310"])
     def test_shows_identities_by_cameras_by_modalities(self, tmp_path, name):
         synthetic.write(name, tmp_path, **SMALL)

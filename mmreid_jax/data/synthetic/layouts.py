@@ -98,7 +98,8 @@ class Layout:
       made: folders that are there even if no file lies in them.
       moved: whether light and sensors of the test differ from training.
       native_size: (height, width) of one modality if it is not the usual one of the kind.
-      regroup: (samples, config) -> the same samples in another split of the identities; None if there is only one.
+      configs: names of the splits of the identities, empty if there is only one.
+      regroup: (samples, one of `configs`) -> the same samples in that split.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Layout:
     made: tuple[str, ...] = ()
     moved: bool = True
     native_size: tuple[int, int] | None = None
+    configs: tuple[str, ...] = ()
     regroup: Callable[[Sequence[Sample], str], list[Sample]] | None = None
 
     def paths(self, sample: Sample) -> dict[str, tuple[str, ...]]:
@@ -563,7 +565,7 @@ def _llcm_full() -> list[Sample]:
 
 def _llcm_files(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
     part, folder = _LLCM_PARTS[_only(sample)], f"{sample.identity:04d}"
-    files = {f"{part}/{folder}/{sample.file}": (_only(sample),)}
+    files: dict[str, tuple[str, ...]] = {f"{part}/{folder}/{sample.file}": (_only(sample),)}
     if split != "train":
         files[f"test_{part}/cam{sample.camera}/{folder}/{sample.file}"] = (_only(sample),)
     return files
@@ -685,6 +687,7 @@ LAYOUTS: Mapping[str, Layout] = {
             lists=_regdb_lists,
             moved=False,  # everybody is trained on in some split
             native_size=(128, 64),
+            configs=tuple(f"trial_{trial}" for trial in _REGDB_TRIALS),
             regroup=_regdb_regroup,
         ),
         Layout(
@@ -712,7 +715,7 @@ def layout(dataset: str) -> Layout:
       UserError: there is none of that name.
     """
     base, config = _parts(dataset)
-    if base not in LAYOUTS or (config and not LAYOUTS[base].regroup):
+    if base not in LAYOUTS or (config and config not in LAYOUTS[base].configs):
         raise UserError(f"{dataset!r} cannot be drawn; the data sets are {', '.join(LAYOUTS)}")
     return LAYOUTS[base]
 
@@ -771,7 +774,7 @@ def plan(
     else:
         samples = chosen.small(size_of(dataset, identities, images_per_identity, cameras))
     if chosen.regroup:
-        samples = chosen.regroup(samples, _parts(dataset)[1] or "trial_1")
+        samples = chosen.regroup(samples, _parts(dataset)[1] or chosen.configs[0])
     twice = [
         path
         for path, count in Counter(path for sample in samples for path in chosen.paths(sample)).items()
