@@ -10,6 +10,7 @@ import pytest
 from mmreid_jax.errors import UserError
 from mmreid_jax.models.resnet import RESNETS, ResNet
 from mmreid_jax.models.two_stream import STREAMS, TwoStream
+from mmreid_jax.testing import goldens
 
 MICRO = {"stages": (1, 1), "width": 8}
 STAGES = len(MICRO["stages"])
@@ -54,8 +55,8 @@ def test_it_is_a_resnet_for_each_modality(shared_from):
     for name, rows in (("visible", slice(0, 3)), ("infrared", slice(3, 5))):
         own = {c: {**tree.get("shared", {}), **tree.get(name, {})} for c, tree in variables.items()}
         expected = whole.apply(own, both[name], False)
-        np.testing.assert_allclose(maps[rows], expected, rtol=1e-5, atol=1e-5)
-        np.testing.assert_allclose(run(variables, {name: both[name]}), expected, rtol=1e-5, atol=1e-5)
+        goldens.close(maps[rows], expected, 1e-5)
+        goldens.close(run(variables, {name: both[name]}), expected, 1e-5)
 
 
 @pytest.mark.parametrize("shared_from", range(STAGES + 2))
@@ -80,7 +81,7 @@ def test_stages_end_in_what_it_returns_and_have_names():
     # Results of jit come in the order of their names.
     assert sorted(stages) == [*(f"layer{number}" for number in range(1, STAGES + 1)), "maxpool", "stem"]
     assert all(len(maps) == 5 for maps in stages.values())
-    np.testing.assert_allclose(stages[f"layer{STAGES}"], last, rtol=1e-5, atol=1e-5)
+    goldens.close(stages[f"layer{STAGES}"], last, 1e-5)
 
 
 def test_recomputing_blocks_changes_nothing():
