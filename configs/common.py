@@ -292,6 +292,71 @@ def visible_infrared() -> ConfigDict:
     return config
 
 
+def base() -> ConfigDict:
+    """The Base network of the AGW family on SYSU-MM01; the other experiments change what differs."""
+    config = visible_infrared()
+    config.method = "agw"
+    config.model = ConfigDict(
+        dict(
+            backbone="resnet50",  # resnet_micro for tests
+            last_stride=1,
+            # Parts of the network that each modality has for itself, counted from the stem: 0 none, 1 the stem, ...,
+            # 5 all. The published checkpoints have 1.
+            shared_from=1,
+            non_local=(),  # (stage, block) of the blocks that a non-local block follows
+            pooling="avg",  # or "gem": generalised mean
+            gem_power=3.0,
+            num_classes=0,  # 0: number of training identities
+            dtype="float32",  # or bfloat16
+            remat=False,  # less memory, more time
+        )
+    )
+    config.loss = ConfigDict(
+        dict(
+            ce_weight=1.0,
+            label_smoothing=0.0,
+            triplet="batch_hard",  # or "weighted": AGW's weighted regularised triplet
+            triplet_weight=1.0,
+            triplet_margin=0.3,  # of batch_hard
+            # Of the weights of "weighted": "code", as released and published, in which far negatives lose their weight;
+            # "softmax", as the paper's equation says. They train differently.
+            triplet_form="code",
+        )
+    )
+    config.optim.new_layers = ("^bottleneck/", "^classifier/")  # all others at base_lr_factor, a tenth
+    return config
+
+
+def agw() -> ConfigDict:
+    """AGW on SYSU-MM01 as released; the other experiments change what differs."""
+    config = base()
+    config.model.non_local = ((2, 2), (2, 3), (3, 3), (3, 4), (3, 5))
+    config.model.pooling = "gem"
+    config.loss.triplet = "weighted"
+    return config
+
+
+def caj() -> ConfigDict:
+    """CAJ on SYSU-MM01 as released; the other experiments change what differs."""
+    config = agw()
+    config.method = "caj"
+    config.data.second_views = ("rgb",)  # the second one is shown in one of its channels
+    config.data.erasing = 0.5
+    config.data.erasing_form = "torchreid"
+    config.data.erasing_fill = (0.4914, 0.4822, 0.4465)  # after normalisation, as released
+    with config.loss.unlocked():
+        config.loss.alpha = 1.0  # factor on the distances in the triplet's weights
+        config.loss.gamma = 1.0  # factor on the squared difference
+        config.loss.square = True  # False: the difference itself
+        config.loss.kl_weight = 0.0  # of the divergence of visible from infrared predictions
+        config.loss.temperature = 3.0  # of that divergence
+    config.loss.triplet = "squared_difference"
+    config.optim.epochs = 100
+    with config.eval.unlocked():
+        config.eval.mirror = True  # average the features of every image and its mirror image
+    return config
+
+
 def hetero_center() -> ConfigDict:
     """Hetero-Center on SYSU-MM01 as released; the other experiments change what differs."""
     config = visible_infrared()

@@ -16,6 +16,7 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "resnet50": ("mmreid_jax.convert.resnet", "layout50"),
     "htt": ("mmreid_jax.convert.htt", "layout"),
     "ieee": ("mmreid_jax.convert.ieee", "layout"),
+    "agw": ("mmreid_jax.convert.two_stream", "layout"),
     "ddag": ("mmreid_jax.convert.ddag", "layout"),
     "hetero_center": ("mmreid_jax.convert.hetero_center", "layout"),
 }

@@ -18,13 +18,15 @@ class BNNeck(nn.Module):
 
     Attributes:
       classes: number of identities.
+      scale_init: of the normalisation's scale.
     """
 
     classes: int
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
 
     @nn.compact
     def __call__(self, features: Array, train: bool) -> tuple[Array, Array]:
         """[B, D] -> (normalised features [B, D], logits [B, classes])."""
-        after = TorchBatchNorm(name="bottleneck")(features, train)
+        after = TorchBatchNorm(scale_init=self.scale_init, name="bottleneck")(features, train)
         classify = nn.Dense(self.classes, use_bias=False, kernel_init=nn.initializers.normal(0.001), name="classifier")
         return after, classify(after)

@@ -31,6 +31,11 @@ torch_uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 """PyTorch's default of linear layers and convolutions: uniform between -1 and 1, divided by the root of the fan-in."""
 
 
+def near_one(key: Array, shape: Sequence[int], dtype: Dtype = float) -> Array:
+    """Normal around 1 with a deviation of 0.01: scales of the batch norms that visible-infrared systems add."""
+    return 1.0 + 0.01 * jax.random.normal(key, shape, dtype)
+
+
 class TorchBatchNorm(nn.Module):
     """Batch normalisation over all axes but the last, with PyTorch's running statistics.
 

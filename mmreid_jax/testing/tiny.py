@@ -20,6 +20,21 @@ TINY: dict[str, dict[str, Any]] = {
         "model.embed_dim": 8,
         "data.image_size": (32, 16),
     },
+    "agw": {
+        "config": "agw_sysu",
+        "modalities": ("rgb", "nir"),
+        "model.backbone": "resnet_nano",
+        "model.non_local": ((1, 0),),
+        "data.image_size": (32, 16),
+    },
+    "caj": {
+        "config": "caj_sysu",
+        "modalities": ("rgb", "nir"),
+        "model.backbone": "resnet_nano",
+        "model.non_local": ((1, 0),),
+        "loss.kl_weight": 0.1,
+        "data.image_size": (32, 16),
+    },
     "ddag": {
         "config": "ddag_sysu",
         "modalities": ("rgb", "nir"),
