@@ -3,22 +3,27 @@
     python benchmarks/claims.py --seeds 3
     python benchmarks/claims.py --seeds 3 --pretrain 16 --lr 5e-4      # as the papers do: start from a trained backbone
     python benchmarks/claims.py --seeds 3 --method ieee
+    python benchmarks/claims.py --seeds 3 --method hetero_center --pretrain 16      # or agw, ddag
 
 HTT: cross-entropy + triplet, then + 3M, then + 3M + CIM; and test-time training of the last one. IEEE: three streams
-with cross-entropy, then with the interacting module, with the relation module, and with 3M. Every seed has drawn people
+with cross-entropy, then with the interacting module, with the relation module, and with 3M. Visible-infrared:
+cross-entropy, then + hetero-center loss; Base, then AGW; cross-entropy + triplet, then DDAG's part attention, then its
+graph; with the gap between the centres of the modalities (0 to 2; smaller is better). Every seed has drawn people
 of its own and weights of its own, shared by all variants, so that differences are paired. Scores are of the LAST epoch,
 never of the best one on the test set. With --pretrain the backbone of a seed first learns to tell other drawn
-people apart (cross-entropy alone), as the papers start from ImageNet.
+people apart (cross-entropy alone; visible-infrared: in visible images), as the papers start from ImageNet.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
 import json
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +31,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs import demo, demo_ieee
+from configs import demo, demo_ieee, demo_vi
 from mmreid_jax import adapt, evaluate, train
 from mmreid_jax.convert import known, layout
 from mmreid_jax.convert.__main__ import write_safetensors
@@ -47,17 +52,35 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "+ 3M": {},
     },
 }
-DEMOS = {"htt": demo, "ieee": demo_ieee}
+VARIANTS |= {
+    "hetero_center": {"CE": {"loss.hc_weight": 0.0}, "+ hetero-center": {}},
+    "agw": {
+        "Base": {"model.non_local": (), "model.pooling": "avg", "loss.triplet": "batch_hard"},
+        "AGW": {},
+    },
+    "ddag": {
+        "CE + triplet": {"model.wpa": False, "model.graph": False, "eval.feature": "fc"},
+        "+ part attention": {"model.graph": False},
+        "+ graph (DDAG)": {},
+    },
+}
+VISIBLE_INFRARED = ("hetero_center", "agw", "ddag")
+DEMOS: dict[str, Callable[[], Any]] = {
+    "htt": demo.get_config,
+    "ieee": demo_ieee.get_config,
+    **{method: functools.partial(demo_vi.get_config, method) for method in VISIBLE_INFRARED},
+}
 # The last variant again, where the method trains at test time.
 ADAPTED = {"htt": "+ 3M + CIM, after MTT"}
 SCORES = ("mAP", "R1", "mINP")
+GAP = "gap"
 # Added to a seed: drawn people that no run of any seed is trained or tested on.
 OTHER_PEOPLE = 1000
 
 
 def config_of(seed: int, drawn_seed: int, epochs: int, options: argparse.Namespace) -> Any:
     """The demo's config, evaluated once at the end."""
-    config = DEMOS[options.method].get_config()
+    config = DEMOS[options.method]()
     config.task = "train"
     config.seed = seed
     config.data.drawn_seed = drawn_seed
@@ -71,19 +94,26 @@ def config_of(seed: int, drawn_seed: int, epochs: int, options: argparse.Namespa
 
 
 def pretrained(seed: int, options: argparse.Namespace, folder: Path) -> Path:
-    """File with the weights of a backbone that was trained on other drawn people with cross-entropy alone."""
-    file = folder / f"{seed}-backbone-{options.pretrain}.safetensors"
+    """File with the weights of a backbone that was trained on other drawn people with cross-entropy alone.
+
+    Of a visible-infrared network, that of Hetero-Center's visible stream: it has seen no infrared image.
+    """
+    infrared = options.method in VISIBLE_INFRARED
+    chosen = argparse.Namespace(**{**vars(options), "method": "hetero_center"}) if infrared else options
+    file = folder / f"{chosen.method}-{seed}-backbone-{options.pretrain}.safetensors"
     if not file.is_file():
-        config = config_of(seed, seed + OTHER_PEOPLE, options.pretrain, options)
+        config = config_of(seed, seed + OTHER_PEOPLE, options.pretrain, chosen)
         for name in config.loss:
             if name.endswith("_weight") and name != "ce_weight":
                 config.loss[name] = 0.0
-        workdir = folder / f"{seed}-backbone-{options.pretrain}"
+        workdir = file.with_suffix("")
         with contextlib.redirect_stdout(io.StringIO()):
             train.fit(open_experiment(config, workdir))
         variables, _ = checkpoints.load_variables(workdir, which="last")
-        entries = layout.export_state(known.named("vit"), {"params": variables["params"]["backbone"]})
-        write_safetensors(str(file), entries)
+        own = {name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree}
+        if infrared:
+            own = {name: tree["visible"] for name, tree in own.items()}
+        write_safetensors(str(file), layout.export_state(known.named("resnet" if infrared else "vit"), own))
     return file
 
 
@@ -110,20 +140,26 @@ def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path)
         with contextlib.redirect_stdout(io.StringIO()):
             results, _ = adapt.continual(experiment, embedder, variables)
         found[ADAPTED[options.method]] = next(result for result in results if "last" in result.label).row()
-    return {name: {score: float(row[score]) for score in SCORES} for name, row in found.items()}
+    return {name: {score: float(row[score]) for score in (*SCORES, GAP) if score in row} for name, row in found.items()}
 
 
 def table(runs: dict[str, dict[str, dict[str, float]]]) -> str:
     """Markdown: mean +- standard deviation over seeds, and the paired gain over the row above."""
     names = list(next(iter(runs.values())))
+    gaps = all(GAP in row for row in next(iter(runs.values())).values())
     lines = [
-        "| variant | " + " | ".join(SCORES) + " | mAP against the row above (mean of pairs, wins) |",
-        "|---" * 5 + "|",
+        "| variant | "
+        + " | ".join((*SCORES, GAP) if gaps else SCORES)
+        + " | mAP against the row above (mean of pairs, wins) |",
+        "|---" * (6 if gaps else 5) + "|",
     ]
     previous: np.ndarray | None = None
     for name in names:
         values = {score: 100 * np.array([run[name][score] for run in runs.values()]) for score in SCORES}
         cells = [f"{v.mean():.1f} ± {v.std(ddof=1) if len(v) > 1 else 0:.1f}" for v in values.values()]
+        if gaps:
+            apart = np.array([run[name][GAP] for run in runs.values()])
+            cells.append(f"{apart.mean():.3f} ± {apart.std(ddof=1) if len(apart) > 1 else 0:.3f}")
         gain = (
             ""
             if previous is None
@@ -149,8 +185,8 @@ def main() -> None:
     parser.add_argument("--workdir", type=Path, default=Path("runs/claims"))
     parser.add_argument("--out", type=Path, default=Path("runs/claims/claims.json"))
     options = parser.parse_args()
-    if options.pretrain and options.method != "htt":
-        parser.error("--pretrain is for --method htt")
+    if options.pretrain and options.method == "ieee":
+        parser.error("--pretrain is not for --method ieee")
     variants = VARIANTS[options.method]
     runs: dict[str, Any] = {}
     for seed in range(options.seeds):

@@ -80,9 +80,9 @@ def train() -> ConfigDict:
         dict(
             identities_per_batch=8,
             images_per_identity=4,
-            # "reference": the draw order of the released codes; "cameras", "scenes": not identities but cameras or
-            # scenes share the batch evenly, identities_per_batch of them with images_per_identity each, as in torchreid;
-            # "hetero_center": the order of its released code, whose first batch of an epoch is lost to the second
+            # "reference": the draw order of the released codes; "hetero_center": that of its code, whose first batch of
+            # an epoch is lost to the second; "cameras", "scenes": not identities but cameras or scenes share the batch
+            # evenly, identities_per_batch of them with images_per_identity each, as in torchreid
             sampler="counter",
             replacement=False,  # visible-infrared data: the images of an identity are drawn with replacement
             micro_batches=1,  # cut the batch for the backbone to save memory; losses still see the whole batch
