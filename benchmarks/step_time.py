@@ -1,8 +1,10 @@
-"""Times a training step against the same network in plain PyTorch (`torch_htt`, `torch_ieee`), in turn in one process.
+"""Times a training step against the same network in plain PyTorch (`torch_htt`, `torch_ieee`, `torch_vi`), in turn.
 
     python benchmarks/step_time.py                                        CPU, ViT-B/16, float32, 8 samples a batch
     python benchmarks/step_time.py --backbone resnet50 --threads 1
     python benchmarks/step_time.py --method ieee --streams loop vmap      three ResNet-50
+    python benchmarks/step_time.py --method agw --batch 4 --per_identity 2      visible-infrared: pairs of 288x144
+    python benchmarks/step_time.py --method ddag --backbone resnet_micro
     python benchmarks/step_time.py --device gpu --precision float32 tf32 bfloat16 --batch 32 64 128 256
     python benchmarks/step_time.py --sections compile attention           see --help for all sections
 
@@ -31,22 +33,20 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SECTIONS = ("check", "train", "forward", "attention", "compile", "peak")
-MODALITIES = ("rgb", "nir", "tir")
-IMAGE_SIZE = (256, 128)
-CLASSES = 171
-IMAGES_PER_IDENTITY = 4
+VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag")
+RESNET_SIZES = ("resnet50", "resnet_micro")
 RATE = 1e-3
 # JAX's name of each precision's matrix products; the type of the computation beside it.
 PRECISIONS = {"float32": ("highest", "float32"), "tf32": ("tensorfloat32", "float32"), "bfloat16": (None, "bfloat16")}
 
 
 class Setting(NamedTuple):
-    """What one row of a table measures."""
+    """What one row of a table measures; `drop`: with stochastic depth or dropout, where the method has them."""
 
     backbone: str
     batch: int
     precision: str
-    drop_path: float = 0.1
+    drop: bool = True
     attention: str = "plain"
     unroll: int = 1
     remat: bool = False
@@ -68,10 +68,13 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=["check", "train"])
-    parser.add_argument("--method", choices=("htt", "ieee"), default="htt")
-    parser.add_argument("--backbone", choices=("vit_base", "deit_tiny", "resnet50"), help="of HTT; default vit_base")
+    parser.add_argument("--method", choices=("htt", "ieee", *VISIBLE_INFRARED), default="htt")
+    parser.add_argument(
+        "--backbone", choices=("vit_base", "deit_tiny", *RESNET_SIZES), help="default: the published one"
+    )
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--batch", nargs="+", type=int, default=[8], help="samples (of three images each)")
+    parser.add_argument("--batch", nargs="+", type=int, default=[8], help="samples: an image of every modality")
+    parser.add_argument("--per_identity", type=int, default=4, help="samples of an identity")
     parser.add_argument("--precision", nargs="+", choices=PRECISIONS, default=["float32"])
     parser.add_argument("--attention", nargs="+", default=["plain"], help="of our ViT: plain, xla, cudnn")
     parser.add_argument("--unroll", nargs="+", type=int, default=[1], help="blocks per step of our scan over depth")
@@ -83,12 +86,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=("jax", "torch"), help="time one side alone (memory)")
     parser.add_argument("--torch_compile", action="store_true", help="compile the PyTorch network")
     options = parser.parse_args()
-    options.backbone = options.backbone or {"htt": "vit_base", "ieee": "resnet50"}[options.method]
+    options.backbone = options.backbone or ("vit_base" if options.method == "htt" else "resnet50")
     if options.method == "ieee" and options.backbone != "resnet50":
         parser.error("--method ieee has a resnet50 for each modality")
+    if options.method in VISIBLE_INFRARED and options.backbone not in RESNET_SIZES:
+        parser.error(f"--method {options.method} has a ResNet: {', '.join(RESNET_SIZES)}")
+    if options.method == "htt" and options.backbone == "resnet_micro":
+        parser.error("--method htt has no resnet_micro here")
     options.inner = options.inner or (1 if options.device == "cpu" else 10)
-    if any(batch % IMAGES_PER_IDENTITY for batch in options.batch):
-        parser.error(f"--batch must be a multiple of {IMAGES_PER_IDENTITY} (images per identity)")
+    if any(batch % options.per_identity for batch in options.batch):
+        parser.error(f"--batch must be a multiple of {options.per_identity} (--per_identity)")
+    if options.method in VISIBLE_INFRARED and min(options.batch) == options.per_identity:
+        parser.error("--batch needs two identities (--per_identity), or nobody has a negative")
     return options
 
 
@@ -106,17 +115,30 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import torch_htt  # noqa: E402
 import torch_ieee  # noqa: E402
+import torch_vi  # noqa: E402
 
 from mmreid_jax.convert.layout import export_state  # noqa: E402
-from mmreid_jax.methods import htt, ieee  # noqa: E402
-from mmreid_jax.methods.base import DataFacts  # noqa: E402
+from mmreid_jax.methods.base import DataFacts, build  # noqa: E402
 from mmreid_jax.models import layers, vit  # noqa: E402
-from mmreid_jax.models.resnet import STAGES  # noqa: E402
+from mmreid_jax.models.resnet import RESNETS, STAGES  # noqa: E402
 from mmreid_jax.training import optimizers, state, step  # noqa: E402
 
 DEVICE = torch.device("cuda" if OPTIONS.device == "gpu" else "cpu")
-METHOD, PEER = {"htt": (htt, torch_htt), "ieee": (ieee, torch_ieee)}[OPTIONS.method]
-BOTH: dict[str, Any] = {"data": SimpleNamespace(image_size=IMAGE_SIZE), "init": SimpleNamespace(backbone="")}
+PAIRED = OPTIONS.method in VISIBLE_INFRARED
+PEER: Any = torch_vi if PAIRED else {"htt": torch_htt, "ieee": torch_ieee}[OPTIONS.method]
+# Data of the published experiment: RGBNT201, or SYSU-MM01.
+MODALITIES = ("rgb", "nir") if PAIRED else ("rgb", "nir", "tir")
+IMAGE_SIZE = (288, 144) if PAIRED else (256, 128)
+CLASSES = 395 if PAIRED else 171
+# Ends of the epochs: DDAG weighs its graph by the losses of the epoch before, so the first has one step.
+EPOCH_ENDS = (1, 1000)
+# Stochastic depth of HTT's ViT, dropout of DDAG's graph attention.
+DROP_PATH, DROPOUT = 0.1, 0.2
+BOTH: dict[str, Any] = {
+    "data": SimpleNamespace(image_size=IMAGE_SIZE),
+    "init": SimpleNamespace(backbone=""),
+    "method": OPTIONS.method,
+}
 
 
 def config_htt(setting: Setting) -> Any:
@@ -124,7 +146,7 @@ def config_htt(setting: Setting) -> Any:
     model = SimpleNamespace(
         backbone=setting.backbone,
         stride=0,
-        drop_path=setting.drop_path,
+        drop_path=DROP_PATH * setting.drop,
         side_camera=False,
         side_view=False,
         side_weight=3.0,
@@ -151,7 +173,7 @@ def config_htt(setting: Setting) -> Any:
     return SimpleNamespace(
         model=model,
         loss=loss,
-        train=SimpleNamespace(micro_batches=1, identities_per_batch=setting.batch // IMAGES_PER_IDENTITY),
+        train=SimpleNamespace(micro_batches=1, identities_per_batch=setting.batch // OPTIONS.per_identity),
         optim=optimizers.Options(lr=RATE, weight_decay=1e-4, bias_lr_factor=2.0),
         **BOTH,
     )
@@ -184,7 +206,7 @@ def config_ieee(setting: Setting) -> Any:
     )
     train = SimpleNamespace(
         micro_batches=1,
-        identities_per_batch=setting.batch // IMAGES_PER_IDENTITY,
+        identities_per_batch=setting.batch // OPTIONS.per_identity,
         fixbase_epochs=0,
         open_layers=(),
     )
@@ -192,11 +214,39 @@ def config_ieee(setting: Setting) -> Any:
     return SimpleNamespace(model=model, loss=loss, train=train, optim=optim, **BOTH)
 
 
+def config_paired(setting: Setting) -> Any:
+    """The same for the visible-infrared methods on SYSU-MM01."""
+    model = SimpleNamespace(
+        backbone=setting.backbone,
+        last_stride=1,
+        num_classes=0,
+        dtype=PRECISIONS[setting.precision][1],
+        remat=setting.remat,
+    )
+    loss = SimpleNamespace(ce_weight=1.0, label_smoothing=0.0, triplet_weight=1.0, triplet_margin=torch_vi.MARGIN)
+    if OPTIONS.method == "hetero_center":
+        vars(model).update(strips=torch_vi.STRIPS, embed_dim=torch_vi.STRIP_WIDTH, dropout=0.0)
+        vars(loss).update(hc_weight=torch_vi.HC_WEIGHT, distance="l2", margin=0.0, grouping="by_label")
+    if OPTIONS.method == "ddag":
+        vars(model).update(wpa=True, parts=torch_vi.PARTS, graph=True, dropout=DROPOUT * setting.drop)
+        vars(model).update(graph_heads=torch_vi.GRAPH_HEADS, graph_dim=torch_vi.GRAPH_WIDTH)
+        vars(loss).update(part_weight=1.0, graph_weight=-1.0)
+    identities = setting.batch // OPTIONS.per_identity
+    return SimpleNamespace(
+        model=model,
+        loss=loss,
+        train=SimpleNamespace(micro_batches=1, identities_per_batch=identities),
+        optim=optimizers.Options(lr=RATE, weight_decay=5e-4, nesterov=True),
+        eval=SimpleNamespace(feature="fc"),
+        **BOTH,
+    )
+
+
 def draw_batch(samples: int) -> dict[str, Any]:
     """A P x K batch of noise: uint8 images by modality [B, H, W, 3] and labels [B]."""
     rng = np.random.default_rng(0)
     images = {name: rng.integers(0, 256, (samples, *IMAGE_SIZE, 3), np.uint8) for name in MODALITIES}
-    labels = np.repeat(np.arange(samples // IMAGES_PER_IDENTITY), IMAGES_PER_IDENTITY).astype(np.int32)
+    labels = np.repeat(np.arange(samples // OPTIONS.per_identity), OPTIONS.per_identity).astype(np.int32)
     zeros = np.zeros(samples, np.int32)
     return {"images": images, "identity": labels, "camera": zeros, "scene": zeros, "index": zeros}
 
@@ -206,12 +256,14 @@ class Ours:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        config = {"htt": config_htt, "ieee": config_ieee}[OPTIONS.method](setting)
-        self.method = METHOD.build(config, DataFacts(CLASSES, 1, 1, MODALITIES))
+        config = {"htt": config_htt, "ieee": config_ieee}.get(OPTIONS.method, config_paired)(setting)
+        self.method: Any = build(config, DataFacts(CLASSES, 1, 1, MODALITIES))
         self.parallel = step.Parallel(jax.devices()[:1])
         variables = self.method.init(jax.random.key(0))
-        optimizer = self.method.optimizer(variables["params"], np.array([1000]))
-        self.state = self.parallel.place_state(state.create(variables, optimizer))
+        epoch_ends = np.array(EPOCH_ENDS)
+        optimizer = self.method.optimizer(variables["params"], epoch_ends)
+        memory = self.method.start_memory(epoch_ends) if hasattr(self.method, "start_memory") else {}
+        self.state = self.parallel.place_state(state.create(variables, optimizer, memory))
         self.batch = self.parallel.place_batch(draw_batch(setting.batch))
         self.run = self.parallel.jit_train(step.train_step(self.method.loss, optimizer, seed=0))
         self.embed = self.parallel.jit_embed(step.embed_step(self.method.embed))
@@ -243,13 +295,18 @@ class Theirs:
     def __init__(self, setting: Setting, ours: Ours) -> None:
         self.setting = setting
         model = their_network(setting, ours).to(DEVICE)
-        if setting.backbone == "resnet50":
+        if setting.backbone not in vit.SIZES:
             model = model.to(memory_format=torch.channels_last)
+        self.losses = model.losses if PAIRED else PEER.losses
         self.optimizer = PEER.optimizer(model, RATE)
         batch = draw_batch(setting.batch)
         self.model: Any = torch.compile(model) if OPTIONS.torch_compile else model
         self.images = [torch.from_numpy(batch["images"][name]).to(DEVICE) for name in MODALITIES]
         self.labels = torch.from_numpy(batch["identity"]).long().to(DEVICE)
+
+    def parameters(self) -> list[torch.Tensor]:
+        """Of the network."""
+        return list(self.model.parameters())
 
     def prepared(self) -> list[torch.Tensor]:
         """Normalised images, NCHW in memory order NHWC (channels_last for the ResNet: its faster layout)."""
@@ -269,7 +326,7 @@ class Theirs:
         self.optimizer.zero_grad(set_to_none=True)
         with self.precision():
             output = self.model(self.prepared())
-        terms = PEER.losses(output, self.labels, self.setting.batch // IMAGES_PER_IDENTITY)
+        terms = self.losses(output, self.labels, self.setting.batch // OPTIONS.per_identity)
         terms["loss"].backward()
         self.optimizer.step()
         return {name: value.detach() for name, value in terms.items()}
@@ -290,23 +347,33 @@ class Theirs:
 
 def their_network(setting: Setting, ours: Ours) -> torch.nn.Module:
     """The network in PyTorch, with our weights."""
-    if OPTIONS.method == "ieee":
-        model: Any = torch_ieee.Ieee(STAGES, CLASSES)
+    if OPTIONS.method != "htt":
+        model: Any = paired_network(setting) if PAIRED else torch_ieee.Ieee(STAGES, CLASSES)
         params, batch_stats = ours.weights()
-        layout = ours.method.convert_layouts()["ieee"]
+        (layout,) = ours.method.convert_layouts().values()
         entries = export_state(layout, {"params": params, "batch_stats": batch_stats})
-        model.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in entries.items()})
+        # The authors' files of visible-infrared networks hold parts that these never use, which the model lacks.
+        held = model.state_dict().keys() if PAIRED else entries.keys()
+        model.load_state_dict({name: torch.from_numpy(np.array(entries[name])) for name in held})
         return model
     if setting.backbone == "resnet50":
         backbone: torch.nn.Module = torch_htt.ResNet(STAGES)
     else:
         size = vit.SIZES[setting.backbone]
         backbone = torch_htt.VisionTransformer(
-            IMAGE_SIZE, size.width, size.depth, size.heads, size.patch, setting.drop_path
+            IMAGE_SIZE, size.width, size.depth, size.heads, size.patch, DROP_PATH * setting.drop
         )
     model = torch_htt.Htt(backbone, len(MODALITIES), CLASSES)
     model.load(*ours.weights())
     return model
+
+
+def paired_network(setting: Setting) -> torch.nn.Module:
+    """The network of a visible-infrared method in PyTorch."""
+    sizes = RESNETS[setting.backbone]["stages"], RESNETS[setting.backbone]["width"], CLASSES
+    if OPTIONS.method == "ddag":
+        return torch_vi.Ddag(*sizes, DROPOUT * setting.drop, EPOCH_ENDS)
+    return {"hetero_center": torch_vi.HeteroCenter, "base": torch_vi.Base, "agw": torch_vi.Agw}[OPTIONS.method](*sizes)
 
 
 def matmul_precision(precision: str) -> Any:
@@ -353,18 +420,19 @@ def flops_of_image(backbone: str) -> float:
 
     Of IEEE the convolutions on whole maps are counted, backbone and interaction.
     """
-    if backbone != "resnet50":
+    if backbone in vit.SIZES:
         size = vit.SIZES[backbone]
         patches = (IMAGE_SIZE[0] // size.patch) * (IMAGE_SIZE[1] // size.patch)
         tokens = 1 + patches
         weights = (4 + 2 * size.mlp_ratio) * size.width**2
         blocks = size.depth * (2 * tokens * weights + 4 * tokens**2 * size.width)
         return blocks + 2 * patches * 3 * size.patch**2 * size.width
+    stages, first_width = RESNETS[backbone]["stages"], RESNETS[backbone]["width"]
     pixels = IMAGE_SIZE[0] * IMAGE_SIZE[1] / 4
-    total = 2 * pixels * 49 * 3 * 64
-    pixels, channels = pixels / 4, 64
-    for number, depth in enumerate(STAGES):
-        width = 64 * 2**number
+    total = 2 * pixels * 49 * 3 * first_width
+    pixels, channels = pixels / 4, first_width
+    for number, depth in enumerate(stages):
+        width = first_width * 2**number
         for index in range(depth):
             stride = 2 if index == 0 and number in (1, 2) else 1
             total += 2 * pixels * channels * width
@@ -408,24 +476,33 @@ def settings() -> list[Setting]:
 
 
 def check() -> None:
-    """Prints the largest difference of every loss term between the sides over three steps without stochastic depth."""
-    head = ["precision", "step", "loss (ours)", "loss (PyTorch)", "largest difference of a term"]
+    """Prints the largest difference of every loss term between the sides over three steps without random drops."""
+    head = [
+        "precision",
+        "parameters (ours)",
+        "parameters (PyTorch)",
+        "step",
+        "loss (ours)",
+        "loss (PyTorch)",
+        "largest difference of a term",
+    ]
     table(f"The same losses from the same weights: {OPTIONS.method}, {OPTIONS.backbone}", head)
     for precision in OPTIONS.precision:
-        setting = Setting(OPTIONS.backbone, min(OPTIONS.batch), precision, drop_path=0.0)
+        setting = Setting(OPTIONS.backbone, min(OPTIONS.batch), precision, drop=False)
         ours = Ours(setting)
         theirs = Theirs(setting, ours)
+        sizes = [sum(x.size for x in jax.tree.leaves(ours.state.params)), sum(x.numel() for x in theirs.parameters())]
         for number in range(3):
             a, b = step.fetch(ours.train()), {name: float(value) for name, value in theirs.train().items()}
             difference = max(abs(float(a[name]) - value) for name, value in b.items())
-            row([precision, number, f"{float(a['loss']):.6f}", f"{b['loss']:.6f}", f"{difference:.1e}"])
+            row([precision, *sizes, number, f"{float(a['loss']):.6f}", f"{b['loss']:.6f}", f"{difference:.1e}"])
 
 
 def steps(kind: str) -> None:
     """Prints seconds, ratios, images per second and share of peak of ``train`` or ``forward``."""
     title = {"train": "Training step", "forward": "Forward pass (evaluation)"}[kind]
     where = f"{OPTIONS.device}, {len(os.sched_getaffinity(0))} cores"
-    variant = ("streams",) if OPTIONS.method == "ieee" else ("attention", "unroll")
+    variant = {"htt": ("attention", "unroll"), "ieee": ("streams",)}.get(OPTIONS.method, ())
     head = ["samples", "precision", *variant, "remat", "ours s", "PyTorch s", "ratio"]
     head += ["ours cpu-s", "PyTorch cpu-s", "ratio"] if OPTIONS.device == "cpu" else []
     head += ["ours images/s", "PyTorch images/s", "ours, share of peak", "PyTorch, share of peak"]
