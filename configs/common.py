@@ -401,34 +401,20 @@ def hetero_center() -> ConfigDict:
 
 def ddag() -> ConfigDict:
     """DDAG on SYSU-MM01 as MMGL's copy of the code sets it; the other experiments change what differs."""
-    config = visible_infrared()
+    config = base()
     config.method = "ddag"
-    config.model = ConfigDict(
-        dict(
-            backbone="resnet50",  # resnet_micro for tests
-            last_stride=1,
-            wpa=True,  # intra-modality weighted-part attention
-            parts=3,
-            graph=True,  # cross-modality graph attention, in training
-            graph_heads=4,
-            graph_dim=512,  # of each head
-            dropout=0.2,  # inside the graph attention
-            num_classes=0,  # 0: number of training identities
-            dtype="float32",  # or bfloat16
-            remat=False,  # less memory, more time
-        )
-    )
-    config.loss = ConfigDict(
-        dict(
-            ce_weight=1.0,
-            label_smoothing=0.0,
-            triplet_weight=1.0,
-            triplet_margin=0.3,
-            part_weight=1.0,  # of the cross-entropy of the part-refined feature
-            # Negative: dynamic, 0 in the first epoch, then one over one plus the mean of the other losses in the last.
-            graph_weight=-1.0,
-        )
-    )
+    with config.model.unlocked():
+        config.model.wpa = True  # intra-modality weighted-part attention
+        config.model.parts = 3
+        config.model.graph = True  # cross-modality graph attention, in training
+        config.model.graph_heads = 4
+        config.model.graph_dim = 512  # of each head
+        config.model.dropout = 0.2  # inside the graph attention
+    with config.loss.unlocked():
+        config.loss.part_weight = 1.0  # of the cross-entropy of the part-refined feature
+        # Negative: dynamic, 0 in the first epoch, then one over one plus the mean of the other losses in the last.
+        config.loss.graph_weight = -1.0
+    config.optim.new_layers = ("^(bottleneck|classifier|parts|graph)/",)  # all others at base_lr_factor, a tenth
     config.optim.milestones = (30, 50)
     config.optim.period = 80  # of the cosine, where optim.schedule names it
     config.eval.feature = "fc_att"

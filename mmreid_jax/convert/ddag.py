@@ -7,11 +7,11 @@ dropped, and written again on export for strict loaders. Reference: class ``embe
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from mmreid_jax.convert import resnet
+from mmreid_jax.convert import two_stream
 from mmreid_jax.convert.layout import (
     POINT,
     VECTOR,
@@ -23,58 +23,42 @@ from mmreid_jax.convert.layout import (
     Variants,
     batch_norm,
     join,
-    linear,
     nest,
-    unused,
 )
 
-STAGES = (3, 4, 6, 3)
 _UNUSED = "the network never uses it"
 _MATRIX = Transform(ndim=2)
 
 
-def layout(parts: bool | None = None, attention: bool | None = None, stages: tuple[int, ...] = STAGES) -> AnyLayout:
+def layout(
+    parts: bool | None = None,
+    attention: bool | None = None,
+    non_local: Sequence[tuple[int, int]] = (),
+    stages: tuple[int, ...] = two_stream.STAGES,
+    bottleneck: bool = True,
+    shared_from: int = 1,
+) -> AnyLayout:
     """The name map of a trained network; the switches are those of the ablation, None: whatever the file has.
 
     Args:
       parts: whether there is weighted-part attention.
       attention: whether there is graph attention.
-      stages: blocks per stage of the ResNet.
+      non_local, stages, bottleneck, shared_from: of the trunk, see `two_stream.layout`.
     """
+    copies = tuple(
+        Drop(f"classifier{number}.weight", _UNUSED, lambda exported: exported["classifier.weight"].copy())
+        for number in (1, 2)
+    )
+    trunk = two_stream.trunk(stages, bottleneck, shared_from)
+    shared = [trunk, two_stream.non_local_blocks(non_local, shared_from), two_stream.neck(), Layout("ddag", (), copies)]
+    added = ([nest(weighted_parts(), "wpa.", "parts/")], [nest(graph(), target="graph/")])
     # Of two that know as many names of a file the first is taken, so those with fewer layers come first.
     variants = [
-        _whole(with_parts, with_graph, stages)
+        join("ddag", *shared, *(added[0] if with_parts else []), *(added[1] if with_graph else []))
         for with_parts, with_graph in itertools.product((False, True), repeat=2)
         if parts in (None, with_parts) and attention in (None, with_graph)
     ]
     return variants[0] if len(variants) == 1 else Variants("ddag", tuple(variants))
-
-
-def _whole(parts: bool, attention: bool, stages: tuple[int, ...]) -> Layout:
-    classifiers = tuple(
-        Drop(f"classifier{number}.weight", _UNUSED, lambda exported: exported["classifier.weight"].copy())
-        for number in (1, 2)
-    )
-    neck = (*batch_norm("bottleneck", "bottleneck"), *linear("classifier", "classifier", bias=False))
-    found = [_trunk(stages), Layout("ddag", neck, classifiers)]
-    if parts:
-        found.append(nest(weighted_parts(), "wpa.", "parts/"))
-    if attention:
-        found.append(nest(graph(), target="graph/"))
-    return join("ddag", *found)
-
-
-def _trunk(stages: tuple[int, ...]) -> Layout:
-    """Three whole ResNets, of which the stems of the first two and the stages of the third live."""
-    rules = resnet.layout(stages=stages).rules
-    stem = Layout("stem", tuple(rule for rule in rules if not rule.source.startswith("layer")))
-    rest = Layout("stages", tuple(rule for rule in rules if rule.source.startswith("layer")))
-    shared, found = "base_resnet.base.", []
-    for source, stream in (("thermal_module.thermal.", "infrared"), ("visible_module.visible.", "visible")):
-        found += [nest(stem, source, f"backbone/{stream}/"), unused(rest, source, _UNUSED, copied_from=shared)]
-    found.append(nest(rest, shared, "backbone/shared/"))
-    found.append(unused(stem, shared, _UNUSED, copied_from="visible_module.visible."))
-    return join("trunk", *found)
 
 
 def weighted_parts() -> Layout:

@@ -19,56 +19,34 @@ import numpy as np
 import optax
 
 from mmreid_jax.convert import ddag as ddag_layout
-from mmreid_jax.losses import identity, triplet
-from mmreid_jax.losses.vectors import l2_normalise
+from mmreid_jax.losses import identity
 from mmreid_jax.methods import visible_infrared
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
+from mmreid_jax.methods.agw import AGW
+from mmreid_jax.methods.base import Array, Batch, DataFacts, Terms, Variables
 from mmreid_jax.models.graph import GraphAttention
-from mmreid_jax.models.heads import BNNeck
-from mmreid_jax.models.resnet import RESNETS, ResNet, average_pool
-from mmreid_jax.models.two_stream import TwoStream
 from mmreid_jax.models.weighted_parts import WeightedParts
 from mmreid_jax.training import optimizers
 
 Memory = Mapping[str, Any]
 
 
-class DDAG:
-    """The method object; see `mmreid_jax.methods.base.Method` for the interface.
+class DDAG(AGW):
+    """The method object; see `mmreid_jax.methods.base.Method` for the interface, and Base of `agw` for the trunk.
 
     Attributes:
-      config: of the experiment (``config.model``, ``config.loss``, ``config.optim``, ``config.train``,
-        ``config.init``).
-      facts: of the training data; the visible modality comes first.
-      backbone: network of both modalities, images -> feature maps.
-      neck: batch norm and classifier of the pooled feature.
       parts: the weighted-part attention, if the config wants it.
       graph: the graph attention, likewise.
+      features: ``fc``, the feature after the neck, and ``fc_att``, the one refined by parts where there is one.
     """
 
     def __init__(self, config: Any, facts: DataFacts) -> None:
         model = config.model
-        self.config = config
-        self.facts = facts
-        self.classes = visible_infrared.check(config, facts)
-        self.backbone = TwoStream(
-            **RESNETS[model.backbone],
-            shared_from=1,
-            last_stride=model.last_stride,
-            dtype=jnp.dtype(model.dtype) if model.dtype != "float32" else None,
-            remat=model.remat,
-        )
-        self.neck = BNNeck(self.classes)
+        self.features = ("fc", "fc_att") if model.wpa else ("fc",)
+        super().__init__(config, facts)
         self.parts = WeightedParts(model.parts) if model.wpa else None
         self.graph = None
         if model.graph:
             self.graph = GraphAttention(self.classes, model.graph_heads, model.graph_dim, model.dropout)
-        self.protocols()
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """``fc``, the feature after the neck, and ``fc_att``, the one refined by parts."""
-        return ("fc", "fc_att") if self.parts else ("fc",)
 
     @property
     def dynamic(self) -> bool:
@@ -76,60 +54,35 @@ class DDAG:
         return self.graph is not None and self.config.loss.graph_weight < 0
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into the stems and the shared stages."""
-        keys = jax.random.split(key, 4)
-        model = self.config.model
-        width = ResNet(**RESNETS[model.backbone]).features
-        maps, pooled = jnp.zeros((1, model.parts, 1, width)), jnp.zeros((1, width))
-        options = self.config.data.image_size, self.config.init.backbone
-        neck = jax.jit(lambda k: self.neck.init(k, pooled, False))(keys[0])
-        found = {name: {**tree} for name, tree in neck.items()}
-        modules = {"backbone": visible_infrared.start_backbone(self.backbone, keys[1], *options)}
+        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into every part of the trunk."""
+        of_network, of_parts, of_graph = jax.random.split(key, 3)
+        found = {name: {**tree} for name, tree in super().init(of_network).items()}
+        pooled = jnp.zeros((1, self.backbone.features))
         if self.parts:
-            parts = self.parts
-            modules["parts"] = jax.jit(lambda k: parts.init(k, maps, pooled, False))(keys[2])
+            parts, maps = self.parts, jnp.zeros((1, self.config.model.parts, 1, self.backbone.features))
+            for name, tree in jax.jit(lambda k: parts.init(k, maps, pooled, False))(of_parts).items():
+                found[name]["parts"] = tree
         if self.graph:
             graph = self.graph
-            modules["graph"] = jax.jit(lambda k: graph.init(k, pooled, jnp.ones((1, 1), bool)))(keys[3])
-        for module, collections in modules.items():
-            for collection, tree in collections.items():
-                found[collection][module] = tree
+            fresh = jax.jit(lambda k: graph.init(k, pooled, jnp.ones((1, 1), bool)))(of_graph)
+            found["params"]["graph"] = fresh["params"]
         return found
 
     def forward(
-        self, variables: Variables, batch: Batch, train: bool = False
+        self, variables: Variables, images: Mapping[str, Array], train: bool = False
     ) -> tuple[dict[str, Array], dict[str, Any]]:
         """Runs the networks, but for the graph attention.
 
-        Args:
-          variables: of the method.
-          batch: with float ``images`` of one modality [B, H, W, 3] or of both; N of them in all.
-          train: normalise by batch statistics and update the running ones.
-
-        Returns:
-          By name, the visible images first: ``maps`` [N, h, w, C], ``pool`` [N, C], ``fc`` [N, C] and ``logits``
-          [N, classes] after the neck, ``fc_att`` and ``logits_att`` of the part-refined feature where there is one; and
-          the new batch statistics.
+        Arguments and result as in `AGW.forward`, with ``fc_att`` [N, C] and ``logits_att`` [N, classes] of the feature
+        refined by parts, where there is one.
         """
-        params, old = variables["params"], variables["batch_stats"]
-        images = visible_infrared.streams(self.facts, batch)
-        backbone = {"params": params["backbone"], "batch_stats": old["backbone"]}
-        maps, new = self.backbone.apply(backbone, images, train, mutable=["batch_stats"])
-        stats = {"backbone": new["batch_stats"]}
-        pooled = average_pool(maps)
-        neck = {
-            "params": {name: params[name] for name in ("bottleneck", "classifier")},
-            "batch_stats": {"bottleneck": old["bottleneck"]},
-        }
-        (features, logits), new = self.neck.apply(neck, pooled, train, mutable=["batch_stats"])
-        stats.update(new["batch_stats"])
-        out = {"maps": maps, "pool": pooled, "fc": features, "logits": logits}
+        out, stats = super().forward(variables, images, train)
         if self.parts:
-            parts = {"params": params["parts"], "batch_stats": old["parts"]}
-            out["fc_att"], new = self.parts.apply(parts, maps, features, train, mutable=["batch_stats"])
+            parts = {name: tree["parts"] for name, tree in variables.items()}
+            out["fc_att"], new = self.parts.apply(parts, out["maps"], out["fc"], train, mutable=["batch_stats"])
             stats["parts"] = new["batch_stats"]
             # One classifier for both features.
-            out["logits_att"] = out["fc_att"] @ params["classifier"]["kernel"]
+            out["logits_att"] = out["fc_att"] @ variables["params"]["classifier"]["kernel"]
         return out, stats
 
     def attend(self, variables: Variables, pooled: Array, labels: Array, key: Array | None) -> dict[str, Array]:
@@ -146,9 +99,9 @@ class DDAG:
         The weight is dynamic where ``config.loss.graph_weight`` is negative; `memory` then holds what it follows from.
         """
         options, labels = self.config.loss, jnp.tile(batch["identity"], 2)
-        out, stats = self.forward(variables, batch, True)
+        out, stats = self.forward(variables, visible_infrared.streams(self.facts, batch), True)
         terms: Terms = {"ce": identity.cross_entropy(out["logits"], labels, options.label_smoothing)}
-        terms["triplet"], (positive, negative) = triplet.batch_hard_triplet(out["pool"], labels, options.triplet_margin)
+        terms["triplet"], (positive, negative) = self.triplet_loss(out["pool"], labels)
         total = options.ce_weight * terms["ce"] + options.triplet_weight * terms["triplet"]
         if self.parts:
             terms["part"] = identity.cross_entropy(out["logits_att"], labels, options.label_smoothing)
@@ -172,34 +125,16 @@ class DDAG:
         """What the dynamic weight follows from; nothing where it is fixed."""
         return start_weighting(epoch_ends) if self.dynamic else {}
 
-    def embed(self, variables: Variables, batch: Batch) -> dict[str, Array]:
-        """``fc_<modality>`` and ``fc_att_<modality>``, [B, C] of length one."""
-        out, _ = self.forward(variables, batch)
-        features = {name: l2_normalise(out[name]) for name in self.features}
-        return visible_infrared.named(self.facts, batch, features)
-
-    def maps(self, variables: Variables, batch: Batch) -> dict[str, Array]:
-        """The last feature maps of each modality of the batch: [B, h, w, C]."""
-        out, _ = self.forward(variables, batch)
-        return visible_infrared.by_modality(self.facts, batch, out["maps"])
-
     def optimizer(self, params: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
-        """The backbone at a part of the rate, weight decay on everything, the biases of the necks frozen."""
-        options = self.config.optim
-        groups = [
-            optimizers.Group("(^|/)bottleneck/bias$", frozen=True),
-            optimizers.Group("^backbone/", lr_factor=options.base_lr_factor),
-        ]
-        return optimizers.build(options, params, epoch_ends, groups)
-
-    def protocols(self) -> list[Comparison]:
-        """Every feature both ways."""
-        return visible_infrared.comparisons(self.facts, self.features, self.config.eval.feature)
+        """Trunk and new layers at the rates of ``config.optim``, weight decay on everything, biases of necks frozen."""
+        frozen = optimizers.Group("(^|/)bottleneck/bias$", frozen=True)
+        return optimizers.build(self.config.optim, params, epoch_ends, [frozen])
 
     def convert_layouts(self) -> dict[str, Any]:
         """``ddag``: the checkpoints of the authors and of MMGL."""
-        stages = RESNETS[self.config.model.backbone]["stages"]
-        return {"ddag": ddag_layout.layout(self.parts is not None, self.graph is not None, stages)}
+        network = self.backbone
+        options = network.non_local, network.stages, network.bottleneck, network.shared_from
+        return {"ddag": ddag_layout.layout(self.parts is not None, self.graph is not None, *options)}
 
 
 def start_weighting(epoch_ends: np.ndarray) -> dict[str, Any]:

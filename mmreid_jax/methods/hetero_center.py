@@ -22,7 +22,7 @@ from mmreid_jax.losses import centers, identity, margins
 from mmreid_jax.losses.vectors import check_distance, l2_normalise
 from mmreid_jax.methods import visible_infrared
 from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
-from mmreid_jax.models.resnet import RESNETS, ResNet
+from mmreid_jax.models.resnet import RESNETS
 from mmreid_jax.models.strips import StripHeads, strip_pool
 from mmreid_jax.models.two_stream import TwoStream
 from mmreid_jax.training import optimizers
@@ -64,8 +64,7 @@ class HeteroCenter:
         backbone_key, heads_key = jax.random.split(key)
         options = self.config.data.image_size, self.config.init.backbone
         backbone = visible_infrared.start_backbone(self.backbone, backbone_key, *options)
-        width = ResNet(**RESNETS[self.config.model.backbone]).features
-        strips = jnp.zeros((1, self.config.model.strips, width))
+        strips = jnp.zeros((1, self.config.model.strips, self.backbone.features))
         heads = jax.jit(lambda k: self.heads.init(k, strips, False))(heads_key)
         return {name: {"backbone": backbone[name], **heads[name]} for name in ("params", "batch_stats")}
 

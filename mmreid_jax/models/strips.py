@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.models.layers import TorchBatchNorm, project_dense
+from mmreid_jax.models.layers import TorchBatchNorm, near_one, project_dense
 
 Array = jax.Array
 
@@ -49,7 +49,7 @@ class StripEmbedding(nn.Module):
         # He's initialisation by the fan-out, as the authors set it.
         init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
         x = nn.Dense(self.features, kernel_init=init, dot_general=project_dense, name="linear")(x)
-        return TorchBatchNorm(name="norm")(x, train)
+        return TorchBatchNorm(scale_init=near_one, name="norm")(x, train)
 
 
 class StripHeads(nn.Module):

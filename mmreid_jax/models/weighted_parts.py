@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmreid_jax.models.layers import Linear, TorchBatchNorm
+from mmreid_jax.models.layers import Linear, TorchBatchNorm, near_one
 from mmreid_jax.models.resnet import part_pool
 
 Array = jax.Array
@@ -46,4 +46,4 @@ class WeightedParts(nn.Module):
         attention = nn.softmax(jnp.einsum("bqc,bkc->bqk", query, key))
         gate = self.param("gate", nn.initializers.constant(1.0 / self.parts), (self.parts,))
         refined = jnp.einsum("q,bqk,bkc->bc", nn.softmax(gate), attention, value)
-        return TorchBatchNorm(name="bottleneck")(refined + features, train)
+        return TorchBatchNorm(scale_init=near_one, name="bottleneck")(refined + features, train)

@@ -114,7 +114,11 @@ class Run:
         # Epochs without steps, up to the one whose rates the steps take.
         self.epoch_ends = np.array([0] * epoch + [1000] * (config.optim.epochs - epoch))
         self.layout = self.method.convert_layouts()[layout]
-        self.entries = dict(self.recipe.state_dict(self.case["seed"], self.case["state_dict"]))
+        listed = self.case["state_dict"]
+        if isinstance(listed, str):
+            # "as in <another file>"
+            listed = goldens.load(path.with_name(listed.split()[-1])).json["state_dict"]
+        self.entries = dict(self.recipe.state_dict(self.case["seed"], listed))
         for suffix, factor in self.case["weight_scale"]:
             for name in self.entries:
                 if name.endswith(suffix):
