@@ -11,7 +11,7 @@ cross-entropy, then + hetero-center loss; Base, then AGW; cross-entropy + triple
 graph; with the gap between the centres of the modalities (0 to 2; smaller is better). Every seed has drawn people
 of its own and weights of its own, shared by all variants, so that differences are paired. Scores are of the LAST epoch,
 never of the best one on the test set. With --pretrain the backbone of a seed first learns to tell other drawn
-people apart (cross-entropy alone; visible-infrared: in visible images), as the papers start from ImageNet.
+people apart (cross-entropy alone), as the papers start from ImageNet.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ VISIBLE_INFRARED = ("hetero_center", "agw", "ddag")
 DEMOS: dict[str, Callable[[], Any]] = {
     "htt": demo.get_config,
     "ieee": demo_ieee.get_config,
-    **{method: functools.partial(demo_vi.get_config, method) for method in VISIBLE_INFRARED},
+    **{method: functools.partial(demo_vi.get_config, method) for method in (*VISIBLE_INFRARED, "base")},
 }
 # The last variant again, where the method trains at test time.
 ADAPTED = {"htt": "+ 3M + CIM, after MTT"}
@@ -76,6 +76,7 @@ SCORES = ("mAP", "R1", "mINP")
 GAP = "gap"
 # Added to a seed: drawn people that no run of any seed is trained or tested on.
 OTHER_PEOPLE = 1000
+PRETRAINING_PEOPLE = 240
 
 
 def config_of(seed: int, drawn_seed: int, epochs: int, options: argparse.Namespace) -> Any:
@@ -96,24 +97,31 @@ def config_of(seed: int, drawn_seed: int, epochs: int, options: argparse.Namespa
 def pretrained(seed: int, options: argparse.Namespace, folder: Path) -> Path:
     """File with the weights of a backbone that was trained on other drawn people with cross-entropy alone.
 
-    Of a visible-infrared network, that of Hetero-Center's visible stream: it has seen no infrared image.
+    HTT's is another one for each seed. Visible-infrared methods and seeds share one, as they share ImageNet's: one
+    stream for both modalities, four times as many people.
     """
-    infrared = options.method in VISIBLE_INFRARED
-    chosen = argparse.Namespace(**{**vars(options), "method": "hetero_center"}) if infrared else options
-    file = folder / f"{chosen.method}-{seed}-backbone-{options.pretrain}.safetensors"
+    shared = options.method in VISIBLE_INFRARED
+    name = f"visible-infrared-backbone-{options.pretrain}" if shared else f"{seed}-backbone-{options.pretrain}"
+    file = folder / f"{name}.safetensors"
     if not file.is_file():
+        chosen = argparse.Namespace(**vars(options))
+        if shared:
+            seed, chosen.method, chosen.identities = 0, "base", PRETRAINING_PEOPLE
         config = config_of(seed, seed + OTHER_PEOPLE, options.pretrain, chosen)
-        for name in config.loss:
-            if name.endswith("_weight") and name != "ce_weight":
-                config.loss[name] = 0.0
-        workdir = file.with_suffix("")
+        for weight in config.loss:
+            if weight.endswith("_weight") and weight != "ce_weight":
+                config.loss[weight] = 0.0
+        if shared:
+            config.model.shared_from = 0
+            config.data.drawn_images = 12
+        workdir = folder / name
         with contextlib.redirect_stdout(io.StringIO()):
             train.fit(open_experiment(config, workdir))
         variables, _ = checkpoints.load_variables(workdir, which="last")
-        own = {name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree}
-        if infrared:
-            own = {name: tree["visible"] for name, tree in own.items()}
-        write_safetensors(str(file), layout.export_state(known.named("resnet" if infrared else "vit"), own))
+        own = {collection: tree["backbone"] for collection, tree in variables.items() if "backbone" in tree}
+        if shared:
+            own = {collection: tree["shared"] for collection, tree in own.items()}
+        write_safetensors(str(file), layout.export_state(known.named("resnet" if shared else "vit"), own))
     return file
 
 

@@ -65,6 +65,13 @@ class AGW:
         ):
             if value not in known:
                 raise UserError(f"config.{key} is {value!r}; choose one of {', '.join(known)}")
+        stages = RESNETS[model.backbone]["stages"]
+        if model.pooling == "gem" and (len(stages), stages[-1] - 1) in map(tuple, model.non_local):
+            raise UserError(
+                f"config.model.non_local is {model.non_local}, but what comes out of a non-local block after the last "
+                f"bottleneck of {model.backbone} can be negative, and has no generalised mean; put it before another "
+                "bottleneck, or set config.model.pooling to avg"
+            )
         self.backbone = TwoStream(
             **RESNETS[model.backbone],
             shared_from=model.shared_from,

@@ -25,6 +25,7 @@ RESNETS: dict[str, dict[str, Any]] = {
     # For drawn data, and for tests.
     "resnet_micro": {"stages": (1, 1, 1, 1), "width": 8},
     "resnet_nano": {"stages": (1,), "width": 8},
+    "resnet_nano2": {"stages": (2,), "width": 8},
 }
 """Name -> stages, width and kind of block."""
 

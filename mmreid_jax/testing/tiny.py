@@ -23,14 +23,14 @@ TINY: dict[str, dict[str, Any]] = {
     "agw": {
         "config": "agw_sysu",
         "modalities": ("rgb", "nir"),
-        "model.backbone": "resnet_nano",
+        "model.backbone": "resnet_nano2",
         "model.non_local": ((1, 0),),
         "data.image_size": (32, 16),
     },
     "caj": {
         "config": "caj_sysu",
         "modalities": ("rgb", "nir"),
-        "model.backbone": "resnet_nano",
+        "model.backbone": "resnet_nano2",
         "model.non_local": ((1, 0),),
         "loss.kl_weight": 0.1,
         "data.image_size": (32, 16),

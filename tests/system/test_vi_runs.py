@@ -1,0 +1,146 @@
+"""The whole program with visible-infrared methods on drawn data: pairs, drawn galleries, directions, resume, report."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from mmreid_jax import average, evaluate, experiment, train
+from mmreid_jax.errors import UserError
+from mmreid_jax.testing import tiny
+from mmreid_jax.training import step
+from tests.system.test_runs import assert_same_state, final_state
+
+
+@pytest.fixture
+def tiny_run(data_dir):
+    """A config of a method that trains in seconds on drawn people."""
+
+    def make(method, **changes):
+        common = {
+            "data__drawn": True,
+            "data__data_dir": str(data_dir),
+            "data__drawn_identities": 6,
+            "data__drawn_images": 12,
+            "data__padding": 2,
+            "data__threads": 1,
+            "train__images_per_identity": 2,
+            "train__eval_every": 2,
+            "optim__epochs": 2,
+            "eval__batch_size": 16,
+            "eval__report": False,
+        }
+        return tiny.config(method, **{**common, **changes}).lock()
+
+    return make
+
+
+def scores(workdir):
+    return [json.loads(line) for line in (workdir / "scores.jsonl").read_text().splitlines()]
+
+
+def test_train_and_evaluate_under_every_protocol(tiny_run, tmp_path, capsys):
+    """One command trains, scores ten galleries and reports; another scores the checkpoint under all protocols."""
+    train.main(tiny_run("agw", eval__report=True), tmp_path / "run")
+    found = scores(tmp_path / "run")
+    assert [(row["comparison"], row["protocol"]) for row in found] == [
+        ("fc nir to rgb", "sysu_all_single v1"),
+        ("pool nir to rgb", "sysu_all_single v1"),
+    ]
+    assert all(row["mAP_std"] > 0 and 0 < row["gap"] <= 2 for row in found)
+    page = (tmp_path / "run" / "report.html").read_text()
+    for words in ("NIR → RGB", "the first of 10 galleries", "Spread over the trials", "± standard deviation"):
+        assert words in page
+    capsys.readouterr()
+    config = tiny_run("agw", init__checkpoint=str(tmp_path / "run"), init__which="last", eval__protocol="all")
+    evaluate.main(config, tmp_path / "all")
+    printed = capsys.readouterr().out
+    names = {row["protocol"] for row in scores(tmp_path / "all")}
+    assert names == {"sysu_all_single v1", "sysu_indoor_single v1"}
+    # A folder of the small drawn set holds two images.
+    for left_out in ("sysu_all_multi", "sysu_indoor_single_official"):
+        assert f"note: {left_out} is left out" in printed
+    again = next(row for row in scores(tmp_path / "all") if row["protocol"] == "sysu_all_single v1")
+    assert again["mAP"] == pytest.approx(found[0]["mAP"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_both_directions_and_the_mean_over_splits(tiny_run, tmp_path, capsys):
+    workdirs = []
+    for trial in (1, 2):
+        workdirs.append(str(tmp_path / f"trial_{trial}"))
+        config = tiny_run("hetero_center", data__dataset=f"regdb/trial_{trial}", eval__protocol="all", optim__epochs=1)
+        train.main(config, tmp_path / f"trial_{trial}")
+    found = scores(tmp_path / "trial_2")
+    assert [(row["protocol"].split()[0], row["comparison"]) for row in found] == [
+        ("regdb_visible_to_thermal", "fc rgb to tir"),
+        ("regdb_visible_to_thermal", "pool rgb to tir"),
+        ("regdb_thermal_to_visible", "fc tir to rgb"),
+        ("regdb_thermal_to_visible", "pool tir to rgb"),
+    ]
+    capsys.readouterr()
+    average.main(workdirs)
+    both = [scores(tmp_path / f"trial_{trial}")[0]["mAP"] for trial in (1, 2)]
+    assert f"{100 * np.mean(both):.1f} ± {100 * np.std(both, ddof=1):.1f}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_roles_exchanged_after_the_draw(tiny_run, tmp_path):
+    """LLCM's table of today: the drawn infrared images search all visible ones."""
+    config = tiny_run("agw", data__dataset="llcm", eval__protocol="llcm_vis_to_ir_repo", optim__epochs=1)
+    train.main(config, tmp_path)
+    drawn = experiment.open_experiment(config, tmp_path)
+    query, pool = drawn.splits.sides(("rgb",), ("nir",))
+    people = len(np.unique(pool.identity.astype(int) * 100 + pool.camera))
+    variables, _ = train.checkpoints.load_variables(tmp_path)
+    placed = drawn.parallel.place_state(variables)
+    result = evaluate.run(drawn, evaluate.Embedder(drawn), placed, "again")[0]
+    assert result.distances.shape == (people, len(query))
+    assert result.query.modalities == ("nir",)
+    assert len(result.gallery) == len(query)
+    assert result.scores.mAP == pytest.approx(scores(tmp_path)[0]["mAP"], abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["ddag", "hetero_center", "caj"])
+def test_interrupted_in_the_second_epoch_and_resumed_is_uninterrupted(tiny_run, tmp_path, monkeypatch, method):
+    """Bit for bit; DDAG's weight of the graph comes from the epoch before the interruption."""
+    config = tiny_run(method)
+    train.main(config, tmp_path / "whole")
+    steps = final_state(tmp_path / "whole")[0]
+    seen = []
+    true = step.Parallel.place_batch
+
+    def place(self, batch):
+        if "erase" in batch:
+            seen.append(1)
+            if len(seen) == steps // 2 + 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return true(self, batch)
+
+    monkeypatch.setattr(step.Parallel, "place_batch", place)
+    with pytest.raises(UserError, match="goes on from there"):
+        train.main(config, tmp_path / "parts")
+    monkeypatch.undo()
+    train.main(config, tmp_path / "parts")
+    whole = final_state(tmp_path / "whole")
+    assert_same_state(whole, final_state(tmp_path / "parts"))
+    assert any("memory" in name for name in whole[1]) == (method == "ddag")
+
+
+def test_what_does_not_fit_is_named(tiny_run, tmp_path):
+    for changes, message in (
+        ({"train__images_per_identity": 50, "train__replacement": False}, "50"),
+        ({"eval__protocol": "regdb_visible_to_thermal_"}, "unknown protocol 'regdb_visible_to_thermal_'"),
+        ({"eval__feature": "fcc"}, "config.eval.feature is 'fcc'"),
+        ({"data__modalities": ("rgb",)}, "a sample of sysu_mm01/train has one modality"),
+        ({"train__sampler": "cameras"}, "config.train.sampler is 'cameras'"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train.main(tiny_run("agw", **changes), tmp_path / "bad")
+    with pytest.raises(UserError, match="compares two modalities"):
+        train.main(tiny_run("agw", data__dataset="rgbnt201", data__drawn_images=6), tmp_path / "bad")
