@@ -97,3 +97,20 @@ def test_half_precision_is_compared_in_float32():
     np.testing.assert_allclose(
         loss, naive(np.asarray(features, np.float64), [0, 0, 1, 1, 2, 2, 3, 3], None, 0), rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("labels", BATCHES.values(), ids=BATCHES)
+def test_sharing_ties_changes_neither_loss_nor_gradient_where_there_are_none(labels, x64):
+    features = jnp.asarray(np.random.default_rng(len(labels)).standard_normal((len(labels), 8)))
+    compute = jax.value_and_grad(lambda x, ties: batch_hard_triplet(x, jnp.asarray(labels), 0.3, share_ties=ties)[0])
+    (one, first), (other, shared) = compute(features, False), compute(features, True)
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+    np.testing.assert_allclose(first, shared, atol=1e-12)
+
+
+def test_equally_hard_samples_share_the_gradient(x64):
+    # The first sample has two copies of its nearest negative.
+    features, labels = jnp.asarray([[0.0], [2.0], [2.0]]), jnp.asarray([0, 1, 1])
+    of_first = lambda x, ties: batch_hard_triplet(x, labels, 5.0, share_ties=ties)[1][1][0]  # noqa: E731
+    np.testing.assert_allclose(jax.grad(of_first)(features, True)[:, 0], [-1.0, 0.5, 0.5])
+    np.testing.assert_allclose(jax.grad(of_first)(features, False)[:, 0], [-1.0, 1.0, 0.0])
