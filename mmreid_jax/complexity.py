@@ -124,12 +124,14 @@ def example_batch(config: Any, facts: base.DataFacts, size: int, *, training: bo
     """The shapes of a batch as the pipeline makes it (see `mmreid_jax.data.pipeline`)."""
     height, width = (int(side) for side in config.data.image_size)
     labels = dict.fromkeys(("identity", "camera", "scene"), Abstract((size,), jnp.int32))
+    second = [f"{name}_2" for name in config.data.second_views] if training else []
+    names = (*facts.modalities, *second)
     batch: dict[str, Any] = {
-        "images": dict.fromkeys(facts.modalities, Abstract((size, height, width, 3), jnp.uint8)),
+        "images": dict.fromkeys(names, Abstract((size, height, width, 3), jnp.uint8)),
         **labels,
     }
     if training:
-        batch["erase"] = dict.fromkeys(facts.modalities, Abstract((size, 4), jnp.int32))
+        batch["erase"] = dict.fromkeys(names, Abstract((size, 4), jnp.int32))
     return batch
 
 

@@ -58,16 +58,33 @@ class Extractor:
         self._parallel = step.Parallel()
         self._variables = self._parallel.place_state(variables)
 
+    @property
+    def one_modality(self) -> bool:
+        """Whether a sample is seen in one modality only, as in visible-infrared models."""
+        first = self.method.protocols()[0]
+        return first.query != first.gallery
+
     def __call__(self, records: Records, absent: Sequence[str] = ()) -> np.ndarray:
         """Features of all samples as they are compared: float32 [N, D], rows of length one unless the config says no.
 
         Args:
           records: of images.
-          absent: modalities to replace by zeros.
+          absent: modalities to replace by zeros; a model of one modality at a time does not get to see them.
+
+        Raises:
+          UserError: the table has several modalities, and the model sees one at a time.
         """
         from tqdm import tqdm
 
-        data = self.config.data
+        data, feature = self.config.data, self.feature
+        if self.one_modality:
+            present = tuple(name for name in records.modalities if name not in absent)
+            if len(present) != 1:
+                raise UserError(
+                    f"{records.name} holds {', '.join(present)}, but this model sees one modality at a time; choose one"
+                )
+            feature = next(each.feature for each in self.method.protocols() if each.query == present)
+            records, absent = records.of_modality(present[0]), ()
         embed = self._parallel.jit_embed(step.embed_step(self.method.embed, normalization(data), absent))
         size = -(-self.config.eval.batch_size // self._parallel.size) * self._parallel.size
         options = image_options(data, cache=False)
@@ -76,7 +93,7 @@ class Extractor:
             total = -(-len(records) // size)
             for batch in tqdm(batches, total=total, unit="batch", disable=not sys.stderr.isatty()):
                 on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
-                features = embed(self._variables, self._parallel.place_batch(on_device))[self.feature]
+                features = embed(self._variables, self._parallel.place_batch(on_device))[feature]
                 rows.append(np.asarray(features)[batch["valid"]])
         features = np.concatenate(rows)
         return distances.l2_normalise(features) if self.config.eval.normalize else features
@@ -144,8 +161,11 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--which", choices=("best", "last"), default="best", help="of its checkpoints")
 
 
-def describe(records: Records, absent: Sequence[str]) -> str:
+def describe(records: Records, absent: Sequence[str], one_modality: bool = False) -> str:
     """One line: what was found in a folder."""
+    if one_modality:
+        seen = [name for name in records.modalities if name not in absent]
+        return f"{records.name}: {len(records)} samples, {', '.join(seen)}"
     missing = f"; no {', '.join(absent)} images, replaced by zeros" if absent else ""
     return f"{records.name}: {len(records)} samples{missing}"
 
@@ -171,16 +191,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax.extract", description=__doc__)
     add_model_flags(parser)
     parser.add_argument("--images", required=True, help="folder of images, or of one subfolder per modality")
+    parser.add_argument("--modality", help="of the images (default: that of the folder's name, else visible)")
     parser.add_argument("--out", required=True, type=Path, help="the .npz file to write")
     arguments = parser.parse_args(argv)
     extractor = Extractor(arguments.checkpoint, arguments.which)
-    records, absent = folder.open_folder(arguments.images, extractor.method.facts.modalities)
-    print(describe(records, absent))
+    records, absent = folder.open_folder(
+        arguments.images, extractor.method.facts.modalities, arguments.modality, one=extractor.one_modality
+    )
+    print(describe(records, absent, extractor.one_modality))
     dataset = extractor.config.data.dataset
     labelled = folder.with_labels(records, dataset)
     known = f"read off the file names, as {dataset} writes them" if labelled else "not known"
     print(f"identities and cameras: {known}")
     features = extractor(records, absent)
+    absent = () if extractor.one_modality else absent
     labels = None if labelled is None else metrics.Labels(labelled.identity, labelled.camera, labelled.scene)
     save(arguments.out, Features(features, records.file, labels, note_of(extractor, arguments.checkpoint, absent)))
     length = " (length 1)" if extractor.config.eval.normalize else ""

@@ -49,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_model_flags(parser)
     parser.add_argument("--query", required=True, help="folder of images, or of one subfolder per modality")
     parser.add_argument("--gallery", required=True, help="folder to search, laid out likewise")
+    for side in ("query", "gallery"):
+        text = "of its images (default: that of the folder's name, else visible)"
+        parser.add_argument(f"--{side}_modality", help=text)
     parser.add_argument("--out", type=Path, default=Path("search"), help="folder for matches.csv and search.html")
     parser.add_argument("--top", type=int, default=10, help="matches per query")
     parser.add_argument("--threshold", type=float, help="largest distance that counts as the same (see a run's report)")
@@ -59,8 +62,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     modalities = extractor.method.facts.modalities
     sides = {}
     for side in ("query", "gallery"):
-        records, absent = folder.open_folder(getattr(arguments, side), modalities)
-        print(describe(records, absent))
+        chosen = getattr(arguments, f"{side}_modality")
+        place = getattr(arguments, side)
+        records, absent = folder.open_folder(place, modalities, chosen, one=extractor.one_modality)
+        print(describe(records, absent, extractor.one_modality))
         sides[side] = records, extractor(records, absent)
     (queries, query), (gallery, found) = sides["query"], sides["gallery"]
     order, apart = nearest(query, found, arguments.top)

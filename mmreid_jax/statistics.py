@@ -62,6 +62,9 @@ def measure(records: Records, size: tuple[int, int], *, threads: int = 2, batch:
 
     if size[0] * size[1] < 2:
         raise UserError(f"images of {size[0]} x {size[1]} pixels have no deviation; give a larger size")
+    if records.modality is not None:
+        apart = {name: records.of_modality(name) for name in records.modalities}
+        return {name: measure(table, size, threads=threads, batch=batch)[name] for name, table in apart.items()}
     total = dict.fromkeys(records.modalities, np.zeros((3, 3)))
     options = pipeline.ImageOptions(size=size)
     with pipeline.eval_batches(records, options, min(batch, len(records)), threads=threads) as batches:

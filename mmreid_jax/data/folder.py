@@ -39,33 +39,45 @@ class FolderSource:
         return [{key: (place / self.names[i]).read_bytes() for key, place in self.folders.items()} for i in indices]
 
 
-def open_folder(path: str | Path, modalities: Sequence[str]) -> tuple[Records, tuple[str, ...]]:
+def open_folder(
+    path: str | Path, modalities: Sequence[str], modality: str | None = None, *, one: bool = False
+) -> tuple[Records, tuple[str, ...]]:
     """The images of a folder.
 
-    Either the images lie in the folder itself and are visible light, or in one subfolder per modality (``rgb``,
-    ``nir``, ``tir`` and the names that data sets use) under the same file names.
+    Either the images lie in one subfolder per modality (``rgb``, ``nir``, ``tir`` and the names that data sets use)
+    under the same file names; or in the folder itself, and are then of the modality whose name it has, else visible.
 
     Args:
       path: the folder.
       modalities: what the model expects, in its order.
+      modality: the one to take; None: all that there are.
+      one: the model sees one modality at a time.
 
     Returns:
       (table with identity -1, camera 0, modalities that the folder does not have).
 
     Raises:
-      UserError: there is no such folder or no image in it, or the modalities hold different files.
+      UserError: there is no such folder or no image in it, the modalities hold different files or are more than the
+        model sees, or it does not know `modality`.
     """
     root = Path(path)
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give a folder of images")
     subfolders = {entry.name.lower(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
+    if modality is not None and modality not in modalities:
+        raise UserError(f"the model does not know the modality {modality!r}; it sees {', '.join(modalities)}")
     folders = {}
-    for modality in modalities:
-        found = [subfolders[name] for name in FOLDER_NAMES.get(modality, (modality,)) if name in subfolders]
-        if found:
-            folders[modality] = found[0]
+    for known in modalities:
+        found = [subfolders[name] for name in FOLDER_NAMES.get(known, (known,)) if name in subfolders]
+        if found and modality in (None, known):
+            folders[known] = found[0]
     if not folders:
-        folders = {modalities[0]: root}
+        own = [known for known in modalities if root.resolve().name.lower() in FOLDER_NAMES.get(known, (known,))]
+        folders = {modality or (own or modalities)[0]: root}
+    if one and len(folders) > 1:
+        raise UserError(
+            f"{root} holds {' and '.join(folders)}, but this model sees one modality at a time; give one of its folders"
+        )
     files = {modality: _images(place) for modality, place in folders.items()}
     first, *others = files
     if not files[first]:
@@ -80,7 +92,7 @@ def open_folder(path: str | Path, modalities: Sequence[str]) -> tuple[Records, t
     names = tuple(files[first])
     count = len(names)
     # An absent modality points at an image that is there; zeros replace its pixels before the network sees them.
-    views = {modality: View(modality if modality in folders else first) for modality in modalities}
+    views = {known: View(known if known in folders else first) for known in modalities}
     table = Records(
         name=str(root),
         identity=np.full(count, -1, np.int32),
@@ -91,7 +103,7 @@ def open_folder(path: str | Path, modalities: Sequence[str]) -> tuple[Records, t
         source=FolderSource(folders, names),
         rows=np.arange(count),
     )
-    return table, tuple(modality for modality in modalities if modality not in folders)
+    return table, tuple(known for known in modalities if known not in folders)
 
 
 def with_labels(table: Records, dataset: str) -> Records | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
 import pytest
 
-from mmreid_jax import average, evaluate, experiment, train
+from mmreid_jax import average, evaluate, experiment, search, train
 from mmreid_jax.errors import UserError
 from mmreid_jax.testing import tiny
 from mmreid_jax.training import step
@@ -43,7 +44,7 @@ def scores(workdir):
     return [json.loads(line) for line in (workdir / "scores.jsonl").read_text().splitlines()]
 
 
-def test_train_and_evaluate_under_every_protocol(tiny_run, tmp_path, capsys):
+def test_train_and_evaluate_under_every_protocol(tiny_run, data_dir, tmp_path, capsys):
     """One command trains, scores ten galleries and reports; another scores the checkpoint under all protocols."""
     train.main(tiny_run("agw", eval__report=True), tmp_path / "run")
     found = scores(tmp_path / "run")
@@ -64,6 +65,16 @@ def test_train_and_evaluate_under_every_protocol(tiny_run, tmp_path, capsys):
     # A folder of the small drawn set holds two images.
     for left_out in ("sysu_all_multi", "sysu_indoor_single_official"):
         assert f"note: {left_out} is left out" in printed
+    # One's own images: an infrared folder searches a visible one.
+    drawn = next((data_dir / "drawn").glob("sysu_mm01-*/SYSU-MM01"))
+    for folder, camera in (("ir", "cam6"), ("vis", "cam1")):
+        (tmp_path / folder).mkdir()
+        for file in sorted((drawn / camera).glob("*/0001.jpg")):
+            shutil.copy(file, tmp_path / folder / f"{file.parent.name}.jpg")
+    sides = [f"--query={tmp_path / 'ir'}", f"--gallery={tmp_path / 'vis'}", f"--out={tmp_path / 'found'}"]
+    search.main([f"--checkpoint={tmp_path / 'run'}", *sides])
+    assert "ir: 12 samples, nir" in capsys.readouterr().out
+    assert len((tmp_path / "found" / "matches.csv").read_text().splitlines()) == 1 + 12 * 10
     again = next(row for row in scores(tmp_path / "all") if row["protocol"] == "sysu_all_single v1")
     assert again["mAP"] == pytest.approx(found[0]["mAP"], abs=1e-6)
 
