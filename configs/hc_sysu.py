@@ -6,9 +6,10 @@ Without the data: add --config.data.drawn=True to run on drawn people in the sam
 Published (README of the authors' code), all-search single-shot: rank-1 about 56, mAP about 54. Later papers quote
 56.96 / 54.95, and 59.74 / 64.91 for indoor-search. Which of the two features the numbers are of is not said;
 checkpoints are selected by ``fc``, here as there. Cross-entropy alone: --config.loss.hc_weight=0
-Deviations: the authors' sampler loses the first batch of every epoch and trains on the second one twice; their gallery
-draws follow one stream of random numbers, ours are seeded by the trial as in the papers after it. Padding by 10 pixels
-before the crop, which later papers add: --config.data.padding=10
+Deviations: the authors' sampler loses the first batch of every epoch and trains on the second one twice
+(--config.train.sampler=hetero_center does); their gallery draws follow one stream of random numbers, ours are seeded by
+the trial as in the papers after it (--config.eval.protocol=sysu_all_single_hetero_center). Padding by 10 pixels before
+the crop, which later papers add: --config.data.padding=10
 """
 
 from ml_collections import ConfigDict

@@ -50,7 +50,7 @@ class AGW:
 
     triplets: tuple[str, ...] = ("batch_hard", "weighted")
     """What ``config.loss.triplet`` may be."""
-    features = ("fc", "pool")
+    features: tuple[str, ...] = ("fc", "pool")
     """Names of the features after and before the neck."""
 
     def __init__(self, config: Any, facts: DataFacts) -> None:

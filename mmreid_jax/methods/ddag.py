@@ -41,7 +41,7 @@ class DDAG(AGW):
 
     def __init__(self, config: Any, facts: DataFacts) -> None:
         model = config.model
-        self.features = ("fc", "fc_att") if model.wpa else ("fc",)
+        self.features: tuple[str, ...] = ("fc", "fc_att") if model.wpa else ("fc",)
         super().__init__(config, facts)
         self.parts = WeightedParts(model.parts) if model.wpa else None
         self.graph = None
@@ -89,7 +89,8 @@ class DDAG(AGW):
         """The graph attention of samples [N, C] with labels int [N]; see `GraphAttention` for the rest."""
         assert self.graph is not None
         neighbours = labels[:, None] == labels[None, :]
-        return self.graph.apply({"params": variables["params"]["graph"]}, pooled, neighbours, key)
+        out: Any = self.graph.apply({"params": variables["params"]["graph"]}, pooled, neighbours, key)
+        return out
 
     def loss(
         self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Memory
