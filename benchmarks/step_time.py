@@ -37,7 +37,12 @@ VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag")
 RESNET_SIZES = ("resnet50", "resnet_micro")
 RATE = 1e-3
 # JAX's name of each precision's matrix products; the type of the computation beside it.
-PRECISIONS = {"float32": ("highest", "float32"), "tf32": ("tensorfloat32", "float32"), "bfloat16": (None, "bfloat16")}
+PRECISIONS = {
+    "float32": ("highest", "float32"),
+    "tf32": ("tensorfloat32", "float32"),
+    "bfloat16": (None, "bfloat16"),
+    "float64": (None, "float64"),
+}
 
 
 class Setting(NamedTuple):
@@ -94,6 +99,8 @@ def arguments() -> argparse.Namespace:
     if options.method == "htt" and options.backbone == "resnet_micro":
         parser.error("--method htt has no resnet_micro here")
     options.inner = options.inner or (1 if options.device == "cpu" else 10)
+    if "float64" in options.precision and len(options.precision) > 1:
+        parser.error("--precision float64 stands alone, for JAX allows it for a whole process")
     if any(batch % options.per_identity for batch in options.batch):
         parser.error(f"--batch must be a multiple of {options.per_identity} (--per_identity)")
     if options.method in VISIBLE_INFRARED and min(options.batch) == options.per_identity:
@@ -123,6 +130,9 @@ from mmreid_jax.models import layers, vit  # noqa: E402
 from mmreid_jax.models.resnet import RESNETS, STAGES  # noqa: E402
 from mmreid_jax.training import optimizers, state, step  # noqa: E402
 
+if "float64" in OPTIONS.precision:
+    jax.config.update("jax_enable_x64", True)
+    torch.set_default_dtype(torch.float64)
 DEVICE = torch.device("cuda" if OPTIONS.device == "gpu" else "cpu")
 PAIRED = OPTIONS.method in VISIBLE_INFRARED
 PEER: Any = torch_vi if PAIRED else {"htt": torch_htt, "ieee": torch_ieee}[OPTIONS.method]
@@ -137,7 +147,8 @@ DROP_PATH, DROPOUT = 0.1, 0.2
 BOTH: dict[str, Any] = {
     "data": SimpleNamespace(image_size=IMAGE_SIZE),
     "init": SimpleNamespace(backbone=""),
-    "method": OPTIONS.method,
+    # Base is AGW without its additions.
+    "method": "agw" if OPTIONS.method == "base" else OPTIONS.method,
 }
 
 
@@ -227,6 +238,16 @@ def config_paired(setting: Setting) -> Any:
     if OPTIONS.method == "hetero_center":
         vars(model).update(strips=torch_vi.STRIPS, embed_dim=torch_vi.STRIP_WIDTH, dropout=0.0)
         vars(loss).update(hc_weight=torch_vi.HC_WEIGHT, distance="l2", margin=0.0, grouping="by_label")
+    new_layers: tuple[str, ...] = ()
+    if OPTIONS.method in ("base", "agw", "ddag"):
+        agw = OPTIONS.method == "agw"
+        stages = RESNETS[setting.backbone]["stages"]
+        places = [(int(stage[-1]), index) for stage, of_stage in torch_vi.NON_LOCAL.items() for index in of_stage]
+        blocks = [(number, index) for number, index in places if index < stages[number - 1]]
+        vars(model).update(shared_from=1, non_local=blocks if agw else (), pooling="gem" if agw else "avg")
+        vars(model).update(gem_power=3.0)
+        vars(loss).update(triplet="weighted" if agw else "batch_hard", triplet_form="code")
+        new_layers = ("^(bottleneck|classifier|parts|graph)/",)
     if OPTIONS.method == "ddag":
         vars(model).update(wpa=True, parts=torch_vi.PARTS, graph=True, dropout=DROPOUT * setting.drop)
         vars(model).update(graph_heads=torch_vi.GRAPH_HEADS, graph_dim=torch_vi.GRAPH_WIDTH)
@@ -236,7 +257,7 @@ def config_paired(setting: Setting) -> Any:
         model=model,
         loss=loss,
         train=SimpleNamespace(micro_batches=1, identities_per_batch=identities),
-        optim=optimizers.Options(lr=RATE, weight_decay=5e-4, nesterov=True),
+        optim=optimizers.Options(lr=RATE, weight_decay=5e-4, nesterov=True, new_layers=new_layers),
         eval=SimpleNamespace(feature="fc"),
         **BOTH,
     )
@@ -254,17 +275,23 @@ def draw_batch(samples: int) -> dict[str, Any]:
 class Ours:
     """Our side: the method, its training step and its evaluation step, compiled where first used."""
 
-    def __init__(self, setting: Setting) -> None:
+    def __init__(self, setting: Setting, zeros: float = 0.0) -> None:
+        """Starts from fresh weights, in which `zeros` replaces those that are zero."""
         self.setting = setting
         config = {"htt": config_htt, "ieee": config_ieee}.get(OPTIONS.method, config_paired)(setting)
         self.method: Any = build(config, DataFacts(CLASSES, 1, 1, MODALITIES))
         self.parallel = step.Parallel(jax.devices()[:1])
         variables = self.method.init(jax.random.key(0))
+        variables["params"] = jax.tree.map(lambda x: jnp.where(x == 0, zeros, x), variables["params"])
+        batch = draw_batch(setting.batch)
+        if setting.precision == "float64":
+            variables = jax.tree.map(lambda x: x.astype(float) if jnp.issubdtype(x, jnp.floating) else x, variables)
+            batch["images"] = {name: (images / 255 - 0.5) / 0.5 for name, images in batch["images"].items()}
         epoch_ends = np.array(EPOCH_ENDS)
         optimizer = self.method.optimizer(variables["params"], epoch_ends)
         memory = self.method.start_memory(epoch_ends) if hasattr(self.method, "start_memory") else {}
         self.state = self.parallel.place_state(state.create(variables, optimizer, memory))
-        self.batch = self.parallel.place_batch(draw_batch(setting.batch))
+        self.batch = self.parallel.place_batch(batch)
         self.run = self.parallel.jit_train(step.train_step(self.method.loss, optimizer, seed=0))
         self.embed = self.parallel.jit_embed(step.embed_step(self.method.embed))
 
@@ -310,12 +337,14 @@ class Theirs:
 
     def prepared(self) -> list[torch.Tensor]:
         """Normalised images, NCHW in memory order NHWC (channels_last for the ResNet: its faster layout)."""
-        return [((images.float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2) for images in self.images]
+        return [
+            ((images.to(torch.get_default_dtype()) / 255 - 0.5) / 0.5).permute(0, 3, 1, 2) for images in self.images
+        ]
 
     @contextlib.contextmanager
     def precision(self) -> Iterator[None]:
         """Arithmetic of this setting."""
-        allowed = self.setting.precision != "float32"
+        allowed = self.setting.precision in ("tf32", "bfloat16")
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.setting.precision == "bfloat16"):
             yield
@@ -489,7 +518,8 @@ def check() -> None:
     table(f"The same losses from the same weights: {OPTIONS.method}, {OPTIONS.backbone}", head)
     for precision in OPTIONS.precision:
         setting = Setting(OPTIONS.backbone, min(OPTIONS.batch), precision, drop=False)
-        ours = Ours(setting)
+        # Some layers begin as the identity, with weights of zero; here all of them count.
+        ours = Ours(setting, zeros=0.1)
         theirs = Theirs(setting, ours)
         sizes = [sum(x.size for x in jax.tree.leaves(ours.state.params)), sum(x.numel() for x in theirs.parameters())]
         for number in range(3):

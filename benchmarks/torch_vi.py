@@ -61,8 +61,8 @@ class HeteroCenter(nn.Module):
         logits, units = output
         both = torch.cat([labels, labels])
         terms = {
-            "ce": sum(F.cross_entropy(x.float(), both) for x in logits),
-            "hc": sum(hetero_center(x.float(), identities) for x in units),
+            "ce": sum(F.cross_entropy(widened(x), both) for x in logits),
+            "hc": sum(hetero_center(widened(x), identities) for x in units),
         }
         return {**terms, "loss": terms["ce"] + HC_WEIGHT * terms["hc"]}
 
@@ -162,7 +162,7 @@ class Base(TwoStream):
         del identities
         pooled, logits = output
         both = torch.cat([labels, labels])
-        terms = {"ce": F.cross_entropy(logits.float(), both), "triplet": self.metric_loss(pooled.float(), both)}
+        terms = {"ce": F.cross_entropy(widened(logits), both), "triplet": self.metric_loss(widened(pooled), both)}
         return {**terms, "loss": terms["ce"] + terms["triplet"]}
 
 
@@ -260,8 +260,8 @@ class Ddag(Base):
         pooled, logits, logits_att = output
         both = torch.cat([labels, labels])
         terms = super().losses((pooled, logits), labels, identities)
-        terms["part"] = F.cross_entropy(logits_att.float(), both)
-        terms["graph"] = F.nll_loss(self.graph(pooled.float(), both), both)
+        terms["part"] = F.cross_entropy(widened(logits_att), both)
+        terms["graph"] = F.nll_loss(self.graph(widened(pooled), both), both)
         others = terms["loss"] + terms["part"]
         if self.step in self.epoch_ends:
             self.weight = 1 / (1 + sum(self.of_epoch) / len(self.of_epoch))
@@ -269,6 +269,11 @@ class Ddag(Base):
         self.of_epoch.append(others.item())
         self.step += 1
         return {**terms, "graph_weight": torch.tensor(self.weight), "loss": others + self.weight * terms["graph"]}
+
+
+def widened(x: Tensor) -> Tensor:
+    """In at least float32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def hetero_center(units: Tensor, identities: int) -> Tensor:
