@@ -85,7 +85,7 @@ class DDAG(AGW):
             out["logits_att"] = out["fc_att"] @ variables["params"]["classifier"]["kernel"]
         return out, stats
 
-    def attend(self, variables: Variables, pooled: Array, labels: Array, key: Array | None) -> dict[str, Array]:
+    def attend_graph(self, variables: Variables, pooled: Array, labels: Array, key: Array | None) -> dict[str, Array]:
         """The graph attention of samples [N, C] with labels int [N]; see `GraphAttention` for the rest."""
         assert self.graph is not None
         neighbours = labels[:, None] == labels[None, :]
@@ -111,7 +111,7 @@ class DDAG(AGW):
         for name, logits in visible_infrared.by_modality(self.facts, batch, out["logits"]).items():
             terms[f"accuracy_{name}"] = identity.accuracy(logits, batch["identity"])
         if self.graph:
-            graph = self.attend(variables, out["pool"], labels, key if self.config.model.dropout else None)
+            graph = self.attend_graph(variables, out["pool"], labels, key if self.config.model.dropout else None)
             terms["graph"] = identity.cross_entropy(graph["logits"], labels)
             weight = jnp.asarray(options.graph_weight, total.dtype)
             if self.dynamic:

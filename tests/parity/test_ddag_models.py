@@ -75,7 +75,7 @@ def test_training(path, dtype, x64):
 
     def observe(variables, batch):
         out, _ = method.forward(variables, method.training_images(batch, jax.random.key(0)), True)
-        graph = method.attend(variables, out["pool"], jnp.tile(batch["identity"], 2), None)
+        graph = method.attend_graph(variables, out["pool"], jnp.tile(batch["identity"], 2), None)
         seen = {name: out[name] for name in ("pool", "logits", "logits_att")}
         return {**seen, "log_probs_graph": jax.nn.log_softmax(graph["logits"])}
 
