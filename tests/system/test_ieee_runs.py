@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 
 import pytest
 
 from mmreid_jax import train
 from mmreid_jax.errors import UserError
 from mmreid_jax.testing import tiny
-from mmreid_jax.training import step
-from tests.system.test_runs import assert_same_state, final_state
+from tests.system.test_runs import assert_same_state, final_state, train_in_two_parts
 
 
 @pytest.fixture
@@ -46,21 +43,7 @@ def test_interrupted_in_the_second_stage_and_resumed_is_uninterrupted(tiny_run, 
     """Bit for bit; the first epoch trains the classifiers alone, and the resumed run knows that it is over."""
     config = tiny_run(train__fixbase_epochs=1)
     train.main(config, tmp_path / "whole")
-    seen = []
-    true = step.Parallel.place_batch
-
-    def place(self, batch):
-        if "erase" in batch:
-            seen.append(1)
-            if len(seen) == 6:
-                os.kill(os.getpid(), signal.SIGTERM)
-        return true(self, batch)
-
-    monkeypatch.setattr(step.Parallel, "place_batch", place)
-    with pytest.raises(UserError, match="goes on from there"):
-        train.main(config, tmp_path / "parts")
-    monkeypatch.undo()
-    train.main(config, tmp_path / "parts")
+    train_in_two_parts(config, tmp_path / "parts", monkeypatch, 6)
     whole = final_state(tmp_path / "whole")
     assert_same_state(whole, final_state(tmp_path / "parts"))
     assert any("all_open_from" in name for name in whole[1])

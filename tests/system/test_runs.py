@@ -46,6 +46,25 @@ def assert_same_state(one, two):
         np.testing.assert_array_equal(two[1][name], wanted, err_msg=name)
 
 
+def train_in_two_parts(config, workdir, monkeypatch, stop_at):
+    """Trains, is told to stop while batch `stop_at` (from 1) is being placed, and goes on by the same call."""
+    seen = []
+    true = step.Parallel.place_batch
+
+    def place(self, batch):
+        if "erase" in batch:
+            seen.append(1)
+            if len(seen) == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return true(self, batch)
+
+    monkeypatch.setattr(step.Parallel, "place_batch", place)
+    with pytest.raises(UserError, match="goes on from there"):
+        train.main(config, workdir)
+    monkeypatch.undo()
+    train.main(config, workdir)
+
+
 def evaluations(workdir):
     return [entry for entry in logs.read_metrics(workdir / "metrics.jsonl") if entry.get("kind") == "eval"]
 
@@ -83,21 +102,7 @@ def test_interrupted_and_resumed_is_uninterrupted(small, tmp_path, monkeypatch, 
     """Bit for bit, also when the signal comes in the middle of an epoch."""
     config = small(optim__epochs=3, train__eval_every=3)
     train.main(config, tmp_path / "whole")
-    steps = []
-    true = step.Parallel.place_batch
-
-    def place(self, batch):
-        if "erase" in batch:
-            steps.append(1)
-            if len(steps) == stop_at:
-                os.kill(os.getpid(), signal.SIGTERM)
-        return true(self, batch)
-
-    monkeypatch.setattr(step.Parallel, "place_batch", place)
-    with pytest.raises(UserError, match="goes on from there"):
-        train.main(config, tmp_path / "parts")
-    monkeypatch.undo()
-    train.main(config, tmp_path / "parts")
+    train_in_two_parts(config, tmp_path / "parts", monkeypatch, stop_at)
     assert_same_state(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
     found = (logs.read_metrics(tmp_path / name / "metrics.jsonl") for name in ("whole", "parts"))
     wanted, got = ([{k: e[k] for k in ("step", "mAP")} for e in log if e["kind"] == "eval"] for log in found)
