@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.losses.centers import center_loss, hetero_center_loss
+from mmreid_jax.losses import margins
+from mmreid_jax.losses.centers import center_loss, hetero_center, hetero_center_loss
 
 
 def test_by_hand(x64):
@@ -69,3 +70,12 @@ def test_hetero_center_refuses_what_makes_no_sense():
         hetero_center_loss(features[:1], jnp.zeros(4, int))
     with pytest.raises(UserError, match="needs num_identities"):
         hetero_center_loss(features, grouping="positional")
+
+
+def test_features_of_any_length_are_compared_as_they_are(x64):
+    """The part of the loss after the normalisation, for methods that normalise once for all their losses."""
+    features = np.random.default_rng(1).normal(size=(2, 6, 5))
+    labels = np.array([2, 0, 2, 0, 5, 5])
+    groups = margins.groups_by_label(jnp.asarray(labels))
+    wanted = sum(np.sum(np.subtract(*features[:, labels == u].mean(1)) ** 2) for u in (0, 2, 5))
+    np.testing.assert_allclose(hetero_center(jnp.asarray(features), groups), wanted, rtol=1e-12)
