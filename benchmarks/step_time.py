@@ -524,7 +524,7 @@ def check() -> None:
         sizes = [sum(x.size for x in jax.tree.leaves(ours.state.params)), sum(x.numel() for x in theirs.parameters())]
         for number in range(3):
             a, b = step.fetch(ours.train()), {name: float(value) for name, value in theirs.train().items()}
-            difference = max(abs(float(a[name]) - value) for name, value in b.items())
+            difference = np.max([abs(float(a[name]) - value) for name, value in b.items()])
             row([precision, *sizes, number, f"{float(a['loss']):.6f}", f"{b['loss']:.6f}", f"{difference:.1e}"])
 
 
