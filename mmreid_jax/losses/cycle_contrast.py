@@ -163,7 +163,7 @@ def soft_neighbours(
     """
     logits = _similarities(queries, candidates) / temperature
     if exclude_self:
-        logits = jnp.where(jnp.eye(*logits.shape[1:], dtype=bool), -jnp.inf, logits)
+        logits = jnp.where(jnp.eye(logits.shape[-1], dtype=bool), -jnp.inf, logits)
     weights = jax.nn.softmax(logits, axis=-1)
     return l2_normalise(jnp.matmul(weights, candidates, precision="highest")), weights
 

@@ -1,8 +1,8 @@
 """Permutation recovery: orders of stripes, the Sinkhorn operator, the loss of a predicted permutation and its accuracy.
 
 An *order* o is a permutation of 0..S-1: place i of a shuffled image shows stripe o[i] of the image. Its matrix P has
-P[i, o[i]] = 1: rows are places, columns are stripes. The *rank* of an order is its number in lexicographic order, rank 0
-is the identity.
+P[i, o[i]] = 1: rows are places, columns are stripes. The *rank* of an order is its number in lexicographic order, from
+0, the identity.
 
 Reference: Wan et al. (MMGL, arXiv 2112.06147), method figure: P from a linear layer through 20 Sinkhorn operations,
 compared by mean squared error. The operator follows Mena et al. 2018 (Gumbel-Sinkhorn).
@@ -173,8 +173,8 @@ def permutation_loss(predicted: Array, truth: Array, reduction: str = "sum") -> 
 def assign(predicted: Array) -> Array:
     """The best order of every predicted matrix: argmax over orders o of sum_i predicted[i, o[i]]; jittable.
 
-    Exact as the Hungarian method, by dynamic programming over sets of stripes: the best score of places i.. depends only
-    on which i stripes stand before them. That takes S * 2^S sums, where a search of all orders takes S * S!. Among
+    As exact as the Hungarian method, by dynamic programming over sets of stripes: the best score of places i.. depends
+    only on which i stripes stand before them. That takes S * 2^S sums, where a search of all orders takes S * S!. Among
     equally good orders the one of lowest rank is chosen.
 
     Args:

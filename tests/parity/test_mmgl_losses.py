@@ -1,4 +1,4 @@
-"""Losses of MMGL's pre-training, its permutations and rates, against plain loops; every such case of the suite ``mmgl``."""
+"""Losses of MMGL's pre-training, its permutations and its rates, against numbers of plain loops (suite ``mmgl``)."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def numbered(*keys, of="cases"):
 
 def tolerances(text):
     """(float64, float32) of a text such as "float64 1e-10; float32 relative 1e-5"."""
-    return tuple(float(re.search(rf"{dtype}\D*?(\d\S*)", text).group(1).rstrip(";")) for dtype in ("float64", "float32"))
+    return tuple(
+        float(re.search(rf"{dtype}\D*?(\d\S*)", text).group(1).rstrip(";")) for dtype in ("float64", "float32")
+    )
 
 
 def close(golden, dtype, actual, key):
