@@ -288,6 +288,16 @@ def run(
     return results
 
 
+def scorer(experiment: Experiment) -> Callable[[Variables, str], dict[str, Any]]:
+    """A function (placed variables, label) -> the row of scores that training keeps an eye on."""
+    if hasattr(experiment.method, "examine"):
+        from mmreid_jax import pretext
+
+        return pretext.Examiner(experiment)
+    embedder = Embedder(experiment)
+    return lambda variables, label: run(experiment, embedder, variables, label)[0].row()
+
+
 def why_unusable(experiment: Experiment, protocol: protocols.Protocol, comparison: Comparison) -> str:
     """Why no gallery of a protocol can be drawn from these data; empty where it can."""
     try:
@@ -332,18 +342,18 @@ def main(config: Any, workdir: Path) -> None:
 
     The workdir keeps a copy of the model with its config, so that extract and search can use a converted one too.
     """
-    from mmreid_jax import report
+    from mmreid_jax import pretext, report
 
     experiment = open_experiment(config, workdir)
+    if hasattr(experiment.method, "examine"):
+        pretext.evaluate(experiment)
+        return
     variables, meta = experiment.trained_variables()
     placed = experiment.parallel.place_state(variables)
     embedder = Embedder(experiment)
     results = run(experiment, embedder, placed, "evaluated", config.eval.missing_modalities)
     keep(workdir, results, checkpoint=str(config.init.checkpoint), step=meta.get("step"))
-    with checkpoints.Checkpoints(workdir / checkpoints.FOLDER) as store:
-        if store.latest_step() is None:
-            facts = dataclasses.asdict(experiment.method.facts)
-            store.save(0, variables, {"config": config.to_dict(), "facts": facts})
+    checkpoints.keep_copy(workdir, variables, config, experiment.method.facts)
     if distributed.is_main():
         print(describe(results, workdir))
         if config.eval.report:

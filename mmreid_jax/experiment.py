@@ -198,6 +198,8 @@ def load_splits(data: Any) -> Splits:
     train, query, gallery = tables
     if data.train_list:
         train = subset.listed(train, list_place(data, folder))
+    if not data.labels:
+        train = train.unlabelled()
     for table in tables:
         if not len(table):
             raise UserError(f"{table.name} holds no sample; prepare the data set again (python -m mmreid_jax.prepare)")

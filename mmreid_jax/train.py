@@ -56,6 +56,7 @@ def plan_of(experiment: Experiment) -> samplers.Plan:
             "hetero_center": lambda: samplers.cross_modal_reference(
                 *labels, *size, replace=replace, second_batch_twice=True
             ),
+            "unpaired": lambda: samplers.unpaired(*labels[1:], size[0] * size[1], *size[2:]),
         }
     if train.sampler not in drawn:
         raise UserError(
@@ -158,7 +159,7 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
     run_step = parallel.jit_train(
         step.train_step(job.loss, job.optimizer, seed=config.seed, normalization=experiment.normalization)
     )
-    embedder = evaluate.Embedder(experiment)
+    scored = evaluate.scorer(experiment)
 
     with checkpoints.Checkpoints(experiment.workdir / job.folder) as store, interruption() as interrupted:
         start = 0
@@ -177,8 +178,7 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
                 log.say(line)
 
             def score(label: str, at_step: int, epoch: int) -> dict[str, Any]:
-                results = evaluate.run(experiment, embedder, job.before_evaluation(current.variables), label)
-                row = results[0].row()
+                row = scored(job.before_evaluation(current.variables), label)
                 log.evaluation(at_step, epoch, row)
                 return row
 
@@ -208,7 +208,9 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
                         scores = score(f"epoch {epoch + 1}", index + 1, epoch + 1) if due else None
                         meta = {"config": config.to_dict(), "facts": dataclasses.asdict(experiment.method.facts)}
                         meta.update(epoch=epoch + 1, data_position=index + 1)
-                        store.save(index + 1, current, meta, None if scores is None else numbers(scores))
+                        # Without a retrieval score no checkpoint is better than another.
+                        rated = scores is not None and store.metric in scores
+                        store.save(index + 1, current, meta, numbers(scores) if rated else None)
                     if stop and not done:
                         store.wait()
                         raise UserError(
@@ -297,9 +299,12 @@ def interruption() -> Iterator[Any]:
 
 def finish(experiment: Experiment, variables: Any) -> None:
     """Evaluates the best model once more, with missing modalities if the config asks, and writes the report."""
-    from mmreid_jax import report
+    from mmreid_jax import pretext, report
 
     config = experiment.config
+    if hasattr(experiment.method, "examine"):
+        pretext.finish(experiment, variables, "trained")
+        return
     placed = experiment.parallel.place_state(variables)
     embedder = evaluate.Embedder(experiment)
     results = evaluate.run(experiment, embedder, placed, "trained", config.eval.missing_modalities)

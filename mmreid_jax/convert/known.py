@@ -18,6 +18,7 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "ieee": ("mmreid_jax.convert.ieee", "layout"),
     "agw": ("mmreid_jax.convert.two_stream", "layout"),
     "ddag": ("mmreid_jax.convert.ddag", "layout"),
+    "mmgl": ("mmreid_jax.convert.mmgl", "any_layout"),
     "hetero_center": ("mmreid_jax.convert.hetero_center", "layout"),
 }
 # Layouts that can resize a position table to a `grid` of patches.

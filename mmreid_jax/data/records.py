@@ -99,6 +99,11 @@ class Records:
         chosen = self.select(np.flatnonzero(self.modality == name))
         return dataclasses.replace(chosen, views=views, modality=None)
 
+    def unlabelled(self) -> Records:
+        """The table as who learns without labels may see it: all samples count as one identity."""
+        nobody = np.zeros(len(self), np.int32)
+        return dataclasses.replace(self, identity=nobody, label=None)
+
     def as_stored(self) -> Records:
         """The table as the pipeline decodes it: of samples of one modality each, the one image, whatever it shows."""
         if self.modality is None:

@@ -10,6 +10,7 @@ any number of threads, worker processes or hosts see the same batches.
   (`RandomDomainSampler`, `RandomDatasetSampler`).
 * `cross_modal`: P identities x K images of each of several modalities, every epoch a function of (seed, epoch).
 * `cross_modal_reference`: the same in the draw order of Hetero-Center, AGW and its successors.
+* `unpaired`: without labels, unrelated images of several modalities side by side.
 * `shuffled`: every sample once an epoch in random order, as in test-time training.
 * `sequential`: every sample once, in order, as in evaluation.
 """
@@ -284,6 +285,39 @@ def cross_modal_reference(
     return Plan(num_identities * per_identity, orders, steps * np.arange(1, epochs + 1))
 
 
+def unpaired(modality: np.ndarray, modalities: Sequence[str], batch: int, epochs: int, seed: int) -> Plan:
+    """Batches of unrelated images of every modality, drawn without labels; each epoch is a function of (seed, epoch).
+
+    Row i of a batch is one image of each modality. An epoch is one pass over the largest modality in random order,
+    without what is left after the last whole batch; a smaller one is shuffled anew whenever it has been used up. No
+    image comes twice in a batch.
+
+    Args:
+      modality: str [N], the modality of every row.
+      modalities: names of M modalities, one for each column of a draw.
+      batch: B, images of each modality.
+      epochs: number of epochs.
+      seed: integer from 0, below 2**32.
+
+    Returns:
+      A plan whose indices are [B, M].
+
+    Raises:
+      UserError: a modality has fewer images than a batch, or a number that makes no sense.
+    """
+    _check(epochs, seed)
+    rows = [np.flatnonzero(np.asarray(modality) == name) for name in modalities]
+    for name, own in zip(modalities, rows, strict=True):
+        if len(own) < batch:
+            raise UserError(
+                f"{len(own)} images have the modality {name!r}, fewer than the {batch} of a batch; choose a smaller"
+                " config.train.images_per_identity"
+            )
+    steps = _steps(max(map(len, rows)), batch, drop_last=True)
+    orders = functools.partial(_unpaired_epoch, rows, batch, steps, seed)
+    return Plan(batch, orders, steps * np.arange(1, epochs + 1))
+
+
 def shuffled(n: int, batch: int, epochs: int, seed: int, drop_last: bool = True) -> Plan:
     """Every one of `n` samples at most once an epoch, in an order that is a function of (seed, epoch).
 
@@ -556,6 +590,22 @@ def _picked(rows: Sequence[np.ndarray], chosen: np.ndarray, picks: np.ndarray) -
     counts = np.array([len(own) for own in rows])
     starts = np.cumsum(counts) - counts
     return np.concatenate(rows)[starts[chosen][..., None] + picks].reshape(-1)
+
+
+def _unpaired_epoch(rows: Sequence[np.ndarray], batch: int, steps: int, seed: int, epoch: int) -> np.ndarray:
+    """int64 [steps * B, M], the rows of one epoch of `unpaired`."""
+    generator = _epoch_generator(seed, epoch)
+    columns = []
+    for own in rows:
+        column = np.empty(0, np.int64)
+        while len(column) < steps * batch:
+            again = generator.permutation(own)
+            # The batch that this pass goes on filling holds some images already: those wait until the end of the pass.
+            begun = column[len(column) // batch * batch :]
+            waits = np.isin(again, begun)
+            column = np.concatenate([column, again[~waits], again[waits]])
+        columns.append(column[: steps * batch])
+    return np.stack(columns, axis=1)
 
 
 def _stored_epoch(orders: Sequence[np.ndarray], epoch: int) -> np.ndarray:

@@ -88,8 +88,7 @@ class AGW:
         of_neck, of_backbone = jax.random.split(key)
         pooled = jnp.zeros((1, self.backbone.features))
         neck = jax.jit(lambda k: self.neck.init(k, pooled, False))(of_neck)
-        options = self.config.data.image_size, self.config.init.backbone
-        backbone = visible_infrared.start_backbone(self.backbone, of_backbone, *options)
+        backbone = visible_infrared.start_backbone(self.backbone, of_backbone, self.config)
         return {name: {"backbone": tree, **neck[name]} for name, tree in backbone.items()}
 
     def forward(

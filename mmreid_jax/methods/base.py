@@ -66,6 +66,9 @@ class Method(Protocol):
     * ``start_memory(epoch_ends) -> mapping``: what `loss` gets as `memory` in the first step (default: empty);
     * ``maps(variables, batch) -> {modality: [B, h, w, C]}``: the last feature maps in evaluation mode, for activation
       maps; ``attend(variables, batch)``: attention weights. A method whose backbone has none raises a `UserError`;
+    * ``examine(variables, batch) -> {name: [B]}``: of a method that learns without labels, numbers between 0 and 1 that
+      say how well each image of the batch is dealt with; evaluated and logged instead of retrieval scores.
+      ``explain(variables, batch)``: arrays of which the report of such a method draws its pictures;
     * ``idle``: patterns of the paths of parameters that no gradient reaches, by design.
     """
 

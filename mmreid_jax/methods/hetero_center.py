@@ -62,8 +62,7 @@ class HeteroCenter:
     def init(self, key: Array) -> Variables:
         """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into the backbones of both modalities."""
         backbone_key, heads_key = jax.random.split(key)
-        options = self.config.data.image_size, self.config.init.backbone
-        backbone = visible_infrared.start_backbone(self.backbone, backbone_key, *options)
+        backbone = visible_infrared.start_backbone(self.backbone, backbone_key, self.config)
         strips = jnp.zeros((1, self.config.model.strips, self.backbone.features))
         heads = jax.jit(lambda k: self.heads.init(k, strips, False))(heads_key)
         return {name: {"backbone": backbone[name], **heads[name]} for name in ("params", "batch_stats")}

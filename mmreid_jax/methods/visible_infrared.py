@@ -7,17 +7,20 @@ A batch of them holds two modalities, the visible one first: ``facts.modalities`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from mmreid_jax.convert import mmgl as mmgl_layout
 from mmreid_jax.convert import resnet as resnet_layout
 from mmreid_jax.convert import store
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Variables
 from mmreid_jax.models.resnet import RESNETS
 from mmreid_jax.models.two_stream import MODALITIES, TwoStream
+from mmreid_jax.training import checkpoints
 
 _PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
@@ -49,24 +52,33 @@ def check(config: Any, facts: DataFacts) -> int:
     return model.num_classes or facts.identities
 
 
-def start_backbone(network: TwoStream, key: Array, image_size: Sequence[int], weights: str) -> Variables:
-    """Fresh variables of a two-stream network.
+def start_backbone(network: TwoStream, key: Array, config: Any) -> Variables:
+    """Fresh variables of a two-stream network, with the weights that ``config.init`` names.
+
+    Non-local blocks stay as initialised. Where only shapes are asked for (`jax.eval_shape`), no file is read.
 
     Args:
       network: the network.
       key: random key.
-      image_size: height and width.
-      weights: those of a ResNet (ImageNet), of which every stream gets the parts that it has; empty: none. Non-local
-        blocks stay as initialised.
+      config: of the experiment: ``config.init.backbone`` are the weights of a ResNet (ImageNet), of which every stream
+        gets the parts that it has, ``config.init.from_mmgl`` is a trunk pre-trained by MMGL, see `hand_over`.
 
     Raises:
-      UserError: the weights cannot be read or do not fit.
+      UserError: the weights cannot be read or do not fit, or both are named.
     """
-    images = {stream: jnp.zeros((1, *image_size, 3)) for stream in MODALITIES}
+    images = {stream: jnp.zeros((1, *config.data.image_size, 3)) for stream in MODALITIES}
     variables = dict(jax.jit(lambda k: network.init(k, images, False))(key))
-    if not weights:
+    weights, pretrained = config.init.backbone, config.init.from_mmgl
+    if weights and pretrained:
+        raise UserError(
+            "config.init.backbone and config.init.from_mmgl are both set, but a trunk starts from one of them; leave"
+            " one empty"
+        )
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(variables)):
         return variables
-    for stream, own in variables["params"].items():
+    if pretrained:
+        return hand_over(pretrained, variables)
+    for stream, own in variables["params"].items() if weights else ():
         held = {name.split("_")[0] for name in own}
         elsewhere = {f"{part}.*": f"the {stream} stream lacks this part" for part in _PARTS if part not in held}
         loaded, _ = store.open_weights(
@@ -79,6 +91,72 @@ def start_backbone(network: TwoStream, key: Array, image_size: Sequence[int], we
         for collection, tree in loaded.items():
             variables[collection] = {**variables[collection], stream: tree}
     return variables
+
+
+def hand_over(path: str, variables: Variables) -> Variables:
+    """A trunk with the weights and running statistics that MMGL's pre-training gave it.
+
+    Every part comes from the same stream of the pre-trained trunk, or from its shared stream: a stem that served both
+    modalities goes to both, and so do shared stages where nothing is shared now. Non-local blocks stay as they are.
+
+    Args:
+      path: a run's workdir, a directory made by ``python -m mmreid_jax.convert``, or a flat PyTorch file.
+      variables: fresh ones of the trunk, {"params": {stream: {part: ...}}, "batch_stats": ...}.
+
+    Returns:
+      The same tree, filled. How much was taken and what was left is printed.
+
+    Raises:
+      UserError: nothing there can be read, or a part of the trunk is not filled.
+    """
+    given = _pretrained(path)
+    taken: set[tuple[str, str, str]] = set()
+    counts = {"taken": 0, "kept": 0}
+
+    def filled(collection: str, stream: str, part: str, like: Any) -> Any:
+        if part.startswith("non_local"):
+            counts["kept"] += len(jax.tree.leaves(like))
+            return like
+        sources = [name for name in (stream, "shared") if part in given[collection].get(name, {})]
+        if not sources:
+            raise UserError(
+                f"{path} does not fill {part} of the {stream} stream; the pre-trained network must have the same"
+                " config.model.backbone, and as many parts of its own for each modality (config.model.shared_from), or"
+                " fewer"
+            )
+        found = given[collection][sources[0]][part]
+        taken.add((collection, sources[0], part))
+        shapes = [[(p, x.shape) for p, x in jax.tree.leaves_with_path(tree)] for tree in (found, like)]
+        if shapes[0] != shapes[1]:
+            raise UserError(f"{part} of the {stream} stream in {path} is of another shape; choose the same backbone")
+        counts["taken"] += len(shapes[0])
+        return jax.tree.map(lambda new, old: jnp.array(new, old.dtype), found, like)
+
+    result = {
+        collection: {
+            stream: {part: filled(collection, stream, part, like) for part, like in parts.items()}
+            for stream, parts in streams_of.items()
+        }
+        for collection, streams_of in variables.items()
+    }
+    held = {(c, stream, part) for c, tree in given.items() for stream, parts in tree.items() for part in parts}
+    if left := sorted(f"{stream}/{part}" for _, stream, part in held - taken):
+        raise UserError(f"this network has no place for {left[0]} of {path}; choose the same config.model.shared_from")
+    print(
+        f"trunk from {path}: {counts['taken']} arrays taken, {counts['kept']} of new blocks as initialised", flush=True
+    )
+    return result
+
+
+def _pretrained(path: str) -> dict[str, Any]:
+    """The trunk {"params": {stream: ...}, "batch_stats": ...} of a pre-trained network, as numpy arrays."""
+    if Path(path).is_dir() and not (Path(path) / store.META).is_file():
+        whole, meta = checkpoints.load_variables(path, which="last")
+        if (method := meta.get("config", {}).get("method")) != "mmgl":
+            raise UserError(f"{path} holds a run of method {method!r}, not of MMGL; config.init.from_mmgl wants one")
+    else:
+        whole, _ = store.open_weights(path, mmgl_layout.any_layout())
+    return {collection: whole[collection]["backbone"] for collection in ("params", "batch_stats")}
 
 
 def streams(facts: DataFacts, batch: Batch) -> dict[str, Array]:

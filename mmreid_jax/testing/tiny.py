@@ -44,6 +44,14 @@ TINY: dict[str, dict[str, Any]] = {
         "loss.graph_weight": 0.5,
         "data.image_size": (32, 16),
     },
+    "mmgl": {
+        "config": "mmgl_sysu",
+        "modalities": ("rgb", "nir"),
+        "model.backbone": "resnet_nano2",
+        "model.stripes": 4,
+        "model.proj_dim": 8,
+        "data.image_size": (32, 16),
+    },
     "hetero_center": {
         "config": "hc_sysu",
         "modalities": ("rgb", "nir"),

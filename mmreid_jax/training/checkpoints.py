@@ -13,6 +13,7 @@ the previous one as it was. Arrays are read into the sharding of today's devices
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import json
@@ -246,6 +247,20 @@ def load_variables(
             item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
         return reader.restore(checkpoint / "state", args=args), meta
+
+
+def keep_copy(workdir: Path, variables: Any, config: Any, facts: Any) -> None:
+    """Saves a model with its config in a workdir that has none yet.
+
+    Args:
+      workdir: of the run.
+      variables: of the model.
+      config: of the experiment.
+      facts: dataclass, what the method knows of the data.
+    """
+    with Checkpoints(workdir / FOLDER) as store:
+        if store.latest_step() is None:
+            store.save(0, variables, {"config": config.to_dict(), "facts": dataclasses.asdict(facts)})
 
 
 def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = False) -> None:

@@ -11,6 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import observers
 import precisions
 import pytest
 
@@ -96,7 +97,8 @@ class Run:
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, self.cast_type(x.dtype)), like)
         loaded, report = layouts.import_state(self.layout(method), self.entries, like)
         self.unused = {name: np.asarray(self.entries[name]) for name in report.dropped}
-        return jax.tree.map(lambda x: jnp.asarray(x, self.cast_type(x.dtype)), loaded)
+        # Copies: memory that numpy shares cannot be given to the next state.
+        return jax.tree.map(lambda x: jnp.array(x, self.cast_type(x.dtype)), loaded)
 
     def cast_type(self, dtype):
         return self.dtype if jnp.issubdtype(dtype, jnp.floating) else dtype
@@ -182,55 +184,55 @@ def export(run, method, params, batch_stats):
     return {**layouts.export_state(run.layout(method), trees), **run.unused}
 
 
-def record_step(run, method, outputs, start, state, number):
+def record_step(run, method, outputs, state, number):
     """Parameters, their change and running statistics after `number` steps, cut as the case stores them."""
-    before = export(run, method, start.params, start.batch_stats)
-    after = export(run, method, state.params, state.batch_stats)
-    for name, value in after.items():
+    for name, value in export(run, method, state.params, state.batch_stats).items():
         leaf = name.rsplit(".", 1)[-1]
         if leaf.startswith(("running_", "num_batches")):
-            outputs[f"bn{number}/{name}"] = value.reshape(-1)[:512] if value.ndim else value
+            outputs[f"bn{number}/{name}"] = value.reshape(-1)[:512].copy() if value.ndim else value
             continue
-        change = value.astype(np.float64) - before[name].astype(np.float64)
-        outputs[f"param{number}/{name}"] = value.reshape(-1)[:512]
-        outputs[f"delta{number}/{name}"] = change.reshape(-1)[:512]
+        change = value.astype(np.float64) - np.asarray(run.entries[name], np.float64)
+        outputs[f"param{number}/{name}"] = value.reshape(-1)[:512].copy()
+        outputs[f"delta{number}/{name}"] = change.reshape(-1)[:512].copy()
         outputs[f"delta{number}_norm/{name}"] = np.linalg.norm(change)
 
 
-def three_steps(run, method, loss, optimizer_of, terms):
-    """Runs the steps of a case with the program's own training step; returns every number that a case may hold."""
-    variables = run.variables(method)
-    optimizer = optimizer_of(variables["params"], np.array([1000]))
-    state = start = states.create(variables, optimizer)
-    step = jax.jit(steps.train_step(loss, optimizer, seed=0))
-    groups = sorted(name for name in run.case["inputs"] if name.startswith("step"))
-    outputs = {}
+def three_steps(run, method, loss, optimizer, variables, terms):
+    """Runs the steps of a case with the program's own training step.
 
-    @jax.jit
-    def forward(variables, batch):
+    Returns:
+      Every number that a case may hold, and the variables at the end.
+    """
+
+    def observed(variables, batch, key, step, memory):
+        total, (found, stats, memory) = loss(variables, batch, key, step, memory)
         features, _ = method.features(variables, batch, train=True)
         concatenated, _, logits, _ = method.head(variables, features, train=True)
-        return concatenated, logits
+        return total, ({**found, "feat": concatenated, "score": logits}, stats, memory)
 
-    for number, name in enumerate(groups):
+    optimizer = observers.recording(optimizer)
+    state = states.create(variables, optimizer)
+    del variables
+    # One program, whose memory is used again: a ViT-B in float64 leaves no room for copies.
+    step = jax.jit(steps.train_step(observed, optimizer, seed=0), donate_argnums=0)
+    outputs = {}
+    for number, name in enumerate(sorted(name for name in run.case["inputs"] if name.startswith("step"))):
         images = run.images(run.case["inputs"][name])
         count = len(next(iter(images.values())))
         batch = {"images": images, "identity": run.labels("labels", count), "camera": jnp.zeros(count, jnp.int32)}
-        concatenated, logits = forward(state.variables, batch)
-        if number == 0:
-            outputs.update({f"{name}/feat": concatenated, f"{name}/score": logits})
-            gradient = jax.jit(jax.grad(lambda p, b: loss({**variables, "params": p}, b, jax.random.key(0), 0, {})[0]))
-            exported = export(run, method, gradient(variables["params"], batch), variables["batch_stats"])
-            for key, value in exported.items():
-                outputs[f"grad0/{key}"] = value.reshape(-1)[:512]
-                outputs[f"grad0_norm/{key}"] = np.linalg.norm(value.astype(np.float64))
-        top = np.sort(np.asarray(logits), axis=1)
-        outputs[f"{name}/pseudo_label"] = np.asarray(logits).argmax(1)
-        outputs[f"{name}/score_top2_gap"] = top[:, -1] - top[:, -2]
         state, metrics = step(state, batch)
+        logits = np.asarray(metrics["score"])
+        if number == 0:
+            outputs.update({f"{name}/feat": metrics["feat"], f"{name}/score": logits})
+            for key, value in export(run, method, state.opt_state[1], state.batch_stats).items():
+                outputs[f"grad0/{key}"] = value.reshape(-1)[:512].copy()
+                outputs[f"grad0_norm/{key}"] = np.linalg.norm(value.astype(np.float64))
+        top = np.sort(logits, axis=1)
+        outputs[f"{name}/pseudo_label"] = logits.argmax(1)
+        outputs[f"{name}/score_top2_gap"] = top[:, -1] - top[:, -2]
         outputs.update({f"{name}/{term}": metrics[term] for term in terms})
-        record_step(run, method, outputs, start, state, number + 1)
-    return outputs, start, state
+        record_step(run, method, outputs, state, number + 1)
+    return outputs, state.variables
 
 
 def constant(options):
@@ -248,19 +250,24 @@ def constant(options):
 def train(run):
     images = run.images(run.case["inputs"]["step0"])
     method = run.method(images, **constant(run.case["optimizer"]))
+    variables = run.variables(method)
+    optimizer = method.optimizer(variables["params"], np.array([1000]))
     terms = ("loss", "ce", "triplet", "mmm", "cim")
-    outputs, _, _ = three_steps(run, method, method.loss, method.optimizer, terms)
+    outputs, _ = three_steps(run, method, method.loss, optimizer, variables, terms)
     run.compare(outputs)
 
 
 def adapt(run):
     images = run.images(run.case["inputs"]["step0"])
     method = run.method(images, **constant(run.case["optimizer"]))
-    outputs, start, state = three_steps(run, method, method.adapt_loss, method.adapt_optimizer, ("loss", "mmm", "cim"))
     images = run.images(run.case["inputs"]["eval"])
     count = len(next(iter(images.values())))
-    batch = {"images": images, "camera": jnp.zeros(count, jnp.int32), "scene": jnp.zeros(count, jnp.int32)}
-    for label, reached in (("eval_before", start), ("eval_after", state)):
-        features = jax.jit(method.embed)(reached.variables, batch)
+    shown = {"images": images, "camera": jnp.zeros(count, jnp.int32), "scene": jnp.zeros(count, jnp.int32)}
+    embed = jax.jit(method.embed)
+    variables = run.variables(method)
+    before = embed(variables, shown)
+    optimizer = method.adapt_optimizer(variables["params"], np.array([1000]))
+    outputs, reached = three_steps(run, method, method.adapt_loss, optimizer, variables, ("loss", "mmm", "cim"))
+    for label, features in (("eval_before", before), ("eval_after", embed(reached, shown))):
         outputs.update({f"{label}/feat_{name}": features[name] for name in ("after", "before")})
     run.compare(outputs)

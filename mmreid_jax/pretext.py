@@ -1,0 +1,120 @@
+"""Evaluation of methods that learn without labels: how well they solve the task that they set themselves.
+
+Such a method offers ``examine`` (see `mmreid_jax.methods.base.Method`). It is shown images of the test splits, of which
+nothing but the pixels is read; retrieval scores of such a network would need labels, and say little.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax.data.records import Records
+from mmreid_jax.experiment import Experiment
+from mmreid_jax.training import checkpoints, distributed, logs, step
+
+SCORES_FILE = "scores.jsonl"
+
+
+class Examiner:
+    """Examines a method on test images; compiles one program for each modality."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self._compiled = experiment.parallel.jit_embed(
+            step.embed_step(experiment.method.examine, experiment.normalization)
+        )
+
+    def __call__(self, variables: Any, label: str) -> dict[str, Any]:
+        """The means of what ``examine`` says of the images of query and gallery, by name, and the label.
+
+        Args:
+          variables: of the method, placed on the devices.
+          label: for the row.
+        """
+        splits, row = self.experiment.splits, {"label": label}
+        for table in (splits.gallery, splits.query):
+            row.update(self._means(variables, spread(table, self.experiment.config.eval.examined)))
+        return row
+
+    def _means(self, variables: Any, records: Records) -> dict[str, Any]:
+        parallel, parts = self.experiment.parallel, []
+        with self.experiment.evaluation_batches(records) as batches:
+            for batch in batches:
+                on_device = {name: value for name, value in batch.items() if name != "valid"}
+                parts.append(step.fetch(self._compiled(variables, parallel.place_batch(on_device))))
+        # The rows after the table's last one only fill up the last batch.
+        return {name: float(np.concatenate([p[name] for p in parts])[: len(records)].mean()) for name in parts[0]}
+
+
+def spread(records: Records, most: int) -> Records:
+    """At most so many samples of a table, evenly spread over it; 0: all."""
+    if not most or len(records) <= most:
+        return records
+    return records.select(np.linspace(0, len(records) - 1, most).round().astype(np.int64))
+
+
+def keep(workdir: Path, rows: Sequence[Mapping[str, Any]], **extra: Any) -> None:
+    """Appends the rows to `SCORES_FILE` of the workdir."""
+    if not distributed.is_main():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / SCORES_FILE).open("a") as file:
+        for row in rows:
+            file.write(json.dumps({**row, **extra, "time": round(time.time(), 3)}) + "\n")
+
+
+def untrained(workdir: Path) -> list[dict[str, Any]]:
+    """The row of the network before its first step, where the run's log has one."""
+    path = workdir / logs.FILE
+    entries = logs.read_metrics(path) if path.exists() else []
+    found = [entry for entry in entries if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0]
+    return [{**found[0], "label": "untrained"}] if found else []
+
+
+def describe(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> str:
+    """A table for the console: one line for each row and modality."""
+    names = ("exact", "stripe", "row", "gap", "mixed")
+    lines = [f"{'':24}" + "".join(f"{name:>9}" for name in names)]
+    for row in rows:
+        for modality in modalities:
+            values = [row.get(f"{name}_{modality}") for name in names]
+            if any(value is not None for value in values):
+                told = "".join("        -" if value is None else f"{100 * value:9.1f}" for value in values)
+                lines.append(f"{row['label'] + ', ' + modality:24}{told}")
+    if len(lines) == 1:
+        return "no order is learnt (config.loss.perm_weight is 0), so there is none to score"
+    return "\n".join(lines)
+
+
+def finish(experiment: Experiment, variables: Any, label: str, **extra: Any) -> None:
+    """Examines a trained model once more, and prints, keeps and reports what comes out.
+
+    Args:
+      experiment: the experiment.
+      variables: of the model, on the host.
+      label: of its row.
+      **extra: for the line of `SCORES_FILE`.
+    """
+    from mmreid_jax import pretext_report
+
+    placed = experiment.parallel.place_state(variables)
+    row = Examiner(experiment)(placed, label)
+    keep(experiment.workdir, [row], **extra)
+    if distributed.is_main():
+        rows = [*untrained(experiment.workdir), row]
+        print(describe(rows, experiment.method.facts.modalities))
+        if experiment.config.eval.report:
+            print(f"report: {pretext_report.write(experiment, placed, rows)}")
+
+
+def evaluate(experiment: Experiment) -> None:
+    """Examines ``config.init.checkpoint``; the workdir keeps a copy of the model with its config."""
+    variables, meta = experiment.trained_variables()
+    checkpoints.keep_copy(experiment.workdir, variables, experiment.config, experiment.method.facts)
+    finish(experiment, variables, "evaluated", checkpoint=str(experiment.config.init.checkpoint), step=meta.get("step"))
