@@ -6,13 +6,14 @@
 Then supervised, from what was learnt: ``configs/agw_sysu_mmgl.py``, ``configs/ddag_sysu_mmgl.py``, or any
 visible-infrared config with --config.init.from_mmgl=runs/mmgl_sysu. Without the data: add --config.data.drawn=True.
 
-Known of the authors' pre-training, whose code was never released: from random weights, six stripes, one order for both
-images of a pair, a 36-way linear layer, 20 Sinkhorn iterations, squared error; stripes projected to 256 dimensions, soft
-neighbours of the same query in both modalities as positives, temperature 0.07, weight 0.2 to 1 (0.5 in the best readable
-run), rate 0.1, usually 100 epochs. Published accuracy of the recovered order: 98.6 % two-stream, 97.5 % one-stream.
-Chosen here: everything else, above all the batch (32 + 32 unrelated images), the augmentation and the schedule (those of
-fine-tuning), neighbours and negatives from the whole batch, the squared error summed over the matrix. Each choice is an
-option of ``config.model`` or ``config.loss``; reasons and measurements: ``docs/mmgl.md``.
+Known of the authors' pre-training, whose code was never released: from random weights, six stripes, one order for
+both images of a pair, a 36-way linear layer, 20 Sinkhorn iterations, squared error; stripes projected to 256
+dimensions, soft neighbours of the same query in both modalities as positives, temperature 0.07, weight 0.2 to 1 (0.5
+in the best readable run), rate 0.1, usually 100 epochs. Published accuracy of the recovered order: 98.6 % two-stream,
+97.5 % one-stream.
+Chosen here: everything else, above all the batch (32 + 32 unrelated images), the augmentation and the schedule (those
+of fine-tuning), neighbours and negatives from the whole batch, the squared error summed over the matrix. Each choice
+is an option of ``config.model`` or ``config.loss``; reasons and measurements: ``docs/mmgl.md``.
 """
 
 from ml_collections import ConfigDict

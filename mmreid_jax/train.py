@@ -209,8 +209,8 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
                         meta = {"config": config.to_dict(), "facts": dataclasses.asdict(experiment.method.facts)}
                         meta.update(epoch=epoch + 1, data_position=index + 1)
                         # Without a retrieval score no checkpoint is better than another.
-                        rated = scores is not None and store.metric in scores
-                        store.save(index + 1, current, meta, numbers(scores) if rated else None)
+                        rated = numbers(scores) if scores is not None and store.metric in scores else None
+                        store.save(index + 1, current, meta, rated)
                     if stop and not done:
                         store.wait()
                         raise UserError(

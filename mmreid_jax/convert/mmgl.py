@@ -35,6 +35,11 @@ def layout(
     whole = two_stream.trunk(stages, bottleneck, shared_from)
     # Parts that a network does not use are not asked for on the way out.
     trunk = dataclasses.replace(whole, drops=tuple(dataclasses.replace(drop, fill=None) for drop in whole.drops))
+    return join("mmgl", trunk, heads(hidden, head, shared))
+
+
+def heads(hidden: bool | None = False, head: str | None = "conv_bn_relu", shared: bool = False) -> Layout:
+    """The name map of the heads alone; arguments as in `layout`."""
     rules: list[Rule] = []
     if hidden is not None:
         rules += linear("fc1", "order/fc1")
@@ -48,7 +53,7 @@ def layout(
             Rule(f"{source}.0.bias", f"params/{target}/conv/bias", VECTOR),
         ]
         rules += batch_norm(f"{source}.1", f"{target}/norm") if head == "conv_bn_relu" else ()
-    return join("mmgl", trunk, Layout("heads", tuple(rules)))
+    return Layout("heads", tuple(rules))
 
 
 def any_layout() -> AnyLayout:

@@ -122,17 +122,19 @@ class MMGL:
           By name, the visible images first: ``maps`` [N, h, w, C], ``pool`` [N, C], of the branches that exist
           ``logits`` [N, S, S] and ``patches`` [N, S, D]; and the new batch statistics.
         """
-        params, old = variables["params"], variables["batch_stats"]
-        trunk = {"params": params["backbone"], "batch_stats": old["backbone"]}
+        trunk = {name: tree["backbone"] for name, tree in variables.items()}
         maps, new = self.backbone.apply(trunk, images, train, mutable=["batch_stats"])
-        stats = {"backbone": new["batch_stats"]}
-        out = {"maps": maps, "pool": average_pool(maps)}
+        out, stats = self.heads(variables, maps, train)
+        return out, {"backbone": new["batch_stats"], **stats}
+
+    def heads(self, variables: Variables, maps: Array, train: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
+        """What `forward` makes of feature maps [N, h, w, C], and the new statistics of the heads."""
+        params, old = variables["params"], variables["batch_stats"]
+        out, stats = {"maps": maps, "pool": average_pool(maps)}, {}
         if "order" in params:
             out["logits"] = self.order_head.apply({"params": params["order"]}, out["pool"])
         if "projections" in params:
-            held = {"params": params["projections"]}
-            if "projections" in old:
-                held["batch_stats"] = old["projections"]
+            held = {name: tree["projections"] for name, tree in variables.items() if "projections" in tree}
             exact = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
             bands = part_pool(exact, self.config.model.stripes)
             out["patches"], new = self.projections.apply(held, bands, train, mutable=["batch_stats"])
@@ -163,17 +165,32 @@ class MMGL:
         self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Mapping[str, Any]
     ) -> tuple[Array, tuple[Terms, dict[str, Any], Mapping[str, Any]]]:
         """Permutation recovery and, from step ``config.loss.cl_start`` on, PCC over the whole batch."""
-        images, options = visible_infrared.streams(self.facts, batch), self.config.loss
+        images = visible_infrared.streams(self.facts, batch)
         pairs = len(images[MODALITIES[0]])
         of_orders, of_noise = jax.random.split(key)
         drawn = self.orders(of_orders, pairs)
         out, stats = self.forward(
             variables, {stream: self.shuffled(own, drawn[stream]) for stream, own in images.items()}, True
         )
+        total, terms = self.objective(out, drawn, of_noise, step)
+        return total, (terms, stats, memory)
+
+    def objective(
+        self, out: Mapping[str, Array], orders: Mapping[str, Array], key: Array, step: Array
+    ) -> tuple[Array, Terms]:
+        """The loss, and its terms by name.
+
+        Args:
+          out: of `forward`, in training.
+          orders: int [B, S] by stream.
+          key: of the noise, where the config wants any.
+          step: number of the step.
+        """
+        options = self.config.loss
         terms: Terms = {}
         total = jnp.zeros((), jnp.promote_types(out["pool"].dtype, jnp.float32))
         if "logits" in out:
-            term, found = self.recovery(out["logits"], drawn, of_noise)
+            term, found = self.recovery(out["logits"], orders, key)
             terms.update(found)
             total += options.perm_weight * term
         if "patches" in out:
@@ -183,7 +200,7 @@ class MMGL:
             terms["pcc"] = term
             terms.update({f"pcc_{name}": value for name, value in details.items()})
             terms.update(cycle_contrast.health(visible, infrared))
-        return total, (terms, stats, memory)
+        return total, terms
 
     def recovery(self, logits: Array, orders: Mapping[str, Array], key: Array) -> tuple[Array, Terms]:
         """The loss of permutation recovery.
