@@ -1,14 +1,36 @@
 """Shared set-up: eight virtual CPU devices, and a float64 mode for comparisons with golden numbers."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = os.environ.get("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ.setdefault("MPLBACKEND", "Agg")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # What one test has compiled no other has to; workers (pytest-xdist) inherit the folder.
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mmreid_tests_")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 import jax
 import pytest
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    """Compiles without costly optimisations, but for whole networks.
+
+    A test runs what it compiles a few times on small arrays, so that compiling would take most of the time; a whole
+    network is slower without. ``MMREID_OPTIMISED_TESTS=1`` compiles everything as users do.
+    """
+    whole = request.node.get_closest_marker("xdist_group") is not None
+    quick = not (whole or os.environ.get("MMREID_OPTIMISED_TESTS"))
+    jax.config.update("jax_disable_most_optimizations", quick)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

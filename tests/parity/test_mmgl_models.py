@@ -182,7 +182,8 @@ def test_training(path, dtype, x64):
     outputs.update(dict(zip(("total", "perm", "pcc"), np.transpose(losses), strict=True)))
     for name, expected in arrays.items():
         actual, scale = np.asarray(outputs[name], np.float64), case["max_abs"][name]
-        actual = first(actual).reshape(expected.shape) if actual.size > 512 else actual.reshape(expected.shape)
+        # Some are stored whole, others as their first values.
+        actual = actual.reshape(-1)[: expected.size].reshape(expected.shape)
         error = actual - expected
         allowed = STEPS64 * scale
         if dtype == jnp.float32:
