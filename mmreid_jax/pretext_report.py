@@ -143,7 +143,7 @@ def charts(entries: Sequence[Mapping[str, Any]], experiment: Experiment) -> list
         caption = (
             "Dotted: the training batches of each epoch, with their own statistics. A wide gap between dotted and "
         )
-        caption += "solid lines means that the running statistics lag behind, or that the images were learnt by heart."
+        caption += "solid lines may mean that the running statistics lag behind, or that images were learnt by heart."
         modalities = experiment.method.facts.modalities
         pictures.append(permutations.accuracy_curves(own, modalities, config.model.stripes, caption=caption))
     elsewhere = (ACCURACY, permutations.WATCHED)
@@ -271,7 +271,7 @@ def orders_part(config: Any, shown: Sequence[Shown]) -> report.Extra:
         ]
         caption = (
             f"{each.modality.upper()}: the whole order is right in {np.sum(wrong == 0)} of {len(wrong)} test images; "
-            "of these, right and wrong ones are shown alike."
+            "shown are as many right as wrong ones, as far as there are any."
         )
         pictures.append(permutations.orders_picture(chosen, name=f"orders_{each.modality}", caption=caption))
     text = (
@@ -303,7 +303,8 @@ def neighbours_part(config: Any, shown: Sequence[Shown]) -> report.Extra:
         "in shuffled images. Shown are the images with the largest weights: the more weight a stripe has, the more "
         "colour and the thicker a frame. The queries are spread evenly over the test images, not picked by their "
         "results. "
-        "Where the same part of the body is found in both modalities, the pre-training has done its work."
+        "Stripes that show the same part of the body are what one hopes to find; the loss asks for less, namely that "
+        "what a stripe finds in both modalities is alike."
     )
     if config.loss.candidate_scope == "pair":
         text += " In training a stripe could choose among those of one image alone."

@@ -92,7 +92,7 @@ _MARGIN, _BETWEEN, _NUMBERS, _AFTER = (
     34,
 )  # pixels: page margin, between panels, column of numbers, under a row
 _HEAD = 62  # pixels: three lines of text above a row
-_SMALL = {"fontsize": 8.5, "color": style.LIGHT.muted}
+_SMALL: dict[str, Any] = {"fontsize": 8.5, "color": style.LIGHT.muted}
 _FOOT = "frame: the true stripe of a place · ✓ ✗: the stripe chosen for it, right or wrong · numbers in the matrix: %"
 
 
@@ -217,7 +217,7 @@ def _lay_matrix(canvas: Canvas, example: OrderExample, top: int, left: int, step
                 _badge(canvas, (corner[0] + inset, corner[1] + inset), size, bool(example.order[place] == stripe))
             if step > 30 and values[place, stripe] >= 0.005:
                 ink = "white" if values[place, stripe] > 0.55 else style.LIGHT.ink
-                at = corner[1] + step / 2, corner[0] + step / 2 + (5 if chosen else 0)
+                at = corner[1] + step / 2, corner[0] + step / 2 + (5 if chosen and step < 50 else 0)
                 canvas.write(*at, f"{100 * values[place, stripe]:.0f}", va="center", fontsize=7.5, color=ink)
         at = left + (place + 0.5) * step, top + stripes * step + 4
         canvas.write(*at, str(place + 1), **_SMALL)
@@ -237,7 +237,7 @@ def _badge(canvas: Canvas, corner: tuple[int, int], size: int, right: bool) -> N
     """A tick or a cross on a square of `size` pixels at `corner` (top, left)."""
     top, left = corner
     canvas.pixels[top : top + size, left : left + size] = style.RIGHT if right else style.WRONG
-    looks = {"fontsize": 0.58 * size, "color": "white", "weight": "bold"}
+    looks: dict[str, Any] = {"fontsize": 0.58 * size, "color": "white", "weight": "bold"}
     canvas.write(left + size / 2, top + size / 2, "✓" if right else "✗", va="center", **looks)
 
 
@@ -496,7 +496,7 @@ _QUANTITIES = {
     "self_weight": "Weight of a patch in its own retrieval",
     "attention_entropy": "Entropy of the retrieval across, nats",
     "modality_cosine": "Mean cosine between modalities",
-    "std": "Spread of the patches",
+    "std": "Spread of the patches (standard deviation)",
     "effective_rank": "Effective rank of the patches",
 }
 
@@ -518,12 +518,17 @@ def watch_curves(
     Raises:
       UserError: no entry has such a term.
     """
-    keys = dict.fromkeys(key for entry in entries for key in entry if WATCHED.match(key))
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for key in keys:
-        quantity, stream = WATCHED.match(key).groups()  # type: ignore[union-attr]
-        if len(points := _by_epoch(entries, key)):
-            found.setdefault(quantity, {})[stream or ""] = points
+    matches = filter(None, map(WATCHED.match, sorted({key for entry in entries for key in entry}, reverse=True)))
+    named = {match.groups(default=""): match.string for match in matches}  # visible before infrared
+    found = {
+        quantity: {
+            stream: points
+            for (own, stream), key in named.items()
+            if own == quantity and len(points := _by_epoch(entries, key))
+        }
+        for quantity in _QUANTITIES
+    }
+    found = {quantity: lines for quantity, lines in found.items() if lines}
     if not found:
         raise UserError("the log has no term that tells of the features of patches; PCC was not trained.")
 

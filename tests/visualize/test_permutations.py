@@ -235,7 +235,7 @@ def test_what_tells_of_collapse_is_drawn_by_quantity():
     entries = list(log())
     picture = permutations.watch_curves(entries, {"self_weight": (0.5, "half")})
     assert "Weight of a patch in its own retrieval: 0.9" in picture.alt
-    assert "Spread of the patches, visible: 0.1 at the end" in picture.alt
+    assert "Spread of the patches (standard deviation), visible: 0.1 at the end" in picture.alt
     assert picture.alt.endswith("Line: half.")
     with pytest.raises(UserError, match="PCC was not trained"):
         permutations.watch_curves([json.loads('{"epoch": 1, "loss": 2.0, "pcc": 1.0}')])
