@@ -10,7 +10,11 @@ from mmreid_jax import train
 from mmreid_jax.errors import UserError
 
 RECORDS = SimpleNamespace(
-    identity=np.repeat(np.arange(8), 12), camera=np.arange(96) % 5, scene=(np.arange(96) // 7) % 4
+    name="made up",
+    identity=np.repeat(np.arange(8), 12),
+    camera=np.arange(96) % 5,
+    scene=(np.arange(96) // 7) % 4,
+    modality=None,
 )
 
 

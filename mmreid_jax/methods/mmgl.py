@@ -13,7 +13,7 @@ the paper's and what is a choice made here is told in ``docs/mmgl.md``, and ever
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,7 @@ class MMGL:
         )
         self.order_head = stripes.OrderHead(model.stripes, model.perm_head_hidden)
         self.projections = stripes.Projections(model.proj_dim, model.proj_head, model.proj_shared)
+        self.protocols()
 
     def init(self, key: Array) -> Variables:
         """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into every part of the trunk."""
@@ -130,14 +131,16 @@ class MMGL:
     def heads(self, variables: Variables, maps: Array, train: bool = False) -> tuple[dict[str, Array], dict[str, Any]]:
         """What `forward` makes of feature maps [N, h, w, C], and the new statistics of the heads."""
         params, old = variables["params"], variables["batch_stats"]
-        out, stats = {"maps": maps, "pool": average_pool(maps)}, {}
+        out: dict[str, Array] = {"maps": maps, "pool": average_pool(maps)}
+        stats: dict[str, Any] = {}
         if "order" in params:
-            out["logits"] = self.order_head.apply({"params": params["order"]}, out["pool"])
+            out["logits"] = cast(Array, self.order_head.apply({"params": params["order"]}, out["pool"]))
         if "projections" in params:
             held = {name: tree["projections"] for name, tree in variables.items() if "projections" in tree}
             exact = maps.astype(jnp.promote_types(maps.dtype, jnp.float32))
             bands = part_pool(exact, self.config.model.stripes)
-            out["patches"], new = self.projections.apply(held, bands, train, mutable=["batch_stats"])
+            patches, new = self.projections.apply(held, bands, train, mutable=["batch_stats"])
+            out["patches"] = cast(Array, patches)
             if "projections" in old:
                 stats["projections"] = new["batch_stats"]
         return out, stats
@@ -220,8 +223,7 @@ class MMGL:
         predicted = recover(logits)
         if options.sinkhorn_noise:
             noisy = recover(permutation.noisy(logits, key, options.sinkhorn_samples, options.sinkhorn_noise))
-            losses = jax.vmap(lambda p: permutation.permutation_loss(p, truth, options.perm_reduction))(noisy)
-            term = losses.mean()
+            term = permutation.permutation_loss(noisy, truth, options.perm_reduction)
         else:
             term = permutation.permutation_loss(predicted, truth, options.perm_reduction)
         terms: Terms = {"perm": term}

@@ -348,3 +348,36 @@ def test_what_is_impossible_is_said_in_a_sentence(call, message):
 
 def test_identities_per_batch():
     assert samplers.identities_per_batch(32, 4) == 8
+
+
+class TestUnpaired:
+    MODALITY = np.array(["nir"] * 23 + ["rgb"] * 50)
+
+    def plan(self, epochs=4, seed=3, batch=8):
+        return samplers.unpaired(self.MODALITY, ("rgb", "nir"), batch, epochs, seed)
+
+    def test_every_column_is_of_its_modality_and_no_image_comes_twice_in_a_batch(self):
+        for draw in self.plan(epochs=30):
+            assert draw.indices.shape == (8, 2)
+            for column, name in enumerate(("rgb", "nir")):
+                assert (self.MODALITY[draw.indices[:, column]] == name).all()
+                assert len(set(draw.indices[:, column])) == 8
+
+    def test_an_epoch_is_one_pass_over_the_larger_modality_and_even_over_the_smaller(self):
+        plan = self.plan()
+        assert np.array_equal(np.diff(plan.epoch_ends, prepend=0), [6] * 4)
+        for order in orders(plan):
+            assert len(set(order[:, 0])) == 48
+            counts = np.bincount(order[:, 1], minlength=23)[:23]
+            assert set(counts) <= {2, 3}
+
+    def test_a_function_of_seed_and_epoch(self):
+        assert same(self.plan(), self.plan(epochs=9)[: len(self.plan())])
+        assert not same(self.plan(), self.plan(seed=4))
+        first, second, *_ = orders(self.plan())
+        assert not np.array_equal(first, second)
+        assert same(pickle.loads(pickle.dumps(self.plan())), self.plan())
+
+    def test_a_modality_smaller_than_a_batch_is_refused(self):
+        with pytest.raises(UserError, match="23 images have the modality 'nir', fewer than the 24"):
+            self.plan(batch=24)

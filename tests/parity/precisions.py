@@ -1,4 +1,4 @@
-"""Whole networks run in float32 and in float64, each case in both; what takes long is marked slow."""
+"""Whole networks run in float32 and in float64, each case in both; what takes long is not run by default."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ ONE_WORKER = pytest.mark.xdist_group("networks")
 
 
 def runs(paths: Iterable[Path], slow: Callable[[Path, str], bool]) -> Iterator[Any]:
-    """Parameters ``path, dtype`` of a test: each case in both precisions, marked slow where `slow` says so."""
+    """Parameters ``path, dtype`` of a test: each case in both precisions.
+
+    Where `slow` says so, float64, the judge, is marked slow, and float32 thorough.
+    """
     for path in paths:
         for dtype in ("float32", "float64"):
-            marks = [ONE_WORKER, *([pytest.mark.slow] if slow(path, dtype) else [])]
+            mark = pytest.mark.slow if dtype == "float64" else pytest.mark.thorough
+            marks = [ONE_WORKER, *([mark] if slow(path, dtype) else [])]
             yield pytest.param(path, dtype, marks=marks, id=f"{path.stem}-{dtype}")
 
 

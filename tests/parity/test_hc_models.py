@@ -42,8 +42,9 @@ def is_small(path):
 
 
 def steps_are_slow(path, dtype):
-    """What runs by default: small images in float64."""
-    return dtype == "float32" or not is_small(path)
+    """Steps take long."""
+    del path, dtype
+    return True
 
 
 def evaluation_is_slow(path, dtype):

@@ -65,6 +65,7 @@ def test_batch_that_cannot_be_spread_over_the_devices(small, tmp_path, fails):
     assert "8 devices" in message
 
 
+@pytest.mark.slow
 def test_checkpoint_of_another_architecture(small, tmp_path, fails):
     fit(small(), tmp_path / "run")
     other = small(model__backbone="vit_mini", init__checkpoint=str(tmp_path / "run"))
@@ -79,6 +80,7 @@ def test_no_checkpoint_at_all(small, tmp_path, fails):
     assert "empty" in message
 
 
+@pytest.mark.slow
 def test_workdir_of_another_run(small, tmp_path, fails):
     fit(small(), tmp_path)
     message = fails(train.main, small(optim__lr=0.5), tmp_path)

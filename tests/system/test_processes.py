@@ -55,7 +55,8 @@ def three_steps(name, devices, shard):
     return {"losses": losses, "state": flat.tolist()}
 
 
-@pytest.mark.parametrize("name", ["htt", pytest.param("ieee", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["htt", "ieee"])
 def test_two_processes_are_one(name, x64, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -97,7 +97,7 @@ def count(drawn):
     return len(list((drawn / "RGBNT201" / "test" / "RGB").iterdir()))
 
 
-@pytest.mark.parametrize("stop_at", [1, 4])
+@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_interrupted_and_resumed_is_uninterrupted(small, tmp_path, monkeypatch, stop_at):
     """Bit for bit, also when the signal comes in the middle of an epoch."""
     config = small(optim__epochs=3, train__eval_every=3)
@@ -149,6 +149,7 @@ def test_killed_at_any_moment_and_resumed_is_uninterrupted(data_dir, tmp_path):
     assert_same_state(final_variables(tmp_path / "whole"), final_variables(tmp_path / "parts"))
 
 
+@pytest.mark.slow
 def test_the_best_and_the_last_checkpoint_are_kept(small, tmp_path):
     train.main(small(optim__epochs=4, train__eval_every=1), tmp_path)
     scores = {entry["step"]: entry["mAP"] for entry in evaluations(tmp_path) if entry["step"]}
@@ -174,6 +175,7 @@ def test_adaptation_changes_the_backbone_alone(small, tmp_path, form):
     assert not np.array_equal(before["batch_stats"]["bottleneck"]["mean"], after["batch_stats"]["bottleneck"]["mean"])
 
 
+@pytest.mark.slow
 def test_adaptation_in_episodes_and_with_new_statistics(small, tmp_path):
     train.main(small(), tmp_path / "trained")
     checkpoint = str(tmp_path / "trained")

@@ -62,7 +62,7 @@ def test_embedding_and_maps_are_of_the_right_samples(untrained):
     for name, expected in whole.items():
         np.testing.assert_allclose(few[name], expected[rows], rtol=0, atol=1e-4 * np.abs(expected).max())
     images = report.image_getter(query, opened.splits.gallery)
-    examples = report.activation_examples(opened, compute, images, rows)
+    examples = report.activation_examples(opened, compute, query, images, rows)
     assert [example.label.split(",")[0] for example in examples] == [f"identity {query.identity[row]}" for row in rows]
     # The feature of a modality is the spatial mean of its maps.
     assert set(examples[0].maps) == set(query.modalities)
@@ -74,11 +74,12 @@ def test_embedding_and_maps_are_of_the_right_samples(untrained):
 def test_a_method_without_maps_or_with_a_backbone_that_has_none(untrained):
     opened, variables, _ = untrained()
     compute = report.on_one_device(opened, variables)
-    assert report.activation_examples(opened, compute, report.image_getter(*[opened.splits.query] * 2), [0]) == []
+    query = opened.splits.query
+    assert report.activation_examples(opened, compute, query, report.image_getter(query, query), np.array([0])) == []
     assert not hasattr(FakeMethod, "maps")
     bare = dataclasses.replace(opened, method=FakeMethod())
-    assert report.activation_examples(bare, compute, None, np.array([0])) == []
-    assert report.attention_examples(bare, compute, None, np.array([0])) == []
+    assert report.activation_examples(bare, compute, query, None, np.array([0])) == []
+    assert report.attention_examples(bare, compute, query, None, np.array([0])) == []
 
 
 class FakeMethod:
