@@ -102,7 +102,9 @@ def fit(experiment: Experiment) -> Any:
         kind="train",
         memory=method.start_memory(plan.epoch_ends) if hasattr(method, "start_memory") else {},
     )
-    run(experiment, job, fresh, [describe(experiment, plan), *(f"note: {note}" for note in notes)])
+    # Without labels all images count as one identity, which is nothing to remark on.
+    said = [f"note: {note}" for note in notes] if config.data.labels else []
+    run(experiment, job, fresh, [describe(experiment, plan), *said])
     return load(experiment, job, fresh, "best")[0]
 
 
@@ -263,7 +265,12 @@ def describe(experiment: Experiment, plan: samplers.Plan) -> str:
         int(np.prod(x.shape)) for x in jax.tree.leaves(jax.eval_shape(experiment.method.init, jax.random.key(0)))
     )
     tables = ", ".join(
-        f"{name} {len(table)} samples of {len(table.identities)} identities"
+        f"{name} {len(table)} samples"
+        + (
+            " without labels"
+            if name == "train" and not config.data.labels
+            else f" of {len(table.identities)} identities"
+        )
         for name, table in (("train", splits.train), ("query", splits.query), ("gallery", splits.gallery))
     )
     train = config.train

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from configs import demo
+from mmreid_jax.testing import tiny
 
 
 @pytest.fixture(scope="session")
@@ -43,5 +44,28 @@ def small(data_dir):
                 node = node[parent]
             node[leaf] = value
         return config.lock()
+
+    return make
+
+
+@pytest.fixture
+def tiny_run(data_dir):
+    """A config of a method that trains in seconds on drawn people."""
+
+    def make(method, **changes):
+        common = {
+            "data__drawn": True,
+            "data__data_dir": str(data_dir),
+            "data__drawn_identities": 6,
+            "data__drawn_images": 12,
+            "data__padding": 2,
+            "data__threads": 1,
+            "train__images_per_identity": 2,
+            "train__eval_every": 2,
+            "optim__epochs": 2,
+            "eval__batch_size": 16,
+            "eval__report": False,
+        }
+        return tiny.config(method, **{**common, **changes}).lock()
 
     return make
