@@ -1,10 +1,11 @@
-"""Times a training step against the same network in plain PyTorch (`torch_htt`, `torch_ieee`, `torch_vi`), in turn.
+"""Times a training step against the same network in plain PyTorch (`torch_htt` and its neighbours), in turn.
 
     python benchmarks/step_time.py                                        CPU, ViT-B/16, float32, 8 samples a batch
     python benchmarks/step_time.py --backbone resnet50 --threads 1
     python benchmarks/step_time.py --method ieee --streams loop vmap      three ResNet-50
     python benchmarks/step_time.py --method agw --batch 4 --per_identity 2      visible-infrared: pairs of 288x144
     python benchmarks/step_time.py --method ddag --backbone resnet_micro
+    python benchmarks/step_time.py --method mmgl --batch 4      pre-training: pairs of 288x144
     python benchmarks/step_time.py --device gpu --precision float32 tf32 bfloat16 --batch 32 64 128 256
     python benchmarks/step_time.py --sections compile attention           see --help for all sections
 
@@ -12,7 +13,8 @@ Needs jax, flax, optax, orbax, numpy and torch alone. Our side is the real step:
 losses and optimiser inside `mmreid_jax.training.step`. Both sides get the same uint8 images and the same weights, and
 section ``check`` prints how far their losses differ over three steps, so that the comparison is one of equal work.
 The two sides take turns; of all turns the fastest counts, in wall-clock and in processor seconds. Processor seconds
-depend little on what else the machine does; ratios of a CPU are best read from them, with --threads 1.
+depend little on what else the machine does; ratios of a CPU are best read from them, with --threads 1. The memory of a
+CPU is what one more call takes at its peak, beyond the weights and the optimiser's state.
 Prints Markdown.
 """
 
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import ctypes
 import functools
 import gc
 import os
@@ -33,9 +36,8 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SECTIONS = ("check", "train", "forward", "attention", "compile", "peak")
-VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag")
+VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag", "mmgl")
 RESNET_SIZES = ("resnet50", "resnet_micro")
-RATE = 1e-3
 # JAX's name of each precision's matrix products; the type of the computation beside it.
 PRECISIONS = {
     "float32": ("highest", "float32"),
@@ -46,7 +48,7 @@ PRECISIONS = {
 
 
 class Setting(NamedTuple):
-    """What one row of a table measures; `drop`: with stochastic depth or dropout, where the method has them."""
+    """What one row of a table measures; `drop`: with stochastic depth, dropout or drawn orders of stripes, if any."""
 
     backbone: str
     batch: int
@@ -98,12 +100,16 @@ def arguments() -> argparse.Namespace:
         parser.error(f"--method {options.method} has a ResNet: {', '.join(RESNET_SIZES)}")
     if options.method == "htt" and options.backbone == "resnet_micro":
         parser.error("--method htt has no resnet_micro here")
+    if options.method == "mmgl":
+        # Without labels every sample stands for itself.
+        options.per_identity = 1
     options.inner = options.inner or (1 if options.device == "cpu" else 10)
     if "float64" in options.precision and len(options.precision) > 1:
         parser.error("--precision float64 stands alone, for JAX allows it for a whole process")
     if any(batch % options.per_identity for batch in options.batch):
         parser.error(f"--batch must be a multiple of {options.per_identity} (--per_identity)")
-    if options.method in VISIBLE_INFRARED and min(options.batch) == options.per_identity:
+    negatives = options.method in VISIBLE_INFRARED and options.method != "mmgl"
+    if negatives and min(options.batch) == options.per_identity:
         parser.error("--batch needs two identities (--per_identity), or nobody has a negative")
     return options
 
@@ -122,11 +128,12 @@ import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 import torch_htt  # noqa: E402
 import torch_ieee  # noqa: E402
+import torch_mmgl  # noqa: E402
 import torch_vi  # noqa: E402
 
 from mmreid_jax.convert.layout import export_state  # noqa: E402
 from mmreid_jax.methods.base import DataFacts, build  # noqa: E402
-from mmreid_jax.models import layers, vit  # noqa: E402
+from mmreid_jax.models import layers, two_stream, vit  # noqa: E402
 from mmreid_jax.models.resnet import RESNETS, STAGES  # noqa: E402
 from mmreid_jax.training import optimizers, state, step  # noqa: E402
 
@@ -135,7 +142,9 @@ if "float64" in OPTIONS.precision:
     torch.set_default_dtype(torch.float64)
 DEVICE = torch.device("cuda" if OPTIONS.device == "gpu" else "cpu")
 PAIRED = OPTIONS.method in VISIBLE_INFRARED
-PEER: Any = torch_vi if PAIRED else {"htt": torch_htt, "ieee": torch_ieee}[OPTIONS.method]
+PEER: Any = {"htt": torch_htt, "ieee": torch_ieee, "mmgl": torch_mmgl}.get(OPTIONS.method, torch_vi)
+# Of MMGL the published one, which random weights need.
+RATE = 0.1 if OPTIONS.method == "mmgl" else 1e-3
 # Data of the published experiment: RGBNT201, or SYSU-MM01.
 MODALITIES = ("rgb", "nir") if PAIRED else ("rgb", "nir", "tir")
 IMAGE_SIZE = (288, 144) if PAIRED else (256, 128)
@@ -145,8 +154,8 @@ EPOCH_ENDS = (1, 1000)
 # Stochastic depth of HTT's ViT, dropout of DDAG's graph attention.
 DROP_PATH, DROPOUT = 0.1, 0.2
 BOTH: dict[str, Any] = {
-    "data": SimpleNamespace(image_size=IMAGE_SIZE),
-    "init": SimpleNamespace(backbone=""),
+    "data": SimpleNamespace(image_size=IMAGE_SIZE, labels=OPTIONS.method != "mmgl"),
+    "init": SimpleNamespace(backbone="", from_mmgl=""),
     # Base is AGW without its additions.
     "method": "agw" if OPTIONS.method == "base" else OPTIONS.method,
 }
@@ -263,6 +272,51 @@ def config_paired(setting: Setting) -> Any:
     )
 
 
+def config_mmgl(setting: Setting) -> Any:
+    """The same for MMGL's pre-training on SYSU-MM01."""
+    model = SimpleNamespace(
+        backbone=setting.backbone,
+        last_stride=1,
+        shared_from=1,
+        stripes=torch_mmgl.STRIPES,
+        stripe_gap=0,
+        shared_in_pair=True,
+        perm_head_hidden=0,
+        proj_dim=torch_mmgl.PATCH_WIDTH,
+        proj_head="conv_bn_relu",
+        proj_shared=False,
+        num_classes=0,
+        dtype=PRECISIONS[setting.precision][1],
+        remat=setting.remat,
+    )
+    loss = SimpleNamespace(
+        perm_weight=1.0,
+        perm_reduction="sum",
+        sinkhorn_iterations=torch_mmgl.SINKHORN_ITERATIONS,
+        sinkhorn_temperature=1.0,
+        sinkhorn_noise=0.0,
+        sinkhorn_samples=1,
+        cl_weight=torch_mmgl.PCC_WEIGHT,
+        cl_temperature=torch_mmgl.TEMPERATURE,
+        cl_start=0,
+        cl_mode="parallel",
+        cl_query="both",
+        retrieval_temperature=0.0,
+        candidate_scope="batch",
+        negative_scope="batch",
+        exclude_self=False,
+        stop_gradient=False,
+    )
+    return SimpleNamespace(
+        model=model,
+        loss=loss,
+        train=SimpleNamespace(micro_batches=1, identities_per_batch=1),
+        optim=optimizers.Options(lr=RATE, weight_decay=5e-4, nesterov=True),
+        eval=SimpleNamespace(feature="pool"),
+        **BOTH,
+    )
+
+
 def draw_batch(samples: int) -> dict[str, Any]:
     """A P x K batch of noise: uint8 images by modality [B, H, W, 3] and labels [B]."""
     rng = np.random.default_rng(0)
@@ -272,14 +326,23 @@ def draw_batch(samples: int) -> dict[str, Any]:
     return {"images": images, "identity": labels, "camera": zeros, "scene": zeros, "index": zeros}
 
 
+def draw_orders(samples: int) -> np.ndarray:
+    """Orders of MMGL's stripes that both sides share: int64 [B, S]."""
+    return np.random.default_rng(0).permuted(np.tile(np.arange(torch_mmgl.STRIPES), (samples, 1)), axis=1)
+
+
 class Ours:
     """Our side: the method, its training step and its evaluation step, compiled where first used."""
 
     def __init__(self, setting: Setting, zeros: float = 0.0) -> None:
         """Starts from fresh weights, in which `zeros` replaces those that are zero."""
         self.setting = setting
-        config = {"htt": config_htt, "ieee": config_ieee}.get(OPTIONS.method, config_paired)(setting)
+        configs = {"htt": config_htt, "ieee": config_ieee, "mmgl": config_mmgl}
+        config = configs.get(OPTIONS.method, config_paired)(setting)
         self.method: Any = build(config, DataFacts(CLASSES, 1, 1, MODALITIES))
+        if OPTIONS.method == "mmgl" and not setting.drop:
+            same = dict.fromkeys(two_stream.MODALITIES, jnp.asarray(draw_orders(setting.batch), jnp.int32))
+            self.method.orders = lambda key, pairs: same
         self.parallel = step.Parallel(jax.devices()[:1])
         variables = self.method.init(jax.random.key(0))
         variables["params"] = jax.tree.map(lambda x: jnp.where(x == 0, zeros, x), variables["params"])
@@ -352,12 +415,12 @@ class Theirs:
     def train(self) -> dict[str, Any]:
         """One step; its loss terms."""
         self.model.train()
-        self.optimizer.zero_grad(set_to_none=True)
         with self.precision():
             output = self.model(self.prepared())
         terms = self.losses(output, self.labels, self.setting.batch // OPTIONS.per_identity)
         terms["loss"].backward()
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return {name: value.detach() for name, value in terms.items()}
 
     def forward(self) -> Any:
@@ -400,6 +463,8 @@ def their_network(setting: Setting, ours: Ours) -> torch.nn.Module:
 def paired_network(setting: Setting) -> torch.nn.Module:
     """The network of a visible-infrared method in PyTorch."""
     sizes = RESNETS[setting.backbone]["stages"], RESNETS[setting.backbone]["width"], CLASSES
+    if OPTIONS.method == "mmgl":
+        return torch_mmgl.Mmgl(*sizes[:2], None if setting.drop else torch.from_numpy(draw_orders(setting.batch)))
     if OPTIONS.method == "ddag":
         return torch_vi.Ddag(*sizes, DROPOUT * setting.drop, EPOCH_ENDS)
     return {"hetero_center": torch_vi.HeteroCenter, "base": torch_vi.Base, "agw": torch_vi.Agw}[OPTIONS.method](*sizes)
@@ -442,6 +507,24 @@ def in_turn(sides: Mapping[str, tuple[Callable[[], Any], Callable[[Any], None]]]
             counts = repeat > 1 and before is not None
             best[name] = Seconds(*map(min, before, spent)) if counts and before is not None else spent
     return best
+
+
+def memory(function: Callable[[], Any], wait: Callable[[Any], None]) -> float:
+    """GiB by which the resident memory of this process rises during one call, at most (Linux)."""
+    gc.collect()
+    # What earlier calls have freed and the C library has kept would hide as much of this one.
+    ctypes.CDLL(None).malloc_trim(0)
+    # Sets the peak to what is held now.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = resident("VmRSS")
+    wait(function())
+    return resident("VmHWM") - before
+
+
+def resident(name: str) -> float:
+    """Resident memory of this process in GiB: ``VmRSS`` now, ``VmHWM`` at its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 2**20
 
 
 def flops_of_image(backbone: str) -> float:
@@ -505,7 +588,7 @@ def settings() -> list[Setting]:
 
 
 def check() -> None:
-    """Prints the largest difference of every loss term between the sides over three steps without random drops."""
+    """Prints the largest difference of every loss term between the sides over three steps in which nothing is drawn."""
     head = [
         "precision",
         "parameters (ours)",
@@ -518,7 +601,7 @@ def check() -> None:
     table(f"The same losses from the same weights: {OPTIONS.method}, {OPTIONS.backbone}", head)
     for precision in OPTIONS.precision:
         setting = Setting(OPTIONS.backbone, min(OPTIONS.batch), precision, drop=False)
-        # Some layers begin as the identity, with weights of zero; here all of them count.
+        # Some layers begin as the identity, with weights of zero; here all of them count. MMGL's orders are given.
         ours = Ours(setting, zeros=0.1)
         theirs = Theirs(setting, ours)
         sizes = [sum(x.size for x in jax.tree.leaves(ours.state.params)), sum(x.numel() for x in theirs.parameters())]
@@ -535,6 +618,7 @@ def steps(kind: str) -> None:
     variant = {"htt": ("attention", "unroll"), "ieee": ("streams",)}.get(OPTIONS.method, ())
     head = ["samples", "precision", *variant, "remat", "ours s", "PyTorch s", "ratio"]
     head += ["ours cpu-s", "PyTorch cpu-s", "ratio"] if OPTIONS.device == "cpu" else []
+    head += ["ours GiB", "PyTorch GiB"] if OPTIONS.device == "cpu" else []
     head += ["ours images/s", "PyTorch images/s", "ours, share of peak", "PyTorch, share of peak"]
     table(f"{title}: {OPTIONS.method}, {OPTIONS.backbone}, {where}", head)
     for setting in settings():
@@ -549,6 +633,8 @@ def steps(kind: str) -> None:
         cells: list[Any] = [getattr(setting, name) for name in ("batch", "precision", *variant, "remat")]
         cells += compared(a and a.wall, b and b.wall)
         cells += compared(a and a.processor, b and b.processor) if OPTIONS.device == "cpu" else []
+        if OPTIONS.device == "cpu":
+            cells += [f"{memory(*sides[name]):.2f}" if best.get(name) else "-" for name in pairs]
         cells += [f"{images / side.wall:.1f}" if side else "-" for side in (a, b)]
         peak = peak_flops(setting.precision)
         cells += [f"{100 * work / side.wall / peak:.0f} %" if side else "-" for side in (a, b)]
