@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.errors import UserError, run_command
-from mmreid_jax.evaluate import COLUMNS, SCORES_FILE
+from mmreid_jax.evaluate import COLUMNS
+from mmreid_jax.training.logs import SCORES_FILE
 from mmreid_jax.visualize import tables
 
 Key = tuple[str, str]

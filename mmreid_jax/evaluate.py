@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ RANKS = (1, 5, 10, 20)
 SINGLE_SHOTS = 10
 ALL = "all"
 """Value of ``config.eval.protocol`` for every protocol of the data set."""
-SCORES_FILE = "scores.jsonl"
 COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
 
 
@@ -308,21 +305,14 @@ def why_unusable(experiment: Experiment, protocol: protocols.Protocol, compariso
 
 
 def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
-    """Appends the scores to `SCORES_FILE` of the workdir."""
-    if not distributed.is_main():
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / SCORES_FILE).open("a") as file:
-        for result in results:
-            file.write(json.dumps({**result.row(), **extra, "time": round(time.time(), 3)}) + "\n")
+    """Appends the scores to `logs.SCORES_FILE` of the workdir."""
+    logs.keep_scores(workdir, [result.row() for result in results], **extra)
 
 
 def untrained(workdir: Path) -> dict[str, dict[str, tables.Score]]:
     """The scores before the first step as a row {"untrained": scores}, where the run's log has them; else nothing."""
-    path = workdir / logs.FILE
-    entries = logs.read_metrics(path) if path.exists() else []
-    found = [entry for entry in entries if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0]
-    return {"untrained": with_spread(found[0])} if found else {}
+    found = logs.untrained_scores(workdir)
+    return {"untrained": with_spread(found)} if found else {}
 
 
 def describe(results: Sequence[Result], workdir: Path) -> str:

@@ -6,8 +6,6 @@ nothing but the pixels is read; retrieval scores of such a network would need la
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,6 @@ import numpy as np
 from mmreid_jax.data.records import Records
 from mmreid_jax.experiment import Experiment
 from mmreid_jax.training import checkpoints, distributed, logs, step
-
-SCORES_FILE = "scores.jsonl"
 
 
 class Examiner:
@@ -59,22 +55,10 @@ def spread(records: Records, most: int) -> Records:
     return records.select(np.linspace(0, len(records) - 1, most).round().astype(np.int64))
 
 
-def keep(workdir: Path, rows: Sequence[Mapping[str, Any]], **extra: Any) -> None:
-    """Appends the rows to `SCORES_FILE` of the workdir."""
-    if not distributed.is_main():
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / SCORES_FILE).open("a") as file:
-        for row in rows:
-            file.write(json.dumps({**row, **extra, "time": round(time.time(), 3)}) + "\n")
-
-
 def untrained(workdir: Path) -> list[dict[str, Any]]:
     """The row of the network before its first step, where the run's log has one."""
-    path = workdir / logs.FILE
-    entries = logs.read_metrics(path) if path.exists() else []
-    found = [entry for entry in entries if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0]
-    return [{**found[0], "label": "untrained"}] if found else []
+    found = logs.untrained_scores(workdir)
+    return [{**found, "label": "untrained"}] if found else []
 
 
 def describe(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> str:
@@ -99,13 +83,13 @@ def finish(experiment: Experiment, variables: Any, label: str, **extra: Any) -> 
       experiment: the experiment.
       variables: of the model, on the host.
       label: of its row.
-      **extra: for the line of `SCORES_FILE`.
+      **extra: for the line of `logs.SCORES_FILE`.
     """
     from mmreid_jax import pretext_report
 
     placed = experiment.parallel.place_state(variables)
     row = Examiner(experiment)(placed, label)
-    keep(experiment.workdir, [row], **extra)
+    logs.keep_scores(experiment.workdir, [row], **extra)
     if distributed.is_main():
         rows = [*untrained(experiment.workdir), row]
         print(describe(rows, experiment.method.facts.modalities))

@@ -20,7 +20,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -32,6 +32,7 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.training import distributed
 
 FILE = "metrics.jsonl"
+SCORES_FILE = "scores.jsonl"
 """Name of the log in a workdir."""
 
 _RESERVED = ("run", "kind", "step", "epoch", "images_per_second")
@@ -268,6 +269,23 @@ class Progress:
         """Leaves the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
+
+
+def keep_scores(workdir: Path, rows: Sequence[Mapping[str, Any]], **extra: Any) -> None:
+    """Appends the rows of an evaluation to `SCORES_FILE` of the workdir, with `extra` and the time."""
+    if not distributed.is_main():
+        return
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / SCORES_FILE).open("a") as file:
+        for row in rows:
+            file.write(json.dumps({**row, **extra, "time": round(time.time(), 3)}) + "\n")
+
+
+def untrained_scores(workdir: Path) -> dict[str, Any] | None:
+    """What the run's log says of the evaluation before the first step, if there was one."""
+    entries = read_metrics(workdir / FILE) if (workdir / FILE).exists() else []
+    found = [entry for entry in entries if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0]
+    return found[0] if found else None
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
