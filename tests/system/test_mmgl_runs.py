@@ -31,9 +31,9 @@ def test_pretrain_report_evaluate_and_go_on_with_labels(pretext, tiny_run, tmp_p
     assert all(0 <= row[name] <= 1 for name in NAMES)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "exact" in page
-    printed = capsys.readouterr().out
-    assert "samples without labels" in printed
-    assert "untrained, rgb" in printed
+    printed = capsys.readouterr()
+    assert "train 72 samples without labels" in printed.err
+    assert "untrained, rgb" in printed.out
     evaluate.main(pretext(init__checkpoint=str(tmp_path / "run")), tmp_path / "again")
     again = json.loads((tmp_path / "again" / "scores.jsonl").read_text())
     assert {name: again[name] for name in NAMES} == {name: row[name] for name in NAMES}
