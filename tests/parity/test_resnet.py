@@ -136,15 +136,19 @@ def gradients(name, weight, forward, layout, variables, pixels, last):
 def pooling(golden, dtype):
     case, recipe = golden.json, goldens.recipe()
     outputs = {}
+    generalised = {"gem": resnet.gem_pool, "gem_agw": resnet.gem_pool_agw}
+    differentiated = {
+        name: jax.jit(jax.grad(lambda m, p, w, pool=pool: (w * pool(m, p)).sum(), (0, 1)))
+        for name, pool in generalised.items()
+    }
     for index, shape in enumerate(case["shapes"]):
         x = jnp.asarray(np.moveaxis(recipe.array(case["seed"], f"pool/{index}", shape), 1, -1), dtype)
         weight = jnp.asarray(recipe.array(case["seed"], f"pool/w{index}", shape[:2]), dtype)
         for power in case["p"]:
-            for name, pool in (("gem", resnet.gem_pool), ("gem_agw", resnet.gem_pool_agw)):
+            for name, pool in generalised.items():
                 data = jnp.abs(x) if name == "gem_agw" else x
                 key = f"{name}_p{power:g}/{index}"
-                loss = lambda m, p, pool=pool, w=weight: (w * pool(m, p)).sum()  # noqa: E731
-                by_x, by_p = jax.jit(jax.grad(loss, (0, 1)))(data, jnp.asarray(power, dtype))
+                by_x, by_p = differentiated[name](data, jnp.asarray(power, dtype), weight)
                 outputs[key] = pool(data, power)
                 # The golden of the AGW form differentiates |x| as well.
                 outputs[f"{key}/grad_x"] = to_nchw(by_x)

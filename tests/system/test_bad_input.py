@@ -110,6 +110,7 @@ def test_nan_names_the_first_bad_term(small, tmp_path, fails, monkeypatch):
         checkpoints.load_variables(tmp_path)
 
 
+@pytest.mark.slow
 def test_full_disk(small, tmp_path, fails, monkeypatch):
     def full(*_, **__):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -148,7 +149,7 @@ def test_incomplete_data_set_is_named(small, data_dir, tmp_path, fails):
     assert victim.name in message
 
 
-@pytest.mark.parametrize("policy", ["error", "skip"])
+@pytest.mark.parametrize("policy", ["error", pytest.param("skip", marks=pytest.mark.slow)])
 def test_truncated_image(small, data_dir, tmp_path, fails, caplog, policy):
     copy = drawn_copy(small, data_dir, tmp_path)
     victim = sorted((copy / "RGBNT201" / "train_171" / "NI").iterdir())[0]

@@ -25,6 +25,7 @@ def pretext(tiny_run):
     return make
 
 
+@pytest.mark.slow
 def test_pretrain_report_evaluate_and_go_on_with_labels(pretext, tiny_run, tmp_path, capsys):
     train.main(pretext(eval__report=True, train__evaluate_first=True), tmp_path / "run")
     (row,) = (json.loads(line) for line in (tmp_path / "run" / "scores.jsonl").read_text().splitlines())

@@ -84,7 +84,9 @@ def test_training_beats_chance(data_dir, tmp_path):
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "XLA_FLAGS": ""}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     found = evaluations(tmp_path)
-    (drawn,) = (path for path in (data_dir / "drawn").glob("rgbnt201-*") if (path / "prepared").exists() and count(path) > 400)
+    (drawn,) = (
+        path for path in (data_dir / "drawn").glob("rgbnt201-*") if (path / "prepared").exists() and count(path) > 400
+    )
     query, gallery = (catalogue.load("rgbnt201", split, drawn / "prepared") for split in ("query", "gallery"))
     apart = np.random.default_rng(0).random((len(query), len(gallery)))
     chance = metrics.evaluate(apart, query, gallery, protocols.for_dataset("rgbnt201")).mAP
@@ -157,7 +159,7 @@ def test_the_best_and_the_last_checkpoint_are_kept(small, tmp_path):
     assert kept == {max(scores), max(scores, key=lambda at: (scores[at], -at))}
 
 
-@pytest.mark.parametrize("form", ["code", "paper"])
+@pytest.mark.parametrize("form", ["code", pytest.param("paper", marks=pytest.mark.slow)])
 def test_adaptation_changes_the_backbone_alone(small, tmp_path, form):
     train.main(small(), tmp_path / "trained")
     config = small(task="adapt", mtt__form=form, init__checkpoint=str(tmp_path / "trained"))

@@ -17,6 +17,7 @@ def scores(workdir):
     return [json.loads(line) for line in (workdir / "scores.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_train_and_evaluate_under_every_protocol(tiny_run, data_dir, tmp_path, capsys):
     """One command trains, scores ten galleries and reports; another scores the checkpoint under all protocols."""
     train.main(tiny_run("agw", eval__report=True), tmp_path / "run")
