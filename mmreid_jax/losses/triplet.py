@@ -50,7 +50,8 @@ def batch_hard_triplet(
         positive = jnp.max(jnp.where(same, distances, -jnp.inf), axis=1)
         negative = jnp.min(jnp.where(same, jnp.inf, distances), axis=1)
     else:
-        squared = _squared_distances(jax.lax.stop_gradient(features))
+        fixed = jax.lax.stop_gradient(features)
+        squared = _squared_distances(fixed, fixed)
         # Only the chosen pairs are differentiated: B differences instead of B x B distances, no cancellation in them.
         positive = _distance(features, features[jnp.argmax(jnp.where(same, squared, -jnp.inf), axis=1)])
         negative = _distance(features, features[jnp.argmin(jnp.where(same, jnp.inf, squared), axis=1)])
@@ -70,14 +71,19 @@ def distances_in_batch(features: Array) -> Array:
     """
     diagonal = jnp.eye(len(features), dtype=bool)
     # The inner mask keeps the root's infinite gradient at zero away from the outer one.
-    return jnp.where(diagonal, 1e-6, jnp.sqrt(jnp.where(diagonal, 1.0, _squared_distances(features))))
+    squared = _squared_distances(features, features)
+    return jnp.where(diagonal, 1e-6, jnp.sqrt(jnp.where(diagonal, 1.0, squared)))
 
 
-def _squared_distances(x: Array) -> Array:
-    """[B, D] -> [B, B] by |x|^2 + |y|^2 - 2 x.y, floored where the root's gradient would explode."""
-    lengths = jnp.sum(x * x, axis=-1)
-    products = jnp.matmul(x, x.T, precision="highest")
-    return jnp.maximum(lengths[:, None] + lengths[None, :] - 2.0 * products, 1e-12)
+def distances_to(features: Array, others: Array) -> Array:
+    """Euclidean distances of every row of one set from every row of another: [B, D], [C, D] -> [B, C]."""
+    return jnp.sqrt(_squared_distances(features, others))
+
+
+def _squared_distances(x: Array, y: Array) -> Array:
+    """[B, D], [C, D] -> [B, C] by |x|^2 + |y|^2 - 2 x.y, floored where the root's gradient would explode."""
+    products = jnp.matmul(x, y.T, precision="highest")
+    return jnp.maximum(jnp.sum(x * x, axis=-1)[:, None] + jnp.sum(y * y, axis=-1)[None, :] - 2.0 * products, 1e-12)
 
 
 def _distance(x: Array, y: Array) -> Array:

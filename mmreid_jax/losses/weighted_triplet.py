@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.losses.triplet import distances_in_batch
+from mmreid_jax.losses.triplet import distances_in_batch, distances_to
 from mmreid_jax.losses.vectors import at_least_float32, l2_normalise
 
 Array = jax.Array
@@ -16,22 +16,23 @@ _LARGEST_EXPONENT = 88.0
 
 
 def weighted_triplet(
-    features: Array, labels: Array, *, normalize: bool = False, form: str = "code"
+    features: Array, labels: Array, *, normalize: bool = False, form: str = "code", others: Array | None = None
 ) -> tuple[Array, tuple[Array, Array]]:
     """AGW's weighted regularised triplet loss: mean_i log(1 + exp(fp_i - cn_i)), see `weighted_distances`.
 
-    Reference: Ye et al. 2021 (AGW), equation 6; class ``TripletLoss_WRT`` of its code.
+    Reference: Ye et al. 2021 (AGW), equation 6; class ``TripletLoss_WRT`` of its code, which TVI-LFM took over.
 
     Args:
       features: [B, D].
       labels: int [B].
       normalize: compare features of unit length.
       form: of the weights, see `weighted_distances`.
+      others: compare with these features [B, D] of the same labels, not with one another.
 
     Returns:
       Scalar loss, (fp [B], cn [B]).
     """
-    positive, negative = weighted_distances(features, labels, normalize=normalize, form=form)
+    positive, negative = weighted_distances(features, labels, normalize=normalize, form=form, others=others)
     return jnp.mean(jax.nn.softplus(positive - negative)), (positive, negative)
 
 
@@ -71,7 +72,13 @@ def squared_difference_triplet(
 
 
 def weighted_distances(
-    features: Array, labels: Array, *, alpha: float = 1.0, normalize: bool = False, form: str = "code"
+    features: Array,
+    labels: Array,
+    *,
+    alpha: float = 1.0,
+    normalize: bool = False,
+    form: str = "code",
+    others: Array | None = None,
 ) -> tuple[Array, Array]:
     """Weighted mean distances of every sample to its positives (itself included) and to its negatives.
 
@@ -87,6 +94,7 @@ def weighted_distances(
       alpha: factor on the distances in the weights.
       normalize: compare features of unit length.
       form: "code" or "softmax".
+      others: compare with these features [B, D] of the same labels, not with one another.
 
     Returns:
       (fp [B], cn [B]).
@@ -96,8 +104,9 @@ def weighted_distances(
     """
     if form not in FORMS:
         raise UserError(f"unknown form {form!r} of the triplet's weights; choose one of {', '.join(FORMS)}")
-    features = at_least_float32(features)
-    distances = distances_in_batch(l2_normalise(features) if normalize else features)
+    given = [at_least_float32(x) for x in (features, others) if x is not None]
+    given = [l2_normalise(x) for x in given] if normalize else given
+    distances = distances_in_batch(*given) if others is None else distances_to(*given)
     same = labels[:, None] == labels[None, :]
     positive, negative = alpha * distances, -alpha * distances
     if form == "softmax":

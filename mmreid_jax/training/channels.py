@@ -47,12 +47,14 @@ def adaptive_grey(images: Array, choice: Array) -> Array:
     return jnp.where(choice[:, None, None, None] == UNCHANGED, images, exchange(images, choice))
 
 
-def draw_exchange(key: Array, batch: int, *, grey: bool = False) -> Array:
-    """int32 [batch]: channel 0, 1 or 2 (with `grey` also GREY), equally likely.
+def draw_exchange(key: Array, batch: int, *, grey: bool = False, share: float = 1.0) -> Array:
+    """int32 [batch]: channel 0, 1 or 2 (with `grey` also GREY), equally likely; UNCHANGED beyond a `share` of images.
 
-    CAJ's code has the grey option, and leaves it switched off.
+    CAJ's code has the grey option, and leaves it switched off. TVI-LFM changes half of the images.
     """
-    return jax.random.randint(key, (batch,), 0, GREY + 1 if grey else GREY)
+    choice = jax.random.randint(key, (batch,), 0, GREY + 1 if grey else GREY)
+    changed = jax.random.bernoulli(jax.random.fold_in(key, 1), float(share), (batch,))
+    return jnp.where(changed, choice, UNCHANGED)
 
 
 def draw_adaptive_grey(key: Array, batch: int, *, grey: float = 0.5) -> Array:

@@ -49,6 +49,7 @@ def test_channels_are_copied_bit_for_bit():
     [
         (lambda key, n: channels.draw_exchange(key, n), [1 / 3] * 3 + [0, 0]),
         (lambda key, n: channels.draw_exchange(key, n, grey=True), [1 / 4] * 4 + [0]),
+        (lambda key, n: channels.draw_exchange(key, n, share=0.5), [1 / 6] * 3 + [0, 1 / 2]),
         (lambda key, n: channels.draw_adaptive_grey(key, n), [1 / 4] * 3 + [1 / 8] * 2),
         (lambda key, n: channels.draw_adaptive_grey(key, n, grey=0.6), [1 / 4] * 3 + [0.15, 0.1]),
         (lambda key, n: channels.draw_adaptive_grey(key, n, grey=0), [1 / 4] * 3 + [0, 1 / 4]),
