@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from PIL import Image
 
 from mmreid_jax import prepare, synthesize
 from mmreid_jax.data import catalogue, synthetic
-from mmreid_jax.data.synthetic import writer
+from mmreid_jax.data.synthetic import words, writer
 from mmreid_jax.errors import UserError, run_command
 
 SMALL = {"identities": 2, "images_per_identity": 3, "cameras": 2}
@@ -51,7 +52,9 @@ def test_every_planned_file_is_written_and_no_other(tmp_path, name):
     samples = synthetic.plan(name, **SMALL)
     planned = {path for sample in samples for path in layout.paths(sample)}
     lists = layout.lists(samples) if layout.lists else {}
-    assert set(digests(summary.root)) == planned | {writer.MARKER, *lists}
+    text = {path for path in digests(summary.root) if path.startswith("Text/")}
+    assert bool(text) == (name in SINGLE)
+    assert set(digests(summary.root)) - text == planned | {writer.MARKER, *lists}
     assert all((summary.root / path).read_text() == text for path, text in lists.items())
     assert summary.files == len(planned)
     for split, count in summary.counts.items():
@@ -97,6 +100,73 @@ def test_visible_infrared_sets_go_all_the_way_to_records(tmp_path, name):
         visible = np.array([planned[file].modality == "rgb" for file in table.file])
         assert np.all(colour[~visible] < 1)
         assert np.all(colour[visible] > 1)
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_captions_come_in_the_released_files(tmp_path, name):
+    root = synthetic.write(name, tmp_path, **SMALL, image_size=(32, 16)).root
+    common = {f"{kind}_Blip_{side}.json" for kind in ("caption_dict",) for side in ("RGB", "IR")}
+    arrays = {f"train_{kind}_Blip_{side}.npy" for kind in ("text", "llm_text", "text_label") for side in ("RGB", "IR")}
+    dictionaries = {f"caption_llm_dict_Blip_{side}.json" for side in ("RGB", "IR")}
+    own = arrays if name == "sysu_mm01" else dictionaries
+    found = {path.name for path in (root / "Text").rglob("*") if path.is_file()}
+    assert found == common | own | {"id_caption_map_Blip_RGB.json", "drawn.json"}
+    samples = synthetic.plan(name, **SMALL)
+    for side, visible in (("RGB", True), ("IR", False)):
+        said = json.loads((root / "Text" / f"Blip_{side}" / f"caption_dict_Blip_{side}.json").read_text())
+        assert len(said) == sum((sample.modality == "rgb") == visible for sample in samples)
+        assert all(key.startswith("datasets/") for key in said)
+    people = json.loads((root / "Text" / "Blip_RGB" / "id_caption_map_Blip_RGB.json").read_text())
+    assert sorted(map(int, people)) == sorted({sample.identity for sample in samples if sample.modality == "rgb"})
+
+
+@pytest.mark.parametrize("spoilt", ["absent", "old", "half"])
+def test_a_set_from_before_there_were_captions_gets_them(tmp_path, spoilt):
+    numbers = SMALL | {"image_size": (32, 16)}
+    root = synthetic.write("llcm", tmp_path, **numbers).root
+    before = digests(root)
+    times = {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
+    if spoilt == "old":
+        (root / writer.TEXT_MARKER).write_text('{"text_version": 0}')
+    else:
+        (root / writer.TEXT_MARKER).unlink()
+        (root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json").unlink()
+    if spoilt == "absent":
+        shutil.rmtree(root / "Text")
+    assert synthetic.write("llcm", tmp_path, **numbers).reused
+    assert digests(root) == before
+    assert times == {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
+
+
+def test_captions_depend_on_seed_and_picture_alone():
+    samples = synthetic.plan("sysu_mm01", **SMALL)
+    said = [writer.caption_sample("sysu_mm01", sample) for sample in samples]
+    assert [writer.caption_sample("sysu_mm01", sample) for sample in samples[::-1]] == said[::-1]
+    others = [writer.caption_sample("sysu_mm01", sample, seed=1) for sample in samples]
+    assert [one.caption for one in said] != [one.caption for one in others]
+
+
+def test_visible_captions_name_the_colours_and_infrared_ones_guess():
+    colours = set(words.COLOURS_IN_WORDS)
+
+    def named(text):
+        return colours.intersection(text.replace(",", "").replace(".", "").split())
+
+    right = {"rgb": [], "nir": []}
+    count = {("rgb", "caption"): [], ("nir", "caption"): [], ("nir", "rephrased"): []}
+    for sample in synthetic.plan("llcm"):
+        said = writer.caption_sample("llcm", sample)
+        looks = synthetic.describe(synthetic.person_identity(0, sample.identity))
+        true = {word for part in ("upper", "lower") for word in words.spellings(looks[f"{part} colour"])}
+        right[sample.modality].append(bool(named(said.caption) & true))
+        for (modality, kind), found in count.items():
+            if modality == sample.modality:
+                found.append(bool(named(getattr(said, kind))))
+    assert np.mean(right["rgb"]) > 0.9
+    assert np.mean(right["nir"]) < 0.2
+    assert np.mean(count["rgb", "caption"]) > 0.95
+    # The language model adds colours to those that the captioner made up.
+    assert 0.1 < np.mean(count["nir", "caption"]) < np.mean(count["nir", "rephrased"]) < 0.9
 
 
 def test_a_trial_of_regdb_is_drawn_already(tmp_path):

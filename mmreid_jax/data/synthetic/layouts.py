@@ -100,6 +100,7 @@ class Layout:
       native_size: (height, width) of one modality if it is not the usual one of the kind.
       configs: names of the splits of the identities, empty if there is only one.
       regroup: (samples, one of `configs`) -> the same samples in that split.
+      captioned: whether captions come with the images.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Layout:
     native_size: tuple[int, int] | None = None
     configs: tuple[str, ...] = ()
     regroup: Callable[[Sequence[Sample], str], list[Sample]] | None = None
+    captioned: bool = False
 
     def paths(self, sample: Sample) -> dict[str, tuple[str, ...]]:
         """{path below the root: modalities} of every file of a sample."""
@@ -672,6 +674,7 @@ LAYOUTS: Mapping[str, Layout] = {
             files=_sysu_files,
             lists=_sysu_lists,
             made=tuple(f"cam{camera}" for camera in range(1, 7)),
+            captioned=True,
         ),
         Layout(
             name="regdb",
@@ -689,6 +692,7 @@ LAYOUTS: Mapping[str, Layout] = {
             native_size=(128, 64),
             configs=tuple(f"trial_{trial}" for trial in _REGDB_TRIALS),
             regroup=_regdb_regroup,
+            captioned=True,
         ),
         Layout(
             name="llcm",
@@ -703,6 +707,7 @@ LAYOUTS: Mapping[str, Layout] = {
             files=_llcm_files,
             lists=_llcm_lists,
             made=tuple(f"test_{part}/cam{camera}" for part in ("vis", "nir") for camera in range(1, 10)),
+            captioned=True,
         ),
     )
 }

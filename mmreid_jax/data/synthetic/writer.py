@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data.synthetic import layouts, person, sensor, vehicle
-from mmreid_jax.data.synthetic.attributes import person_identity, shot, vehicle_identity
+from mmreid_jax.data import captions
+from mmreid_jax.data.synthetic import layouts, person, sensor, vehicle, words
+from mmreid_jax.data.synthetic.attributes import describe, person_identity, shot, vehicle_identity
 from mmreid_jax.data.synthetic.layouts import Layout, Sample
+from mmreid_jax.data.synthetic.streams import generator
 from mmreid_jax.errors import UserError
 
 MARKER = "drawn.json"
@@ -27,6 +29,12 @@ MARKER = "drawn.json"
 
 DRAWING_VERSION = 2
 """Goes up when the same parameters give other images, so that old sets are not taken for new ones."""
+
+TEXT_MARKER = f"{captions.FOLDER}/{MARKER}"
+"""File beside drawn captions that holds TEXT_VERSION; written last."""
+
+TEXT_VERSION = 1
+"""Goes up when the same parameters give other captions; the images do not depend on it."""
 
 DEFAULT_SHIFT = 0.5
 _QUALITY = 92
@@ -129,6 +137,38 @@ def _draw_chunk(
     return len(samples)
 
 
+@functools.lru_cache(maxsize=8)
+def _looks(seed: int, identity: int) -> Mapping[str, str]:
+    return describe(person_identity(seed, identity))
+
+
+def caption_sample(dataset: str, sample: Sample, *, seed: int = 0) -> captions.Captioned:
+    """What a captioner, and a language model after it, say of a sample of a data set that has captions."""
+    layout, modality = layouts.layout(dataset), str(sample.modality)
+    coordinates = sample.identity, sample.scene * 64 + sample.camera, sample.frame
+    random = generator(seed, f"caption {modality}", *coordinates)
+    seen = words.notice(_looks(seed, sample.identity), modality, random)
+    image = captions.Image(next(iter(layout.paths(sample))), sample.identity, modality)
+    return captions.Captioned(
+        image, words.caption(seen, random), words.rephrase(seen, modality, random), sample.trained_on
+    )
+
+
+def _write_text(dataset: str, samples: Sequence[Sample], root: pathlib.Path, seed: int) -> None:
+    """Writes the captions of a data set into its folder."""
+    said = [caption_sample(dataset, sample, seed=seed) for sample in samples]
+    captions.write(root, captions.CAPTIONER, dataset, said)
+    (root / TEXT_MARKER).write_text(json.dumps({"text_version": TEXT_VERSION}) + "\n")
+
+
+def _has_text(root: pathlib.Path) -> bool:
+    """Whether the captions in a drawn data set are those that would be written today."""
+    try:
+        return bool(json.loads((root / TEXT_MARKER).read_text()) == {"text_version": TEXT_VERSION})
+    except (OSError, ValueError):
+        return False
+
+
 def _counts(layout: Layout, samples: Sequence[Sample]) -> dict[str, Count]:
     return {
         split: Count(len(inside), len({s.identity for s in inside}), len({s.seen_by for s in inside}))
@@ -228,7 +268,7 @@ def write(
     """Draws a data set into its folder below `out`, for example ``out/RGBNT201``.
 
     The folder appears in one rename when everything is written, so a run that is killed leaves nothing that looks like
-    a data set. A folder that holds the same set already is kept as it is.
+    a data set. A folder that holds the same set already is kept; one without captions, or with old ones, gets them.
 
     Args:
       dataset: one of `layouts.LAYOUTS`.
@@ -266,9 +306,11 @@ def write(
     root = pathlib.Path(out).expanduser() / layout.root
     paths = [path for sample in samples for path in layout.paths(sample)]
     summary = Summary(dataset, root, _counts(layout, samples), len(paths), reused=False)
-    if _is_drawn(root, parameters):
-        return dataclasses.replace(summary, reused=True)
     try:
+        if _is_drawn(root, parameters):
+            if layout.captioned and not _has_text(root):
+                _write_text(dataset, samples, root, seed)
+            return dataclasses.replace(summary, reused=True)
         root.parent.mkdir(parents=True, exist_ok=True)
         with _unfinished(root.parent, layout.root) as folder:
             lists = layout.lists(samples) if layout.lists else {}
@@ -282,6 +324,8 @@ def write(
             with _bar(len(samples), f"drawing {dataset}", progress) as advance:
                 for done in _results(work, chunks, jobs):
                     advance(done)
+            if layout.captioned:
+                _write_text(dataset, samples, folder, seed)
             (folder / MARKER).write_text(json.dumps(parameters, indent=2) + "\n")
             try:
                 folder.rename(root)
@@ -291,7 +335,7 @@ def write(
                     return dataclasses.replace(summary, reused=True)
                 raise
     except OSError as error:
-        raise UserError(f"cannot write drawn images below {root.parent}: {error.strerror or error}") from error
+        raise UserError(f"cannot write drawn data below {root.parent}: {error.strerror or error}") from error
     return summary
 
 
