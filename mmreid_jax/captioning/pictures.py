@@ -1,0 +1,127 @@
+"""The images to be captioned: of a folder, of an unpacked data set, or of a prepared one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax.data import catalogue
+from mmreid_jax.data.folder import SUFFIXES
+from mmreid_jax.data.records import Records
+from mmreid_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Images of one modality by name, with what a data set knows of them.
+
+    Attributes:
+      name: where they are from, for messages.
+      modality: "" where nobody knows.
+      files: [N] relative paths as the data set (or the folder) writes them; distinct.
+      identity: int [N], -1 where nobody knows.
+      training: bool [N], whether the image is in the training split.
+      read: position -> the bytes of the image file.
+    """
+
+    name: str
+    modality: str
+    files: Sequence[str]
+    identity: np.ndarray
+    training: np.ndarray
+    read: Callable[[int], bytes]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def image(self, position: int) -> Any:
+        """The image as PIL reads it, in three channels.
+
+        Raises:
+          UserError: the file cannot be read or decoded.
+        """
+        from PIL import Image
+
+        try:
+            return Image.open(io.BytesIO(self.read(position))).convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(
+                f"{self.name}: {self.files[position]} cannot be read as an image ({error}); get it again, or remove it"
+            ) from None
+
+
+def of_folder(path: str | os.PathLike[str]) -> Pictures:
+    """All images below a folder, sorted by their paths in it.
+
+    Raises:
+      UserError: there is no such folder, or no image in it.
+    """
+    root = Path(path).expanduser()
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; give a folder of images")
+    found = (place for place in root.rglob("*") if place.suffix.lower() in SUFFIXES and place.is_file())
+    files = sorted(place.relative_to(root).as_posix() for place in found)
+    if not files:
+        raise UserError(f"{root} holds no image ({', '.join(SUFFIXES)})")
+    return of_files(root, files)
+
+
+def of_files(root: Path, files: Sequence[str]) -> Pictures:
+    """The images with these paths below a folder."""
+    nobody = np.full(len(files), -1)
+    return Pictures(str(root), "", files, nobody, nobody == 0, lambda position: (root / files[position]).read_bytes())
+
+
+def of_data_set(dataset: str, place: str | os.PathLike[str], modality: str, *, prepared: bool = False) -> Pictures:
+    """All images of one modality of a visible-infrared data set, training images first, in the order of its lists.
+
+    Args:
+      dataset: ``sysu_mm01``, ``regdb`` or ``llcm``; the splits of RegDB hold the same images.
+      place: the unpacked data set's folder or its parent; the folder of prepared data sets where `prepared`.
+      modality: ``rgb`` or ``ir``.
+      prepared: whether to take the images out of the records.
+
+    Raises:
+      UserError: it is another data set, it is not there, or it is damaged.
+    """
+    layout = catalogue.layout(dataset)
+    if not hasattr(layout, "gallery"):
+        raise UserError(f"{dataset} is no visible-infrared data set; caption its folder of images with --images")
+    own = "rgb" if modality == "rgb" else layout.modalities[1]
+    splits = ["train", *(split for split in ("query", "gallery") if own in layout.modalities_of(split))]
+    rows: list[tuple[str, int, bool, Callable[[], bytes]]] = []
+    if prepared:
+        for split in splits:
+            table = catalogue.load(dataset, split, place).of_modality(own)
+            image = table.views[own].image
+            for row, (file, identity) in enumerate(zip(table.file.tolist(), table.identity.tolist(), strict=True)):
+                rows.append((file, identity, split == "train", functools.partial(_stored, table, row, image)))
+    else:
+        from tfds_builders import common
+
+        root = root_of(dataset, place)
+        for split in splits:
+            for sample in common.list_samples(layout, root, split):
+                if sample.modality == own:
+                    (path,) = sample.images.values()
+                    rows.append((sample.file, sample.labels.identity, split == "train", path.read_bytes))
+    files, identity, training, reads = zip(*rows, strict=True)
+    return Pictures(dataset, own, files, np.array(identity), np.array(training), lambda position: reads[position]())
+
+
+def root_of(dataset: str, place: str | os.PathLike[str]) -> Path:
+    """The folder of an unpacked data set, from it or its parent; UserError naming what it lacks."""
+    from tfds_builders import common
+
+    return common.find_root(catalogue.layout(dataset), place)
+
+
+def _stored(table: Records, row: int, image: str) -> bytes:
+    return table.encoded([row])[0][image]
