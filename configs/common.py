@@ -31,9 +31,19 @@ def data() -> ConfigDict:
             flip=0.0,  # probability of a horizontal flip
             erasing=0.5,  # probability of random erasing
             erasing_form="timm",  # noise in rectangles of timm's shapes; "torchreid": its shapes, filled with the mean
+            erasing_of=(),  # where one view differs: (("nir", 0.5),); a second view is called rgb_2
             erasing_fill=(),  # value of each channel, put in after normalisation; empty: as erasing_form says
             labels=True,  # False: training sees no identity; for methods that learn without labels
             second_views=(),  # modalities that come twice, augmented independently: rgb also as rgb_2
+            grey_of=(),  # probability of taking the colours of a view away: (("rgb", 0.1),)
+            # Captions of visible-infrared data (sysu_mm01, regdb, llcm), from the folder Text beside the images.
+            text=False,  # False: no text is read or needed
+            captioner="Blip",  # whose captions, as in the name of their folder
+            rephrased=0.5,  # probability that a training caption gives way to its rephrasing
+            # How the visible caption of a query is drawn, once for a run: "counter", or "reference": with the random
+            # numbers of the released code, which gives its queries their very captions.
+            caption_draw="counter",
+            caption_seed=1,
             random_crop=0.0,  # probability of enlarging by an eighth and cropping; 0.5 is torchreid's random_crop
             brightness=0.0,  # largest change; 0.2 with contrast 0.15 is torchreid's color_jitter
             contrast=0.0,
@@ -130,6 +140,10 @@ def initial() -> ConfigDict:
             # A trunk pre-trained by MMGL, for visible-infrared methods: its workdir, a converted directory or a flat
             # PyTorch file. Takes the place of `backbone`.
             from_mmgl="",
+            # The base model of TVI-LFM's text stage: its workdir, a converted directory or the authors' file. Takes the
+            # place of `backbone`.
+            from_base="",
+            clip="",  # CLIP's weights for a text tower: OpenAI's or Hugging Face's file, or a converted directory
             checkpoint="",  # a whole trained model: a run's workdir, or a directory made by mmreid_jax.convert
             which="best",  # or "last": of a workdir's checkpoints
         )
@@ -478,4 +492,85 @@ def mmgl() -> ConfigDict:
     with config.eval.unlocked():
         config.eval.examined = 2000  # test images of each modality that the task is set on; 0: all
     config.train.eval_every = 5
+    return config
+
+
+def tvi_lfm() -> ConfigDict:
+    """TVI-LFM's base stage on SYSU-MM01 as released; the other experiments change what differs."""
+    config = visible_infrared()
+    config.method = "tvi_lfm"
+    config.seed = 1
+    config.data.second_views = ("rgb",)  # the second one with half of its images in one channel
+    config.data.grey_of = (("rgb", 0.1),)
+    config.data.erasing = 0.6
+    config.data.erasing_of = (("nir", 0.5),)
+    config.data.erasing_form = "torchreid"
+    config.data.erasing_fill = (0.4914, 0.4822, 0.4465)  # after normalisation, as released
+    config.model = ConfigDict(
+        dict(
+            stage="base",  # images alone; "text": the text tower beside a base model
+            backbone="resnet50",  # resnet_micro for tests
+            last_stride=1,
+            gem_power=3.0,  # of the pooling at the start
+            text_tower="clip_rn50",  # sizes; text_micro for tests
+            # How an infrared feature becomes a query: "filter" adds the visible text and takes the infrared one off,
+            # "add" adds the visible one; "norm_add": see the method.
+            fusion="filter",
+            # Text stage: "code": the weights of the visual network are fixed and its running statistics drift, as
+            # released and published; "all": it is fixed, as the paper says; "none": it trains along.
+            freeze_visual="code",
+            separate_norms=False,  # a batch norm of its own for visible, infrared, fused and text features
+            num_classes=0,  # 0: number of training identities
+            dtype="float32",  # or bfloat16
+            remat=False,  # less memory, more time
+        )
+    )
+    config.loss = ConfigDict(
+        dict(
+            ce_weight=1.0,
+            label_smoothing=0.0,
+            triplet_weight=1.0,
+            # Of the triplet's weights: "code", as released and published, in which far negatives lose their weight;
+            # "softmax", as the equation says.
+            triplet_form="code",
+            joint=True,  # images, fusions and texts in one loss; False: visible images and fusions
+            # Terms of the text stage that no released script uses.
+            ce_without_ir_weight=0.0,
+            triplet_without_ir_weight=0.0,
+            orthogonality_weight=0.0,  # of infrared features and what the visible text adds to the infrared one
+            orthogonality_sum_weight=0.0,  # the same, summed over all pairs
+            i2t_regular_weight=0.0,  # infrared features are as similar to fusions as texts are
+            t2i_regular_weight=0.0,  # the other way round
+            image_to_text_weight=0.0,
+            text_to_image_weight=0.0,
+        )
+    )
+    config.optim.name = "adam"
+    config.optim.lr = 3.5e-4
+    config.optim.nesterov = False
+    config.optim.warmup_start = 0.01
+    config.optim.milestones = (40, 60, 100)
+    config.optim.epochs = 120
+    config.groups = ConfigDict(
+        dict(
+            head_lr_factor=2.0,  # batch norm and classifier
+            text_lr=1e-5,  # of the text tower's blocks
+            text_bias_lr_factor=2.0,
+            # Negative: config.optim.weight_decay, as released, whatever its scripts name for text.
+            text_weight_decay=-1.0,
+            text_bias_weight_decay=0.0,
+            whole_tower=False,  # embeddings, projection and last norm go with the blocks; released: with config.optim.lr
+        )
+    )
+    return config
+
+
+def tvi_lfm_text() -> ConfigDict:
+    """TVI-LFM's text stage on SYSU-MM01 as released."""
+    config = tvi_lfm()
+    config.model.stage = "text"
+    config.data.text = True
+    config.groups.text_lr = 3.5e-4
+    config.groups.text_bias_weight_decay = 5e-4
+    config.eval.feature = "fusion"
     return config

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from mmreid_jax import prepare, synthesize
-from mmreid_jax.data import catalogue, images, pipeline, subset
+from mmreid_jax.data import captions, catalogue, images, pipeline, subset
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
@@ -163,10 +163,20 @@ def image_options(data: Any, cache: bool = True) -> pipeline.ImageOptions:
         contrast=data.contrast,
         shared=data.shared_augmentation,
         second_views=tuple(data.second_views),
+        erasing_of=tuple((name, float(share)) for name, share in data.erasing_of),
+        grey_of=tuple((name, float(share)) for name, share in data.grey_of),
+        rephrased=data.rephrased if data.text else 0.0,
         broken=data.broken_images,
         cache=str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else "",
         cache_gib=data.cache_gib,
     )
+
+
+def text_options(data: Any) -> captions.TextOptions | None:
+    """Which captions the section ``config.data`` asks for; None for none."""
+    if not data.text:
+        return None
+    return captions.TextOptions(data.captioner, data.rephrased, data.caption_draw, data.caption_seed)
 
 
 def load_splits(data: Any) -> Splits:
@@ -181,7 +191,8 @@ def load_splits(data: Any) -> Splits:
     elif data.manual_dir or not catalogue.is_prepared(data.dataset, folder):
         # A data set prepared from another folder than the one named is noticed here, not trained on.
         manual = Path(data.manual_dir).absolute() if data.manual_dir else folder / "manual"
-        found = prepare.prepare(data.dataset, manual, folder, progress=sys.stderr.isatty())
+        captioner = data.captioner if data.text else ""
+        found = prepare.prepare(data.dataset, manual, folder, captioner=captioner, progress=sys.stderr.isatty())
         print(found.report)
     load = functools.partial(
         catalogue.load,
@@ -189,6 +200,7 @@ def load_splits(data: Any) -> Splits:
         data_dir=folder,
         rgbnt100_third=data.rgbnt100_third,
         rgbn300_third=data.rgbn300_third or None,
+        text=text_options(data),
     )
     tables = [load(split) for split in ("train", "query", "gallery")]
     if tuple(data.modalities):
@@ -252,7 +264,9 @@ def draw(data: Any, folder: Path) -> Path:
         shift=data.drawn_shift if data.drawn_shift >= 0 else None,
     )
     prepared = drawn / "prepared"
-    if not catalogue.is_prepared(data.dataset, prepared):
+    # Drawn captions are younger than drawn images: earlier records may lack them.
+    lacking = data.text and "text" not in (catalogue.source_of(data.dataset, prepared) or {})
+    if lacking or not catalogue.is_prepared(data.dataset, prepared):
         prepare.prepare(data.dataset, drawn, prepared, progress=sys.stderr.isatty())
     return prepared
 

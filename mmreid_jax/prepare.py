@@ -2,6 +2,9 @@
 
 ``python -m mmreid_jax.prepare --dataset rgbnt201 --manual_dir DIR [--data_dir DIR] [--check_images] [--force]``
 
+Captions in the folder ``Text`` of a visible-infrared data set go into the records as well; records that were prepared
+before the captions were there are written again.
+
 The records appear in one rename when they are complete; a run that is killed leaves nothing that looks prepared.
 """
 
@@ -21,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import catalogue, verify
+from mmreid_jax.data import captions, catalogue, verify
 from mmreid_jax.errors import UserError, run_command
 
 _UNFINISHED = "incomplete."
@@ -52,6 +55,7 @@ def prepare(
     manual_dir: str | os.PathLike[str] | None,
     data_dir: str | os.PathLike[str],
     *,
+    captioner: str = "",
     check_images: bool = False,
     force: bool = False,
     progress: bool = False,
@@ -62,20 +66,22 @@ def prepare(
       dataset: one of `catalogue.datasets` or `catalogue.configs`.
       manual_dir: the data set's folder or its parent; None to accept what is prepared already.
       data_dir: folder of prepared data sets.
+      captioner: whose texts to put into the records; "" for those of the usual one, or of the one whose texts are in
+        the records, if they are there.
       check_images: decode every image and name those that cannot be read.
       force: write the records again even if they are there.
       progress: show progress bars on standard error.
 
     Raises:
-      UserError: folders or counterparts are missing, names are wrong, images are unreadable, the disk is too small, or
-        the data prepared earlier were made from other files.
+      UserError: folders or counterparts are missing, names are wrong, images are unreadable, texts are missing or
+        damaged, the disk is too small, or the data prepared earlier were made from other files.
     """
     layout = catalogue.layout(dataset)
     directory = catalogue.prepared_dir(dataset, data_dir)
     if manual_dir is not None:
         with _alone(directory.parent):
             earlier = None if force else catalogue.source_of(dataset, data_dir)
-            fresh = _write_if_needed(dataset, manual_dir, directory, earlier, check_images, progress)
+            fresh = _write_if_needed(dataset, manual_dir, directory, earlier, captioner, check_images, progress)
     elif force or check_images or catalogue.source_of(dataset, data_dir) is None:
         raise UserError(
             f"name the folder of {dataset}'s images with --manual_dir. {layout.instructions} {layout.without_data}"
@@ -95,7 +101,10 @@ def summary(prepared: Prepared) -> str:
         seen = ", ".join(f"{camera} ({count})" for camera, count in zip(cameras, samples, strict=True))
         lines.append(f"{split:<10}{len(records.identities):>12}{len(records):>10}  {seen}")
     state = "prepared" if prepared.fresh else "already prepared"
-    return "\n".join([f"{prepared.dataset}: {state} in {prepared.directory}", *lines, str(prepared.report)])
+    source = catalogue.source_of(prepared.dataset, prepared.data_dir)
+    text = source and source.get("text")
+    said = [f"with the texts of {text['captioner']}"] if text else []
+    return "\n".join([f"{prepared.dataset}: {state} in {prepared.directory}", *lines, *said, str(prepared.report)])
 
 
 def _load_all(dataset: str, data_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -107,6 +116,7 @@ def _write_if_needed(
     manual_dir: str | os.PathLike[str],
     directory: pathlib.Path,
     earlier: Mapping[str, Any] | None,
+    captioner: str,
     check_images: bool,
     progress: bool,
 ) -> bool:
@@ -116,28 +126,44 @@ def _write_if_needed(
     layout = catalogue.layout(dataset)
     root = common.find_root(layout, manual_dir)
     samples = [sample for split in layout.splits for sample in common.list_samples(layout, root, split)]
-    source = common.describe_source(layout, root, samples)
+    known = (earlier or {}).get("text")
+    if not captioner and known and known["captioner"] in captions.captioners(root):
+        captioner = known["captioner"]
+    captioner = common.captioner_of(layout, root, captioner)
+    source = common.describe_source(layout, root, samples, captioner)
     if earlier and earlier["fingerprint"] != source["fingerprint"]:
         raise UserError(
             f"{layout.name} was prepared in {directory} from other files ({_in_words(earlier)}) than those now in "
             f"{root} ({_in_words(source)}); prepare again with --force, or use another --data_dir"
         )
+    if known and known != source.get("text"):
+        raise UserError(
+            f"{layout.name} was prepared in {directory} with the texts of {known['captioner']} as they were then, not "
+            f"with those now in {root / captions.FOLDER}; prepare again with --force, or use another --data_dir"
+        )
     if check_images or (layout.width and not earlier):
         _check_images(samples, layout.width, check_images, _bar(progress, "check images"))
-    if earlier:
+    if earlier and known == source.get("text"):
         return False
     _check_space(directory.parent, samples)
-    _write(dataset, manual_dir, directory, _bar(progress, "write records"))
+    _write(dataset, manual_dir, directory, captioner, _bar(progress, "write records"))
     return True
 
 
-def _write(dataset: str, manual_dir: str | os.PathLike[str], directory: pathlib.Path, bar: Callable[..., Any]) -> None:
+def _write(
+    dataset: str,
+    manual_dir: str | os.PathLike[str],
+    directory: pathlib.Path,
+    captioner: str,
+    bar: Callable[..., Any],
+) -> None:
     """Writes the records in a folder beside `directory` and moves them there, replacing what was there."""
     import tensorflow_datasets as tfds
 
     unfinished = directory.parent / f"{_UNFINISHED}{os.getpid()}"
     config = catalogue.builder_config(dataset) or None
-    writer = catalogue.builder_class(dataset)(data_dir=unfinished, config=config, file_format="array_record")
+    text = {"captioner": captioner} if captioner else {}
+    writer = catalogue.builder_class(dataset)(data_dir=unfinished, config=config, file_format="array_record", **text)
     writer.progress = bar
     settings = tfds.download.DownloadConfig(manual_dir=pathlib.Path(manual_dir).expanduser(), try_download_gcs=False)
     tfds.disable_progress_bar()
@@ -238,6 +264,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--data_dir",
         default=catalogue.default_data_dir(),
         help=f"folder of prepared data sets (${catalogue.DATA_DIR_VARIABLE}, else data)",
+    )
+    parser.add_argument(
+        "--captioner",
+        default="",
+        help=f"whose captions go into the records (those of {captions.CAPTIONER}, if there are any)",
     )
     parser.add_argument(
         "--check_images", action="store_true", help="decode every image and name those that cannot be read"

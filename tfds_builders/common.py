@@ -21,6 +21,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mmreid_jax.data import captions
 from mmreid_jax.errors import UserError
 
 SOURCE_FILE = "source.json"
@@ -50,6 +51,7 @@ class Sample:
       images: stored image name -> path.
       label: class index that the data set's lists give it, -1 for none.
       modality: modality of a single image, "" where all are there.
+      text: what is said of it, None where there is no text.
     """
 
     file: str
@@ -57,6 +59,7 @@ class Sample:
     images: Mapping[str, pathlib.Path]
     label: int = -1
     modality: str = ""
+    text: captions.Text | None = None
 
 
 class _Described:
@@ -351,14 +354,47 @@ def list_samples(layout: AnyLayout, root: pathlib.Path, split: str) -> list[Samp
     return layout.samples(root, split)
 
 
-def describe_source(layout: AnyLayout, root: pathlib.Path, samples: Sequence[Sample]) -> dict[str, Any]:
+def captioner_of(layout: AnyLayout, root: pathlib.Path, wanted: str = "") -> str:
+    """The captioner whose texts belong into the records of a data set, "" for none.
+
+    Args:
+      layout: the data set.
+      root: its folder.
+      wanted: name of the captioner; "" for the usual one if its texts are there.
+
+    Raises:
+      UserError: the wanted one has left no texts.
+    """
+    there = captions.captioners(root) if isinstance(layout, SingleLayout) else ()
+    if not wanted:
+        return captions.CAPTIONER if captions.CAPTIONER in there else ""
+    if wanted not in there:
+        has = f"it has texts of {', '.join(there)}" if there else "it has no texts at all"
+        raise UserError(
+            f"{layout.name}: there are no texts of captioner {wanted!r} in {root / captions.FOLDER} ({has}); put the "
+            f"folders {wanted}_RGB and {wanted}_IR there, or choose another captioner"
+        )
+    return wanted
+
+
+def with_texts(root: pathlib.Path, captioner: str, split: str, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of a split with what a captioner says of them; errors are those of `captions.read`."""
+    images = [captions.Image(sample.file, sample.labels.identity, sample.modality) for sample in samples]
+    texts = captions.read(root, captioner, split, images)
+    return [dataclasses.replace(sample, text=text) for sample, text in zip(samples, texts, strict=True)]
+
+
+def describe_source(
+    layout: AnyLayout, root: pathlib.Path, samples: Sequence[Sample], captioner: str = ""
+) -> dict[str, Any]:
     """Which files a data set is made of.
 
     The fingerprint changes when a file is added, removed, renamed or changes its size, when the lists of a data set of
     single images change, and when the parameters of a drawn data set change; it does not change when the folder moves.
 
     Returns:
-      ``fingerprint``, ``folder``, ``files`` (their number), ``bytes`` and ``drawn`` (the drawing's parameters or None).
+      ``fingerprint``, ``folder``, ``files`` (their number), ``bytes`` and ``drawn`` (the drawing's parameters or None);
+      with a captioner also ``text``: its name and a fingerprint of its texts.
     """
     paths = {path for sample in samples for path in sample.images.values()}
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}
@@ -370,13 +406,17 @@ def describe_source(layout: AnyLayout, root: pathlib.Path, samples: Sequence[Sam
             digest.update(f"{sample.file}\t{sample.labels}\t{sample.label}\n".encode())
     drawn = read_drawn(layout, root)
     digest.update(json.dumps(drawn, sort_keys=True).encode())
-    return {
+    source = {
         "fingerprint": digest.hexdigest(),
         "folder": str(root.absolute()),
         "files": len(sizes),
         "bytes": sum(sizes.values()),
         "drawn": drawn,
     }
+    if captioner and isinstance(layout, SingleLayout):
+        said = captions.fingerprint(root, captioner, layout.modalities)
+        source["text"] = {"captioner": captioner, "fingerprint": said}
+    return source
 
 
 def read_drawn(layout: AnyLayout, root: pathlib.Path) -> dict[str, Any] | None:
@@ -399,12 +439,14 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     Attributes:
       LAYOUT: the data set's folders and names; of several configs, that of the first.
       CITATION: BibTeX.
+      captioner: whose texts the records hold, "" for none.
       progress: wraps the list of samples of a split while it is written, for a progress bar.
     """
 
     LAYOUT: ClassVar[Any]
     CITATION: ClassVar[str]
 
+    captioner: str = ""
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = staticmethod(iter)
 
     @classmethod
@@ -438,7 +480,10 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
         layout = self.layout_of(self.builder_config.name if self.builder_config else "")
         root = find_root(layout, dl_manager.manual_dir)
         samples = {split: list_samples(layout, root, split) for split in layout.splits}
-        source = describe_source(layout, root, [sample for listed in samples.values() for sample in listed])
+        every = [sample for listed in samples.values() for sample in listed]
+        source = describe_source(layout, root, every, self.captioner)
+        if self.captioner:
+            samples = {split: with_texts(root, self.captioner, split, listed) for split, listed in samples.items()}
         # At this time data_path is the unfinished folder, so records and source become visible in one rename.
         (pathlib.Path(self.data_path) / SOURCE_FILE).write_text(json.dumps(source, indent=1))
         return {split: self._generate_examples(listed) for split, listed in samples.items()}
@@ -468,21 +513,36 @@ class AlignedImagesBuilder(_ImagesBuilder, skip_registration=True):  # type: ign
 class SingleImagesBuilder(_ImagesBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Builder of a data set whose samples are single images of one modality each, in the order of the references.
 
+    With a captioner the records also hold its texts, see `captions.Text`.
+
     Attributes:
       LAYOUT: the data set's folders and names.
     """
 
     LAYOUT: ClassVar[SingleLayout]
 
+    def __init__(self, *, captioner: str = "", **options: Any) -> None:
+        """A builder of records with the texts of `captioner`, "" for none; `options` are those of TFDS."""
+        self.captioner = captioner  # first, because TFDS asks for the features at once
+        super().__init__(**options)
+
     def _features(self) -> dict[str, Any]:
-        return {
+        features: dict[str, Any] = {
             "image": tfds.features.Image(shape=(None, None, 3)),
             "label": tfds.features.Scalar(np.int32),
             "modality": tfds.features.Text(),
         }
+        if self.captioner:
+            text = tfds.features.Text()
+            features |= {"caption": text, "rephrased": text, "visible_captions": tfds.features.Sequence(text)}
+        return features
 
     def _example(self, sample: Sample) -> dict[str, Any]:
-        return {"label": sample.label, "modality": sample.modality}
+        example: dict[str, Any] = {"label": sample.label, "modality": sample.modality}
+        if sample.text is not None:
+            text = sample.text
+            example |= {"caption": text.caption, "rephrased": text.rephrased, "visible_captions": list(text.visible)}
+        return example
 
 
 def _alternatives(names: Sequence[str]) -> str:

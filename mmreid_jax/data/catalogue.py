@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from mmreid_jax.data import captions
 from mmreid_jax.data.records import Records, View
 from mmreid_jax.errors import UserError
 
@@ -109,7 +110,8 @@ def source_of(dataset: str, data_dir: str | os.PathLike[str]) -> dict[str, Any] 
 
     Returns:
       ``fingerprint`` of the image files, their ``folder``, number ``files``, total ``bytes``, and ``drawn``: None for a
-      real data set, else a mapping with the parameters of the drawing.
+      real data set, else a mapping with the parameters of the drawing. Where the records hold texts, ``text``: their
+      ``captioner`` and ``fingerprint``.
     """
     return _read_source(prepared_dir(dataset, data_dir)) if is_prepared(dataset, data_dir) else None
 
@@ -121,6 +123,7 @@ def load(
     *,
     rgbnt100_third: str = "thermal",
     rgbn300_third: str | None = None,
+    text: captions.TextOptions | None = None,
 ) -> Records:
     """The records of a split of a prepared data set.
 
@@ -137,9 +140,12 @@ def load(
       data_dir: folder of prepared data sets.
       rgbnt100_third: ``thermal``, or ``reference`` for the wider third crop of HTT.
       rgbn300_third: None for two modalities, or ``reference`` for the near-infrared image again as the third, as HTT.
+      text: which captions to read, None for none; see `Records.captions`. Which of its identity's visible captions an
+        infrared test image is given is drawn here, for all images of the split in their order.
 
     Raises:
-      UserError: unknown name or option, or the data set is not prepared; says which command prepares it.
+      UserError: unknown name or option, or the data set is not prepared, or not with these texts; says which command
+        prepares it.
     """
     shown = views(dataset, rgbnt100_third, rgbn300_third)
     if split not in splits(dataset):
@@ -160,6 +166,7 @@ def load(
     table = _labels(directory, split, tuple(place.images), columns)
     # Test images have no class index, and one modality, which the views name.
     shown_columns = columns if split == "train" else _COLUMNS
+    said = _captions(dataset, directory, split, tuple(place.images), next(iter(shown)), text) if text else None
     rows = np.flatnonzero(table["identity"] != JUNK_IDENTITY)
     source = PreparedImages(str(directory), split, tuple(dict.fromkeys(view.image for view in shown.values())))
     return Records(
@@ -168,6 +175,7 @@ def load(
         views=shown,
         source=source,
         rows=rows.astype(np.int64),
+        captions=said and {name: texts[rows] for name, texts in said.items()},
     )
 
 
@@ -281,13 +289,84 @@ def _labels(
     return table
 
 
-def _scan(source: PreparedImages, columns: tuple[str, ...]) -> dict[str, Any]:
+def _captions(
+    dataset: str,
+    directory: pathlib.Path,
+    split: str,
+    images: tuple[str, ...],
+    modality: str,
+    options: captions.TextOptions,
+) -> dict[str, np.ndarray] | None:
+    """The columns of `Records.captions`; `modality` is that of a test split."""
+    prepared = _read_source(directory).get("text")
+    if prepared is None or prepared["captioner"] != options.captioner:
+        raise UserError(
+            f"{dataset} is prepared in {directory} without the texts of captioner {options.captioner!r}"
+            + (f", but with those of {prepared['captioner']}" if prepared else "")
+            + "; put them beside the images (see the README of the builder), or draw the data once more if they are "
+            f"drawn, and prepare again: python -m mmreid_jax.prepare --dataset {dataset} --manual_dir DIR "
+            f"--captioner {options.captioner} --force"
+        )
+    table = _texts(directory, split, images)
+    if split != "train":
+        if modality == captions.VISIBLE:
+            return None
+        choice = captions.picks([len(said) for said in table["visible"]], options.draw, options.seed)
+        drawn = [said[pick] for said, pick in zip(table["visible"], choice.tolist(), strict=True)]
+        return {captions.VISIBLE: np.array(drawn, object), modality: np.array(table["caption"], object)}
+    if options.rephrased and (lacking := sum(not text for text in table["rephrased"])):
+        raise UserError(
+            f"{lacking} of {len(table['rephrased'])} training captions of {dataset} by {options.captioner} have no "
+            f"rephrasing, but config.data.rephrased is {options.rephrased}; set it to 0, or add the rephrasings "
+            "(caption_llm_dict_*.json, for SYSU-MM01 train_llm_text_*.npy) and prepare again with --force"
+        )
+    return {name: np.array(table[name], object) for name in ("caption", "rephrased")}
+
+
+def _texts(directory: pathlib.Path, split: str, images: tuple[str, ...]) -> dict[str, list[Any]]:
+    """``caption``, ``rephrased`` and ``visible`` of all records, from the small file beside them if it fits."""
+    source = _read_source(directory)
+    fingerprint = [source["fingerprint"], source["text"]["fingerprint"]]
+    cached = directory / f"text-{split}.json"
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        stored = json.loads(cached.read_text(encoding="utf-8"))
+        if stored["fingerprint"] == fingerprint:
+            said = stored["visible"]
+            return {**stored["columns"], "visible": [said[group] for group in stored["visible_of"]]}
+    rows = _rows(PreparedImages(str(directory), split, images), ("caption", "rephrased", "visible_captions"))
+    captioned, rephrased, visible = zip(*rows, strict=True)
+    columns = {
+        "caption": [text.decode("utf-8") for text in captioned],
+        "rephrased": [text.decode("utf-8") for text in rephrased],
+    }
+    # All images of an identity share their visible captions.
+    listed = [tuple(text.decode("utf-8") for text in said) for said in visible]
+    groups = {said: group for group, said in enumerate(dict.fromkeys(listed))}
+    content = {
+        "fingerprint": fingerprint,
+        "columns": columns,
+        "visible": list(groups),
+        "visible_of": [groups[said] for said in listed],
+    }
+    with contextlib.suppress(OSError):
+        unfinished = cached.with_name(f"{cached.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(content), encoding="utf-8")
+        unfinished.replace(cached)
+    return {**columns, "visible": listed}
+
+
+def _rows(source: PreparedImages, columns: Sequence[str]) -> list[list[Any]]:
+    """The values of some columns of all records, [N][columns]."""
     count = len(source)
-    rows = []
-    for start in range(0, count, _SCAN_BATCH):
-        for row in source.rows(range(start, min(start + _SCAN_BATCH, count))):
-            rows.append([row[column] for column in columns])
-    found = dict(zip(columns, zip(*rows, strict=True), strict=True))
+    return [
+        [row[column] for column in columns]
+        for start in range(0, count, _SCAN_BATCH)
+        for row in source.rows(range(start, min(start + _SCAN_BATCH, count)))
+    ]
+
+
+def _scan(source: PreparedImages, columns: tuple[str, ...]) -> dict[str, Any]:
+    found = dict(zip(columns, zip(*_rows(source, columns), strict=True), strict=True))
     return {
         name: np.array([text.decode("utf-8") for text in values])
         if name in _TEXT_COLUMNS

@@ -9,6 +9,9 @@ A batch is a dict of numpy arrays, B samples of M modalities:
 * ``identity``: int32 [B], class index in training, identity as the data set writes it in evaluation;
 * ``camera``, ``scene``: int32 [B]; ``index``: int32 [B], row of the records;
   Where each modality of a sample is another row (visible-infrared training), these three are those of the first one;
+* ``tokens``: {modality: int32 [B, L]}, where the table has captions: CLIP's token numbers. In training of the captions
+  of the visible and the infrared image of each sample, each replaced by its rephrasing with some probability; in
+  evaluation of infrared images of a visible caption of the identity and of the image's own;
 * ``valid``: bool [B], evaluation only: False on the rows that fill up the last batch (copies of its last sample).
 
 The position in a run is the step: a batch depends on (seed, step) and the plan, not on how many threads, workers or
@@ -27,12 +30,13 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import images, samplers, store, transforms
+from mmreid_jax.data import images, samplers, store, tokenizer, transforms
 from mmreid_jax.data.records import ImageSource, Records
 from mmreid_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
 Batch = dict[str, Any]
+Shares = tuple[tuple[str, float], ...]
 READ_AHEAD = 2
 """Batches that each thread and each worker process keeps ready."""
 ERASING_FORMS: dict[str, dict[str, Any]] = {"timm": {}, "torchreid": transforms.TORCHREID_ERASING}
@@ -50,12 +54,15 @@ class ImageOptions:
       padding: pixels of zeros on each side before the random crop.
       flip: probability of mirroring a training image.
       erasing: probability of erasing a rectangle of a training image.
+      erasing_of: (view, probability) where it is another for one view, as in ``(("nir", 0.5),)``.
+      grey_of: (view, probability) of taking away the colours of a training image; of views not named 0.
       erasing_form: ``timm``, or ``torchreid`` for its shapes of rectangles (see `transforms.TORCHREID_ERASING`).
       random_crop: probability of enlarging a training image by an eighth and cropping it at random.
       brightness: the brightness of a training image is changed by up to this share.
       contrast: likewise.
       shared: the modalities of a sample share flip, crop and rectangle (they share nothing in HTT).
       second_views: modalities whose training images come twice, the second time augmented by numbers of its own.
+      rephrased: probability that a training caption gives way to its rephrasing; tables without captions have none.
       broken: policy for files that cannot be decoded, see `images`.
       cache: folder for stores of decoded images, see `store`; empty for none.
       cache_gib: largest store, in GiB.
@@ -73,6 +80,9 @@ class ImageOptions:
     contrast: float = 0.0
     shared: bool = False
     second_views: tuple[str, ...] = ()
+    erasing_of: Shares = ()
+    grey_of: Shares = ()
+    rephrased: float = 0.0
     broken: str = "error"
     cache: str = ""
     cache_gib: float = 8.0
@@ -83,9 +93,12 @@ class ImageOptions:
             raise UserError(f"the image size is {self.size}; it must be (height, width) in pixels")
         if self.padding < 0:
             raise UserError(f"the padding is {self.padding} pixels; it must not be negative")
-        for name in ("flip", "erasing", "random_crop"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name} is {getattr(self, name)}; a probability lies between 0 and 1")
+        shares = {name: getattr(self, name) for name in ("flip", "erasing", "random_crop", "rephrased")}
+        for name in ("erasing_of", "grey_of"):
+            shares |= {f"{name} of {view}": share for view, share in getattr(self, name)}
+        for name, share in shares.items():
+            if not 0 <= share <= 1:
+                raise UserError(f"{name} is {share}; a probability lies between 0 and 1")
         for name in ("brightness", "contrast"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name} is {getattr(self, name)}; the largest change lies between 0 and 1")
@@ -97,24 +110,33 @@ class ImageOptions:
 
     def without_augmentation(self) -> ImageOptions:
         """These options as test-time training wants them: images as in evaluation, nothing random."""
-        off: dict[str, Any] = dict.fromkeys(("flip", "erasing", "random_crop", "brightness", "contrast"), 0.0)
-        return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, second_views=(), **off)
+        names = ("flip", "erasing", "random_crop", "brightness", "contrast", "rephrased")
+        off: dict[str, Any] = dict.fromkeys(names, 0.0) | dict.fromkeys(("second_views", "erasing_of", "grey_of"), ())
+        return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, **off)
 
     @property
     def has_options(self) -> bool:
         """Whether training images are changed by more than flip, shifted crop and erasing."""
         return bool(self.random_crop or self.brightness or self.contrast)
 
-    def draw(self, numbers: np.ndarray, more: np.ndarray | None) -> transforms.Augmentation:
-        """The random choices of an image from its numbers [NUMBERS_PER_IMAGE], and [NUMBERS_OF_OPTIONS] or None."""
+    def draw(self, view: str, numbers: np.ndarray, more: np.ndarray | None, grey: float) -> transforms.Augmentation:
+        """The random choices of an image.
+
+        Args:
+          view: modality, or second view of one, as in ``rgb_2``.
+          numbers: [NUMBERS_PER_IMAGE] in [0, 1).
+          more: [NUMBERS_OF_OPTIONS] in [0, 1) or None.
+          grey: number in [0, 1).
+        """
         drawn = transforms.draw(
             transforms.Numbers(numbers.tolist()),
             self.size,
             padding=self.padding,
             flip=self.flip,
-            erasing=self.erasing,
+            erasing=dict(self.erasing_of).get(view, self.erasing),
             rectangle=ERASING_FORMS[self.erasing_form],
         )
+        drawn = dataclasses.replace(drawn, grey=grey < dict(self.grey_of).get(view, 0.0))
         if more is None:
             return drawn
         options = transforms.draw_options(
@@ -204,12 +226,23 @@ class Loader:
 
         numbers = drawn_numbers()
         more = drawn_numbers(transforms.NUMBERS_OF_OPTIONS, 2) if options.has_options else None
+        grey = drawn_numbers(1, 4)[..., 0] if options.grey_of else np.ones((len(rows), len(names)))
         erase = np.zeros((len(rows), len(names), 4), np.int32)
         for i, m in np.ndindex(len(rows), len(names)):
-            augmentation = options.draw(numbers[i, m], None if more is None else more[i, m])
+            augmentation = options.draw(
+                names[m], numbers[i, m], None if more is None else more[i, m], float(grey[i, m])
+            )
             images[i, m] = transforms.apply(images[i, m], augmentation, options.padding)
             erase[i, m] = augmentation.erase
-        return {**self._columns(rows[:, 0], _by_name(names, images)), "erase": _by_name(names, erase)}
+        batch = self._columns(rows[:, 0], _by_name(names, images)) | {"erase": _by_name(names, erase)}
+        if self.records.captions is not None:
+            spoken = len(self.records.views)
+            chance = transforms.random_numbers(seed, draw.step, len(draw.indices), spoken, 1, 3)[here, :, 0]
+            said, rephrased = (self.records.captions[name][rows] for name in ("caption", "rephrased"))
+            batch["tokens"] = _tokens(
+                dict(zip(self.records.views, np.where(chance < options.rephrased, rephrased, said).T, strict=True))
+            )
+        return batch
 
     def evaluation_batch(self, draw: samplers.Draw) -> Batch:
         """Images as they are, filled up to the batch size with copies of the last sample."""
@@ -224,7 +257,10 @@ class Loader:
                 "before the evaluation (images.drop_broken)"
             )
         images = _by_name(self.records.modalities, resized[back])
-        return {**self._columns(rows, images), "valid": position < len(draw.indices)}
+        batch = {**self._columns(rows, images), "valid": position < len(draw.indices)}
+        if self.records.captions is not None:
+            batch["tokens"] = _tokens({name: texts[rows] for name, texts in self.records.captions.items()})
+        return batch
 
     def _part(self, batch: int) -> slice:
         """The positions of this process's part of a global batch."""
@@ -289,9 +325,11 @@ def train_batches(
       UserError: the batch cannot be split into `shard` parts, an image is broken (policy ``error``) and the like.
     """
     _check(plan.batch, threads, workers, shard)
-    unknown = [name for name in options.second_views if name not in records.views]
-    if unknown:
-        raise UserError(f"second_views names {unknown[0]!r}, but {records.name} has {', '.join(records.views)}")
+    views = [*records.views, *(f"{name}_2" for name in options.second_views)]
+    for key, known in (("second_views", list(records.views)), ("erasing_of", views), ("grey_of", views)):
+        named = [name if key == "second_views" else name[0] for name in getattr(options, key)]
+        if unknown := [name for name in named if name not in known]:
+            raise UserError(f"{key} names {unknown[0]!r}, but {records.name} has {', '.join(known)}")
     decoded = images.DecodedImages(records.as_stored(), options.size, options.interpolation, options.broken)
     pixels = store.open_pixels(decoded, folder=options.cache, limit_gib=options.cache_gib, threads=threads)
     load = Loader(records, pixels, options, records.class_index(), plan.batch, shard, seed)
@@ -381,6 +419,11 @@ class JoinedSource:
 def _by_name(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
     """[B, M, ...] -> {name: [B, ...]} for M names."""
     return {name: np.ascontiguousarray(values[:, m]) for m, name in enumerate(names)}
+
+
+def _tokens(captions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{name: texts [B]} -> {name: int32 [B, L]}."""
+    return {name: tokenizer.tokenize(texts.tolist()) for name, texts in captions.items()}
 
 
 def _check(batch: int, threads: int, workers: int, shard: tuple[int, int]) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+# Every column but the captions, which are several.
 _COLUMNS = ("identity", "camera", "scene", "file", "rows", "label", "modality")
 
 
@@ -52,6 +53,9 @@ class Records:
       rows: int64 [N].
       label: int32 [N], class index where the data set's own lists give one; None: the rank of the identity.
       modality: str [N], the one modality of each sample; None: every sample has all of them.
+      captions: name -> texts [N], an object array of str; None: the table has no text. Training samples have a
+        ``caption`` of their own and ``rephrased``, the same in other words ("" for none). Infrared test samples have
+        two by modality: ``rgb``, a visible caption of their true identity, and their own (``nir`` or ``tir``).
     """
 
     name: str
@@ -64,6 +68,7 @@ class Records:
     rows: np.ndarray
     label: np.ndarray | None = None
     modality: np.ndarray | None = None
+    captions: Mapping[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.identity)
@@ -89,6 +94,8 @@ class Records:
         index = np.asarray(indices) if len(indices) else np.zeros(0, np.int64)
         present = {key: getattr(self, key) for key in _COLUMNS if getattr(self, key) is not None}
         columns: dict[str, Any] = {key: column[index] for key, column in present.items()}
+        if self.captions is not None:
+            columns["captions"] = {key: texts[index] for key, texts in self.captions.items()}
         return dataclasses.replace(self, name=name or self.name, **columns)
 
     def of_modality(self, name: str) -> Records:

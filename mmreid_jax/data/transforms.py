@@ -81,6 +81,7 @@ class Augmentation:
       brightness: factor of all values.
       contrast: factor of the distance of all values from the mean grey.
       contrast_first: contrast is changed before brightness.
+      grey: colours are taken away.
     """
 
     mirrored: bool
@@ -91,6 +92,7 @@ class Augmentation:
     brightness: float = 1.0
     contrast: float = 1.0
     contrast_first: bool = False
+    grey: bool = False
 
 
 def random_numbers(
@@ -105,7 +107,8 @@ def random_numbers(
         an identity with few images fills its block by repeating them, and copies shall differ.
       streams: independent streams for each sample: one a modality, or one that all modalities share.
       count: numbers of an image.
-      series: 1 for `draw`, 2 for `draw_options`, so that switching the options on leaves the other choices alone.
+      series: 1 for `draw`, 2 for `draw_options`, 3 for the choice among captions, 4 for greyscale, so that switching
+        one of them on leaves the other choices alone.
     """
     # The last counter word keeps these streams apart from the samplers', which use the same generator and seed.
     stream = np.random.Philox(key=np.array([seed, step], np.uint64), counter=np.array([0, 0, 0, series], np.uint64))
@@ -252,7 +255,7 @@ def _overlap(shift: int, length: int) -> tuple[slice, slice]:
 
 
 def apply(image: np.ndarray, augmentation: Augmentation, padding: int) -> np.ndarray:
-    """Flips, pads, crops and changes the light of uint8 [H, W, 3] as drawn; the erasing is left to the device."""
+    """Flips, pads, crops, greys and changes the light of uint8 [H, W, 3] as drawn; erasing is left to the device."""
     size = image.shape[:2]
     image = image[:, ::-1] if augmentation.mirrored else image
     image = pad_crop(image, padding, augmentation.top, augmentation.left)
@@ -262,7 +265,7 @@ def apply(image: np.ndarray, augmentation: Augmentation, padding: int) -> np.nda
     changes = [(brighten, augmentation.brightness), (change_contrast, augmentation.contrast)]
     for change, factor in reversed(changes) if augmentation.contrast_first else changes:
         image = change(image, factor)
-    return image
+    return grey(image) if augmentation.grey else image
 
 
 def brighten(image: np.ndarray, factor: float) -> np.ndarray:

@@ -309,7 +309,9 @@ def write(
     try:
         if _is_drawn(root, parameters):
             if layout.captioned and not _has_text(root):
-                _write_text(dataset, samples, root, seed)
+                # The set may lie on a disk that cannot be written to; who needs the captions will be told so.
+                with contextlib.suppress(OSError):
+                    _write_text(dataset, samples, root, seed)
             return dataclasses.replace(summary, reused=True)
         root.parent.mkdir(parents=True, exist_ok=True)
         with _unfinished(root.parent, layout.root) as folder:
