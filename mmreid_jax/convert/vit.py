@@ -108,8 +108,8 @@ def resize_position_table(table: np.ndarray, grid: tuple[int, int]) -> np.ndarra
     # Half precision has too few bits for the weights.
     dtype = np.dtype(np.float64 if table.dtype == np.float64 else np.float32).type
     square = table[0, 1:].astype(dtype).reshape(side, side, -1)
-    top, bottom, upper, lower = _neighbours(side, grid[0], dtype)
-    left, right, nearer, farther = _neighbours(side, grid[1], dtype)
+    top, bottom, upper, lower = neighbours(side, grid[0], dtype)
+    left, right, nearer, farther = neighbours(side, grid[1], dtype)
     upper, lower = upper[:, None, None], lower[:, None, None]
     nearer, farther = nearer[None, :, None], farther[None, :, None]
     out = (lower * nearer) * square[bottom][:, left]
@@ -123,7 +123,7 @@ def resize_position_table(table: np.ndarray, grid: tuple[int, int]) -> np.ndarra
     return np.concatenate([table[:, :1], resized], axis=1)
 
 
-def _neighbours(old: int, new: int, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def neighbours(old: int, new: int, dtype: type) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Indices of both neighbours on the old axis and their weights, for each place of the new axis."""
     scale = np.float64(dtype(old) / dtype(new))
     place = np.maximum((scale * (np.arange(new) + 0.5) - 0.5).astype(dtype), dtype(0))

@@ -268,10 +268,30 @@ def _gelu(x: Array) -> tuple[Array, Array]:
 gelu.defvjp(_gelu, lambda derivative, g: (g * derivative,))
 
 
-def attention_weights(q: Array, k: Array, scale: float) -> Array:
-    """Softmax of scale * q.k, in at least float32: [B, H, N, d], [B, H, N, d] -> [B, H, N, N]."""
+@jax.custom_vjp
+def quick_gelu(x: Array) -> Array:
+    """CLIP's approximation of the GELU, x * sigmoid(1.702 x); computed and differentiated as `gelu` is."""
+    return _quick_gelu(x)[0]
+
+
+def _quick_gelu(x: Array) -> tuple[Array, Array]:
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    below = jax.nn.sigmoid(1.702 * y)
+    return (y * below).astype(x.dtype), (below + 1.702 * y * below * (1.0 - below)).astype(x.dtype)
+
+
+quick_gelu.defvjp(_quick_gelu, lambda derivative, g: (g * derivative,))
+
+
+def attention_weights(q: Array, k: Array, scale: float, causal: bool = False) -> Array:
+    """Softmax of scale * q.k, in at least float32: [B, H, N, d], [B, H, N, d] -> [B, H, N, N].
+
+    With `causal` a token sees itself and those before it.
+    """
     exact = jnp.promote_types(q.dtype, jnp.float32)
-    return jax.nn.softmax(jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=exact) * scale, axis=-1)
+    scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=exact) * scale
+    seen = jnp.tri(scores.shape[-1], dtype=bool) if causal else None
+    return jax.nn.softmax(scores, axis=-1, where=seen)
 
 
 def split_heads(qkv: Array, heads: int) -> Array:
@@ -286,8 +306,8 @@ def join_heads(x: Array) -> Array:
     return x.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * width)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def attention(qkv: Array, heads: int, scale: float) -> Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def attention(qkv: Array, heads: int, scale: float, causal: bool = False) -> Array:
     """Multi-head self-attention of a joint projection [q | k | v]; scores and softmax in at least float32.
 
     Kept for the backward pass: the projection and the weights.
@@ -296,20 +316,23 @@ def attention(qkv: Array, heads: int, scale: float) -> Array:
       qkv: [B, N, 3 D], each third cut into heads.
       heads: number of heads.
       scale: factor on the scores.
+      causal: a token sees itself and those before it alone.
 
     Returns:
       [B, N, D].
     """
-    return _attention(qkv, heads, scale)[0]
+    return _attention(qkv, heads, scale, causal)[0]
 
 
-def _attention(qkv: Array, heads: int, scale: float) -> tuple[Array, tuple[Array, Array]]:
+def _attention(qkv: Array, heads: int, scale: float, causal: bool) -> tuple[Array, tuple[Array, Array]]:
     q, k, v = split_heads(qkv, heads)
-    weights = attention_weights(q, k, scale).astype(v.dtype)
+    weights = attention_weights(q, k, scale, causal).astype(v.dtype)
     return join_heads(jnp.einsum("bhqk,bhkd->bhqd", weights, v)), (qkv, weights)
 
 
-def _attention_gradient(heads: int, scale: float, saved: tuple[Array, Array], g: Array) -> tuple[Any]:
+def _attention_gradient(heads: int, scale: float, causal: bool, saved: tuple[Array, Array], g: Array) -> tuple[Any]:
+    # What a token does not see has no weight, and so no gradient.
+    del causal
     qkv, weights = saved
     q, k, v = split_heads(qkv, heads)
     exact = jnp.promote_types(q.dtype, jnp.float32)

@@ -1,7 +1,10 @@
 """The Vision Transformer of TransReID, as HTT uses it: pre-norm blocks, class-token feature, optional side information.
 
+CLIP's image towers are of the same kind with a few differences (`ViTSize.clip`); its text towers
+(`mmreid_jax.models.clip`) are made of the same blocks.
+
 Reference: Dosovitskiy et al. 2021 (ViT); He et al. 2021 (TransReID: overlapping patches, side information embedding);
-file ``model/backbones/vit_pytorch.py`` of HTT.
+file ``model/backbones/vit_pytorch.py`` of HTT; Radford et al. 2021 (CLIP), file ``clip/model.py`` of OpenAI's code.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from mmreid_jax.models.layers import (
     join_heads,
     project,
     project_dense,
+    quick_gelu,
     split_heads,
 )
 
@@ -31,7 +35,20 @@ Dtype = Any
 
 @dataclasses.dataclass(frozen=True)
 class ViTSize:
-    """Widths of one variant; `scale` is the factor on the attention scores (None: head width ** -0.5)."""
+    """Widths of one variant.
+
+    Attributes:
+      width: of the tokens.
+      depth: number of blocks.
+      heads: of the attention.
+      mlp_ratio: width of the hidden layer of a block over that of the tokens.
+      qkv_bias: the joint projection of queries, keys and values has a bias.
+      scale: factor on the attention scores; None: head width ** -0.5.
+      patch: side of a patch, in pixels.
+      clip: CLIP's form: patches without bias, a layer norm before the first block, the quick GELU, 1e-5 under the roots
+        of layer norms, and its initialisation.
+      out: width of the projection of the class token; 0: it is not projected.
+    """
 
     width: int
     depth: int
@@ -40,6 +57,16 @@ class ViTSize:
     qkv_bias: bool = True
     scale: float | None = None
     patch: int = 16
+    clip: bool = False
+    out: int = 0
+
+    def deviation(self, layer: str) -> float:
+        """Standard deviation of the initial kernel of a linear layer of the blocks, by its name."""
+        if not self.clip:
+            return 0.02
+        inward = self.width**-0.5
+        outward = inward * (2 * self.depth) ** -0.5
+        return {"qkv": inward, "proj": outward, "fc1": (2 * self.width) ** -0.5, "fc2": outward}[layer]
 
 
 SIZES: dict[str, ViTSize] = {
@@ -51,6 +78,10 @@ SIZES: dict[str, ViTSize] = {
     # For drawn data, laptops and tests: 8-pixel patches of small images.
     "vit_mini": ViTSize(96, 4, 4, mlp_ratio=2.0, patch=8),
     "vit_micro": ViTSize(32, 2, 2, patch=8),
+    # CLIP's image towers: the class token itself, and as CLIP compares it with texts.
+    "clip_vit_b16": ViTSize(768, 12, 12, clip=True),
+    "clip_vit_b16_projected": ViTSize(768, 12, 12, clip=True, out=512),
+    "clip_vit_micro": ViTSize(32, 2, 2, patch=8, clip=True, out=16),
 }
 
 
@@ -65,23 +96,24 @@ def side_information_rows(cameras: int, views: int) -> int:
     return rows if rows > 1 else 0
 
 
-def _dense(features: int, name: str, dtype: Dtype, use_bias: bool = True) -> nn.Dense:
+def _dense(size: ViTSize, features: int, name: str, dtype: Dtype, use_bias: bool = True) -> nn.Dense:
     return nn.Dense(
         features,
         use_bias=use_bias,
         dtype=dtype,
-        kernel_init=nn.initializers.normal(0.02),
+        kernel_init=nn.initializers.normal(size.deviation(name)),
         dot_general=project_dense,
         name=name,
     )
 
 
-def _norm(name: str, dtype: Dtype) -> nn.LayerNorm:
-    return nn.LayerNorm(epsilon=1e-6, use_fast_variance=False, dtype=dtype, name=name)
+def layer_norm(size: ViTSize, name: str, dtype: Dtype) -> nn.LayerNorm:
+    """The layer norm of a variant."""
+    return nn.LayerNorm(epsilon=1e-5 if size.clip else 1e-6, use_fast_variance=False, dtype=dtype, name=name)
 
 
 class PatchEmbed(nn.Module):
-    """Square patches of an image as tokens: a convolution with bias.
+    """Square patches of an image as tokens: a convolution, with bias but in CLIP's form.
 
     Patches that do not overlap are computed as a matrix product, which XLA runs faster on a CPU.
     """
@@ -96,7 +128,7 @@ class PatchEmbed(nn.Module):
         patch, width = self.size.patch, self.size.width
         initial = nn.initializers.normal((2.0 / (patch * patch * width)) ** 0.5)
         kernel = self.param("kernel", initial, (patch, patch, images.shape[-1], width))
-        bias = self.param("bias", nn.initializers.zeros, (width,))
+        bias = 0.0 if self.size.clip else self.param("bias", nn.initializers.zeros, (width,))
         images, kernel, bias = nn.dtypes.promote_dtype(images, kernel, bias, dtype=self.dtype)
         if self.stride != patch:
             steps, layout = (self.stride, self.stride), ("NHWC", "HWIO", "NHWC")
@@ -109,47 +141,54 @@ class PatchEmbed(nn.Module):
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention; the joint projection holds [q | k | v], each cut into heads."""
+    """Multi-head self-attention; the joint projection holds [q | k | v], each cut into heads.
+
+    With `causal` a token sees itself and those before it.
+    """
 
     size: ViTSize
     dtype: Dtype = None
     implementation: Any = "plain"
     return_weights: bool = False
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array | None]:
         """[B, N, D] -> ([B, N, D], attention weights [B, heads, N, N] or None)."""
         batch, tokens, width = x.shape
         heads = self.size.heads
-        qkv = _dense(3 * width, "qkv", self.dtype, self.size.qkv_bias)(x)
+        qkv = _dense(self.size, 3 * width, "qkv", self.dtype, self.size.qkv_bias)(x)
         scale = self.size.scale if self.size.scale is not None else (width // heads) ** -0.5
         weights = None
         if self.return_weights:
             q, k, v = split_heads(qkv, heads)
-            weights = attention_weights(q, k, scale)
+            weights = attention_weights(q, k, scale, self.causal)
             out = join_heads(jnp.einsum("bhqk,bhkd->bhqd", weights.astype(v.dtype), v))
         elif self.implementation == "plain":
             # jax.nn.dot_product_attention rounds its softmax to float32 whatever the type of its arguments.
-            out = attention(qkv, heads, scale)
+            out = attention(qkv, heads, scale, self.causal)
         else:
             q, k, v = jnp.moveaxis(qkv.reshape(batch, tokens, 3, heads, width // heads), 2, 0)
-            out = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation=self.implementation)
+            form = {"scale": scale, "is_causal": self.causal, "implementation": self.implementation}
+            out = jax.nn.dot_product_attention(q, k, v, **form)
             out = out.reshape(batch, tokens, width)
-        projected = _dense(width, "proj", self.dtype)(out)
+        projected = _dense(self.size, width, "proj", self.dtype)(out)
         return projected, weights
 
 
 class MLP(nn.Module):
-    """Two dense layers with the exact (erf) GELU between them."""
+    """Two dense layers with the exact (erf) GELU between them, or CLIP's quick one."""
 
-    hidden: int
+    size: ViTSize
     dtype: Dtype = None
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """[B, N, D] -> [B, N, D]."""
-        hidden = gelu(_dense(self.hidden, "fc1", self.dtype)(x))
-        return _dense(x.shape[-1], "fc2", self.dtype)(hidden)
+        activation = quick_gelu if self.size.clip else gelu
+        width = int(self.size.width * self.size.mlp_ratio)
+        hidden = activation(_dense(self.size, width, "fc1", self.dtype)(x))
+        return _dense(self.size, x.shape[-1], "fc2", self.dtype)(hidden)
 
 
 class Block(nn.Module):
@@ -159,20 +198,58 @@ class Block(nn.Module):
     dtype: Dtype = None
     implementation: Any = "plain"
     return_weights: bool = False
+    causal: bool = False
 
     @nn.compact
     def __call__(self, x: Array, keep: Array | None) -> tuple[Array, Array | None]:
         """Tokens [B, N, D] and branch multipliers `keep` [2, B] (None: all ones) -> (tokens, attention weights)."""
-        attend = Attention(self.size, self.dtype, self.implementation, self.return_weights, name="attn")
-        branch, weights = attend(_norm("norm1", self.dtype)(x))
+        attend = Attention(self.size, self.dtype, self.implementation, self.return_weights, self.causal, name="attn")
+        branch, weights = attend(layer_norm(self.size, "norm1", self.dtype)(x))
         x = x + (branch if keep is None else branch * keep[0, :, None, None].astype(branch.dtype))
-        branch = MLP(int(self.size.width * self.size.mlp_ratio), self.dtype, name="mlp")(_norm("norm2", self.dtype)(x))
+        branch = MLP(self.size, self.dtype, name="mlp")(layer_norm(self.size, "norm2", self.dtype)(x))
         x = x + (branch if keep is None else branch * keep[1, :, None, None].astype(branch.dtype))
         return x, weights
 
 
+def blocks(
+    size: ViTSize,
+    dtype: Dtype = None,
+    *,
+    implementation: Any = "plain",
+    remat: bool = False,
+    unroll: int = 1,
+    causal: bool = False,
+    return_weights: bool = False,
+    drop_path: bool = False,
+) -> Any:
+    """The blocks of a variant, for use inside of a module: their parameters are stacked on a leading axis.
+
+    Args:
+      size: of the variant.
+      dtype, implementation, remat, unroll: as in `VisionTransformer`.
+      causal: tokens see themselves and those before them.
+      return_weights: also return attention weights.
+      drop_path: the multipliers given have one row for each block.
+
+    Returns:
+      Module of (tokens [B, N, D], multipliers [depth, 2, B] or None) -> (tokens, weights [depth, B, heads, N, N] or
+      None).
+    """
+    # prevent_cse is only needed outside of scan.
+    block = nn.remat(Block, prevent_cse=False) if remat and not return_weights else Block
+    scanned = nn.scan(
+        block,
+        variable_axes={"params": 0},
+        split_rngs={"params": True},
+        length=size.depth,
+        in_axes=0 if drop_path else nn.broadcast,
+        unroll=unroll,
+    )
+    return scanned(size, dtype, implementation, return_weights, causal, name="blocks")
+
+
 class VisionTransformer(nn.Module):
-    """Images -> class-token features.
+    """Images -> class-token features, projected where the size says so.
 
     Attributes:
       size: a row of `SIZES`, or one's own.
@@ -200,6 +277,11 @@ class VisionTransformer(nn.Module):
     unroll: int = 1
 
     @property
+    def features(self) -> int:
+        """Width of the features."""
+        return self.size.out or self.size.width
+
+    @property
     def grid(self) -> tuple[int, int]:
         """Patch rows and columns."""
         return patch_grid(self.image_size, self.size.patch, self.stride or self.size.patch)
@@ -223,7 +305,7 @@ class VisionTransformer(nn.Module):
           return_attention: also return the attention weights.
 
         Returns:
-          Features [B, D]; with `return_attention` also [depth, B, heads, N, N] (N = 1 + patches).
+          Features [B, D], or [B, size.out]; with `return_attention` also [depth, B, heads, N, N] (N = 1 + patches).
         """
         size = self.size
         stride = self.stride or size.patch
@@ -238,17 +320,20 @@ class VisionTransformer(nn.Module):
             if side is None:
                 raise ValueError("this network has a side-information table: pass the camera / view row of each image")
             x = x + self.side_weight * table[side].astype(x.dtype)
-        # prevent_cse is only needed outside of scan.
-        block = nn.remat(Block, prevent_cse=False) if self.remat and not return_attention else Block
-        scanned = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=size.depth,
-            in_axes=0 if keep is not None else nn.broadcast,
+        if size.clip:
+            x = layer_norm(size, "norm_pre", self.dtype)(x)
+        network = blocks(
+            size,
+            self.dtype,
+            implementation=self.implementation,
+            remat=self.remat,
             unroll=self.unroll,
+            return_weights=return_attention,
+            drop_path=keep is not None,
         )
-        blocks: Any = scanned(size, self.dtype, self.implementation, return_attention, name="blocks")
-        x, weights = blocks(x, keep)
-        feature: Any = _norm("norm", self.dtype)(x[:, 0])
+        x, weights = network(x, keep)
+        feature: Any = layer_norm(size, "norm", self.dtype)(x[:, 0])
+        if size.out:
+            kernel = self.param("proj", nn.initializers.normal(size.width**-0.5), (size.width, size.out))
+            feature = project(*nn.dtypes.promote_dtype(feature, kernel, dtype=self.dtype))
         return (feature, weights) if return_attention else feature

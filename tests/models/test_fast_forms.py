@@ -55,15 +55,23 @@ def test_gelu_of_extremes(value, dtype):
     assert (y, slope) == (max(value, 0.0), {-40.0: 0.0, 0.0: 0.5, 40.0: 1.0}[value])
 
 
+def test_quick_gelu(dtype):
+    x = 3 * draw(0, 4, 500, dtype=dtype)
+    assert_equal_with_gradients(layers.quick_gelu, lambda y: y / (1 + jnp.exp(-1.702 * y)), (x,), dtype)
+
+
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("scale", [0.25, 64**-0.5])
-def test_attention(scale, dtype):
+def test_attention(scale, causal, dtype):
     def plain(qkv):
         q, k, v = jnp.moveaxis(qkv.reshape(*qkv.shape[:2], 3, 4, -1), 2, 0)
         scores = jnp.einsum("bqhd,bkhd->bhqk", q, k) * scale
+        if causal:
+            scores += jnp.where(np.tri(qkv.shape[1], dtype=bool), 0.0, -jnp.inf)
         return jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores), v).reshape(*qkv.shape[:2], -1)
 
     qkv = draw(0, 2, 9, 3 * 4 * 16, dtype=dtype)
-    assert_equal_with_gradients(lambda y: layers.attention(y, 4, scale), plain, (qkv,), dtype)
+    assert_equal_with_gradients(lambda y: layers.attention(y, 4, scale, causal), plain, (qkv,), dtype)
 
 
 def test_one_by_one_convolution_is_the_convolution(dtype):

@@ -18,6 +18,9 @@ PARAMETERS = {
     "deit_tiny": 5_511_360,
     "vit_mini": 321_120,
     "vit_micro": 32_736,
+    "clip_vit_b16": 85_747_200,
+    "clip_vit_b16_projected": 86_140_416,
+    "clip_vit_micro": 33_280,
 }
 
 

@@ -1,4 +1,4 @@
-"""Token numbers of texts against OpenAI's and TVI-LFM's tokenizers: every case of the suite ``clip`` that holds texts."""
+"""Token numbers of texts against OpenAI's and TVI-LFM's: every case of the suite ``clip`` that holds texts."""
 
 from __future__ import annotations
 
