@@ -1,5 +1,7 @@
 """What a config makes of the data."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -28,3 +30,42 @@ def test_training_on_the_part_that_a_list_names(tmp_path):
     data.train_list = "train_142"
     with pytest.raises(UserError, match=r"neither a folder nor a list .*RGBNT201/train_142"):
         experiment.load_splits(data)
+
+
+def drawn_data(tmp_path, **changed):
+    data = common.data()
+    data.update(dataset="regdb", drawn=True, drawn_identities=3, drawn_images=4, data_dir=str(tmp_path), **changed)
+    return data
+
+
+def test_text_is_read_where_it_is_asked_for(tmp_path):
+    assert experiment.load_splits(drawn_data(tmp_path)).train.captions is None
+    splits = experiment.load_splits(drawn_data(tmp_path, text=True))
+    assert list(splits.train.captions) == ["caption", "rephrased"]
+    assert splits.query.captions is None
+    assert list(splits.gallery.captions) == ["rgb", "tir"]
+    other = experiment.load_splits(drawn_data(tmp_path, text=True, caption_seed=2))
+    assert other.gallery.captions["rgb"].tolist() != splits.gallery.captions["rgb"].tolist()
+    assert other.gallery.captions["tir"].tolist() == splits.gallery.captions["tir"].tolist()
+
+
+def test_drawn_data_from_before_there_were_captions_get_them(tmp_path):
+    first = experiment.load_splits(drawn_data(tmp_path))
+    (root,) = (tmp_path / "drawn").glob("regdb-*/RegDB")
+    shutil.rmtree(root / "Text")
+    shutil.rmtree(root.parent / "prepared")
+    prepare.prepare("regdb", root, root.parent / "prepared")
+    splits = experiment.load_splits(drawn_data(tmp_path, text=True))
+    assert splits.train.captions is not None
+    np.testing.assert_array_equal(splits.train.file, first.train.file)
+
+
+def test_options_of_views_and_text(tmp_path):
+    data = drawn_data(tmp_path, text=True, rephrased=0.25)
+    data.erasing_of, data.grey_of = (("tir", 0.5),), [["rgb", 0.1]]
+    options = experiment.image_options(data)
+    assert (options.erasing_of, options.grey_of) == ((("tir", 0.5),), (("rgb", 0.1),))
+    assert options.rephrased == 0.25
+    data.text = False
+    assert experiment.image_options(data).rephrased == 0
+    assert experiment.text_options(data) is None

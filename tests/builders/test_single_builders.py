@@ -3,6 +3,7 @@
 import collections
 import csv
 import gzip
+import json
 import shutil
 import sys
 from importlib import resources
@@ -10,9 +11,9 @@ from importlib import resources
 import numpy as np
 import pytest
 
-from mmreid_jax.data import catalogue, synthetic
+from mmreid_jax.data import captions, catalogue, synthetic
 from mmreid_jax.errors import UserError
-from mmreid_jax.prepare import prepare
+from mmreid_jax.prepare import prepare, summary
 from mmreid_jax.testing import goldens
 from tests.builders import trees
 from tfds_builders import common
@@ -113,6 +114,135 @@ def test_records_hold_labels_and_files_byte_for_byte(dataset, tmp_path):
         assert [row["image"] for row in rows] == [(root / file).read_bytes() for file, *_ in expected]
         assert builder.as_data_source(split)[0]["image"].shape == (32, 16, 3)
     assert "tensorflow" not in sys.modules
+
+
+def with_text(dataset, root, rephrased=True, captioner="Blip"):
+    """Writes captions of all images that the expected records name."""
+    said = [
+        captions.Captioned(
+            captions.Image(file, identity, kind),
+            f"{captioner} sees {file}",
+            f"Someone sees {file}." if rephrased else "",
+            split == "train",
+        )
+        for split, rows in EXPECTED[dataset].items()
+        for file, identity, _, _, kind in rows
+    ]
+    captions.write(root, captioner, dataset, said)
+    return {entry.image: entry for entry in said}
+
+
+class TestText:
+    @pytest.mark.parametrize("dataset", trees.SINGLE)
+    def test_records_carry_what_is_said(self, dataset, tmp_path):
+        said = with_text(dataset, trees.write(dataset, tmp_path / "raw"))
+        prepared = prepare(dataset, tmp_path / "raw", tmp_path / "data")
+        assert "with the texts of Blip" in summary(prepared)
+        for split, expected in EXPECTED[dataset].items():
+            table = catalogue.load(dataset, split, tmp_path / "data", text=captions.TextOptions())
+            plain = catalogue.load(dataset, split, tmp_path / "data")
+            assert plain.captions is None
+            np.testing.assert_array_equal(plain.file, table.file)
+            entries = [said[captions.Image(file, identity, kind)] for file, identity, _, _, kind in expected]
+            if split == "train":
+                assert table.captions["caption"].tolist() == [entry.caption for entry in entries]
+                assert table.captions["rephrased"].tolist() == [entry.rephrased for entry in entries]
+            elif table.modalities == ("rgb",):
+                assert table.captions is None
+            else:
+                assert list(table.captions) == ["rgb", *table.modalities]
+                assert table.captions[table.modalities[0]].tolist() == [entry.caption for entry in entries]
+                # A visible caption of the true identity, drawn once.
+                for text, identity in zip(table.captions["rgb"], table.identity, strict=True):
+                    allowed = [e.caption for i, e in said.items() if (i.identity, i.modality) == (identity, "rgb")]
+                    assert text in allowed
+                again = catalogue.load(dataset, split, tmp_path / "data", text=captions.TextOptions())
+                assert again.captions["rgb"].tolist() == table.captions["rgb"].tolist()
+
+    def test_the_reference_draws_among_the_captions_of_the_file(self, tmp_path):
+        root = trees.write("llcm", tmp_path / "raw")
+        with_text("llcm", root)
+        path = root / "Text" / "Blip_RGB" / "id_caption_map_Blip_RGB.json"
+        people = {"3": [f"three {i}" for i in range(9)], "891": [f"other {i}" for i in range(5)]}
+        path.write_text(json.dumps(people))
+        prepare("llcm", tmp_path / "raw", tmp_path / "data")
+        options = captions.TextOptions(draw="reference", seed=5)
+        table = catalogue.load("llcm", "query", tmp_path / "data", text=options)
+        stream = np.random.RandomState(5)
+        assert table.captions["rgb"].tolist() == [stream.choice(people[str(i)]) for i in table.identity]
+
+    def test_captions_that_came_later_are_added(self, tmp_path):
+        root = trees.write("regdb", tmp_path / "raw")
+        prepare("regdb", tmp_path / "raw", tmp_path / "data")
+        with pytest.raises(UserError, match=r"prepared in .* without the texts of captioner 'Blip';.*--force"):
+            catalogue.load("regdb", "train", tmp_path / "data", text=captions.TextOptions())
+        with_text("regdb", root)
+        assert prepare("regdb", tmp_path / "raw", tmp_path / "data").fresh
+        assert not prepare("regdb", tmp_path / "raw", tmp_path / "data").fresh
+        assert catalogue.load("regdb", "train", tmp_path / "data", text=captions.TextOptions()).captions
+
+    @pytest.mark.parametrize("change", ["changed", "gone"])
+    def test_other_captions_are_never_taken_for_the_prepared_ones(self, change, tmp_path):
+        root = trees.write("llcm", tmp_path / "raw")
+        with_text("llcm", root)
+        prepare("llcm", tmp_path / "raw", tmp_path / "data")
+        if change == "gone":
+            shutil.rmtree(root / "Text")
+        else:
+            path = root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json"
+            path.write_text(path.read_text().replace("sees", "saw"))
+        with pytest.raises(UserError, match=r"with the texts of Blip as they were then.*--force"):
+            prepare("llcm", tmp_path / "raw", tmp_path / "data")
+        prepare("llcm", tmp_path / "raw", tmp_path / "data", force=True)
+        if change == "changed":
+            table = catalogue.load("llcm", "query", tmp_path / "data", text=captions.TextOptions())
+            assert all("saw" in text for text in table.captions["nir"])
+
+    def test_captioners(self, tmp_path):
+        root = trees.write("llcm", tmp_path / "raw")
+        with pytest.raises(UserError, match=r"no texts of captioner 'GIT' in .*\(it has no texts at all\)"):
+            prepare("llcm", tmp_path / "raw", tmp_path / "data", captioner="GIT")
+        with_text("llcm", root, captioner="GIT")
+        # Nobody asked for this one.
+        assert prepare("llcm", tmp_path / "raw", tmp_path / "data").fresh
+        with pytest.raises(UserError, match="without the texts of captioner 'GIT'"):
+            catalogue.load("llcm", "train", tmp_path / "data", text=captions.TextOptions("GIT"))
+        with pytest.raises(UserError, match="it has texts of GIT"):
+            prepare("llcm", tmp_path / "raw", tmp_path / "data", captioner="Blip")
+        assert prepare("llcm", tmp_path / "raw", tmp_path / "data", captioner="GIT").fresh
+        assert not prepare("llcm", tmp_path / "raw", tmp_path / "data").fresh
+        table = catalogue.load("llcm", "train", tmp_path / "data", text=captions.TextOptions("GIT"))
+        assert all(text.startswith("GIT sees") for text in table.captions["caption"])
+        with pytest.raises(UserError, match=r"captioner 'Blip', but with those of GIT; .* --captioner Blip --force"):
+            catalogue.load("llcm", "train", tmp_path / "data", text=captions.TextOptions())
+
+    def test_captions_without_rephrasings(self, tmp_path):
+        with_text("sysu_mm01", trees.write("sysu_mm01", tmp_path / "raw"), rephrased=False)
+        prepare("sysu_mm01", tmp_path / "raw", tmp_path / "data")
+        with pytest.raises(UserError, match=r"10 of 10 training captions .* have no rephrasing"):
+            catalogue.load("sysu_mm01", "train", tmp_path / "data", text=captions.TextOptions())
+        table = catalogue.load("sysu_mm01", "train", tmp_path / "data", text=captions.TextOptions(rephrased=0))
+        assert set(table.captions["rephrased"]) == {""}
+
+    def test_a_damaged_file_leaves_nothing(self, tmp_path):
+        root = trees.write("sysu_mm01", tmp_path / "raw")
+        with_text("sysu_mm01", root)
+        np.save(root / "Text" / "Blip_IR" / "train_text_Blip_IR.npy", np.array(["too few"]))
+        with pytest.raises(UserError, match="1 rows for 5 training images"):
+            prepare("sysu_mm01", tmp_path / "raw", tmp_path / "data")
+        assert not catalogue.is_prepared("sysu_mm01", tmp_path / "data")
+        assert [path.name for path in (tmp_path / "data" / "sysu_mm01").iterdir()] == [".lock"]
+
+    def test_the_table_of_texts_is_a_convenience(self, tmp_path):
+        with_text("llcm", trees.write("llcm", tmp_path / "raw"))
+        directory = prepare("llcm", tmp_path / "raw", tmp_path / "data").directory
+        fresh = catalogue.load("llcm", "query", tmp_path / "data", text=captions.TextOptions()).captions
+        for content in ("", "{}", '{"fingerprint": 0}'):
+            (directory / "text-query.json").write_text(content)
+            found = catalogue.load("llcm", "query", tmp_path / "data", text=captions.TextOptions()).captions
+            assert {name: texts.tolist() for name, texts in found.items()} == {
+                name: texts.tolist() for name, texts in fresh.items()
+            }
 
 
 @pytest.mark.parametrize("trial", [1, 2, 10])

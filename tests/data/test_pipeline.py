@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from noise_records import MODALITIES, damage, noise_records
+from PIL import Image
 
-from mmreid_jax.data import images, pipeline, samplers, transforms
+from mmreid_jax.data import images, pipeline, samplers, tokenizer, transforms
 from mmreid_jax.errors import UserError
 
 OPTIONS = pipeline.ImageOptions(size=(32, 16), padding=4, flip=0.5)
@@ -459,6 +460,127 @@ class TestSecondViews:
     def test_unknown_modality(self, records, plan):
         with pytest.raises(UserError, match="second_views names 'sonar'"):
             train(records, plan, dataclasses.replace(OPTIONS, second_views=("sonar",)))
+
+
+class TestViews:
+    """Options of single views leave everything else as it was."""
+
+    def test_greyscale_of_one_view(self, records, plan):
+        plain, grey = train(records, plan), train(records, plan, dataclasses.replace(OPTIONS, grey_of=(("rgb", 0.5),)))
+        turned = []
+        for before, batch in zip(plain, grey, strict=True):
+            for name in ("nir", "tir"):
+                np.testing.assert_array_equal(batch["images"][name], before["images"][name])
+            for name in MODALITIES:
+                np.testing.assert_array_equal(batch["erase"][name], before["erase"][name])
+            numbers = transforms.random_numbers(SEED, len(turned), 8, 3, 1, 4)[:, 0, 0]
+            turned.append(numbers < 0.5)
+            for i, now in enumerate(turned[-1]):
+                image = before["images"]["rgb"][i]
+                np.testing.assert_array_equal(batch["images"]["rgb"][i], transforms.grey(image) if now else image)
+        assert 0 < np.mean(turned) < 1
+
+    def test_greyscale_is_pillow_s(self):
+        image = np.random.default_rng(0).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+        chosen = transforms.Augmentation(False, 0, 0, transforms.NO_RECTANGLE, grey=True)
+        expected = np.asarray(Image.fromarray(image).convert("L").convert("RGB"))
+        np.testing.assert_array_equal(transforms.apply(image, chosen, 0), expected)
+
+    def test_erasing_of_one_view(self, records, plan):
+        options = dataclasses.replace(OPTIONS, second_views=("rgb",), erasing=1.0, erasing_of=(("nir", 0.0),))
+        always = train(records, plan, dataclasses.replace(options, erasing_of=()))
+        for before, batch in zip(always, train(records, plan, options), strict=True):
+            assert np.all(batch["erase"]["nir"] == 0)
+            for name in ("rgb", "tir", "rgb_2"):
+                np.testing.assert_array_equal(batch["erase"][name], before["erase"][name])
+                assert np.all(batch["erase"][name][:, 2] > 0)
+            assert_same([{"images": batch["images"]}], [{"images": before["images"]}])
+
+    @pytest.mark.parametrize("key", ["erasing_of", "grey_of"])
+    def test_mistakes(self, records, plan, key):
+        with pytest.raises(UserError, match=f"{key} names 'rgb_2'"):
+            train(records, plan, dataclasses.replace(OPTIONS, **{key: (("rgb_2", 0.5),)}))
+        with pytest.raises(UserError, match=f"{key} of rgb is 2"):
+            dataclasses.replace(OPTIONS, **{key: (("rgb", 2),)})
+
+    def test_none_without_augmentation(self):
+        options = dataclasses.replace(OPTIONS, erasing_of=(("rgb", 1.0),), grey_of=(("rgb", 1.0),), rephrased=0.5)
+        assert options.without_augmentation() == OPTIONS.without_augmentation()
+
+
+class TestCaptions:
+    @pytest.fixture
+    def spoken(self, records):
+        view, rows = records.views["nir"], range(len(records))
+        texts = {kind: np.array([f"{kind} number {row}" for row in rows], object) for kind in ("caption", "rephrased")}
+        modality = np.where(np.arange(len(records)) % 2, "nir", "rgb")
+        return dataclasses.replace(records, views={"rgb": view, "nir": view}, modality=modality, captions=texts)
+
+    @pytest.fixture
+    def pairs(self, spoken):
+        orders = [np.random.default_rng(e).integers(0, len(spoken) // 2, (8, 2)) * 2 + [0, 1] for e in range(2)]
+        return samplers.Plan(4, orders.__getitem__, np.array([2, 4]))
+
+    def test_training_draws_between_caption_and_rephrasing(self, spoken, pairs):
+        options = dataclasses.replace(OPTIONS, rephrased=0.5, second_views=("rgb",))
+        chosen = []
+        for batch, draw in zip(train(spoken, pairs, options), pairs, strict=True):
+            assert list(batch["tokens"]) == ["rgb", "nir"]
+            chance = transforms.random_numbers(SEED, draw.step, 4, 2, 1, 3)[..., 0]
+            chosen.append(chance < 0.5)
+            for m, name in enumerate(("rgb", "nir")):
+                assert (batch["tokens"][name].shape, batch["tokens"][name].dtype) == ((4, tokenizer.LENGTH), np.int32)
+                for i, row in enumerate(draw.indices[:, m]):
+                    text = spoken.captions["rephrased" if chosen[-1][i, m] else "caption"][row]
+                    np.testing.assert_array_equal(batch["tokens"][name][i], tokenizer.tokenize([text])[0])
+        # The two texts of a sample are drawn independently of each other.
+        assert len({tuple(pair) for pair in np.concatenate(chosen).tolist()}) == 4
+
+    @pytest.mark.parametrize(("share", "kind"), [(0.0, "caption"), (1.0, "rephrased")])
+    def test_never_and_always(self, spoken, pairs, share, kind):
+        batch = train(spoken, pairs, dataclasses.replace(OPTIONS, rephrased=share))[0]
+        expected = tokenizer.tokenize(spoken.captions[kind][pairs[0].indices[:, 1]].tolist())
+        np.testing.assert_array_equal(batch["tokens"]["nir"], expected)
+
+    def test_captions_change_nothing_else(self, spoken, pairs):
+        options = dataclasses.replace(OPTIONS, rephrased=0.5)
+        silent = train(dataclasses.replace(spoken, captions=None), pairs, options)
+        for batch in (found := train(spoken, pairs, options)):
+            del batch["tokens"]
+        assert_same(found, silent)
+
+    @pytest.mark.parametrize("changed", [{"start_step": 2}, {"threads": 2}, {"shard": (1, 2)}])
+    def test_the_same_from_anywhere(self, spoken, pairs, changed):
+        options = dataclasses.replace(OPTIONS, rephrased=0.5)
+        whole = train(spoken, pairs, options)
+        expected = [part(batch, 2, 4) for batch in whole] if "shard" in changed else whole
+        assert_same(train(spoken, pairs, options, **changed), expected[changed.get("start_step", 0) :])
+
+    def test_a_stand_in_brings_its_own_caption(self, spoken, pairs):
+        row = int(pairs[0].indices[0, 1])
+        damage(spoken, row, "nir")
+        batch = train(spoken, pairs, dataclasses.replace(OPTIONS, broken="skip"))[0]
+        same = (spoken.identity == spoken.identity[row]) & (spoken.modality == "nir")
+        others = [r for r in np.flatnonzero(same) if r != row]
+        allowed = tokenizer.tokenize(spoken.captions["caption"][others].tolist()).tolist()
+        assert batch["tokens"]["nir"][0].tolist() in allowed
+
+    def test_evaluation(self, records):
+        texts = {name: np.array([f"{name} {row}" for row in range(len(records))], object) for name in ("rgb", "nir")}
+        table = dataclasses.replace(records.of_modality("nir"), captions=texts)
+        batches = evaluate(table, 4)
+        for name, column in texts.items():
+            found = np.concatenate([batch["tokens"][name][batch["valid"]] for batch in batches])
+            np.testing.assert_array_equal(found, tokenizer.tokenize(column.tolist()))
+            np.testing.assert_array_equal(batches[-1]["tokens"][name][-1], tokenizer.tokenize(column[-1:])[0])
+        assert "tokens" not in evaluate(records, 4)[0]
+
+    def test_captions_stay_with_their_rows(self, spoken):
+        infrared = spoken.of_modality("nir")
+        np.testing.assert_array_equal(infrared.captions["caption"], spoken.captions["caption"][1::2])
+        chosen = infrared.select([2, 0])
+        np.testing.assert_array_equal(chosen.captions["rephrased"], spoken.captions["rephrased"][[5, 1]])
+        assert spoken.select([]).captions["caption"].shape == (0,)
 
 
 def test_rows_of_one_modality(records):
