@@ -203,6 +203,11 @@ def picks(counts: np.ndarray | Sequence[int], draw: str, seed: int) -> np.ndarra
     return (np.random.Generator(stream).random(len(number)) * number).astype(np.int64)
 
 
+def choose(said: np.ndarray, rephrased: np.ndarray, chance: np.ndarray, share: float) -> np.ndarray:
+    """Training captions [...]: rephrased where the number in [0, 1) that was drawn for them is below `share`."""
+    return np.where(chance < share, rephrased, said)
+
+
 def write(root: str | os.PathLike[str], captioner: str, dataset: str, captioned: Sequence[Captioned]) -> list[str]:
     """Writes the texts of a data set as the released ones are, and returns their paths below the root.
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import images, samplers, store, tokenizer, transforms
+from mmreid_jax.data import captions, images, samplers, store, tokenizer, transforms
 from mmreid_jax.data.records import ImageSource, Records
 from mmreid_jax.errors import UserError
 
@@ -239,9 +239,8 @@ class Loader:
             spoken = len(self.records.views)
             chance = transforms.random_numbers(seed, draw.step, len(draw.indices), spoken, 1, 3)[here, :, 0]
             said, rephrased = (self.records.captions[name][rows] for name in ("caption", "rephrased"))
-            batch["tokens"] = _tokens(
-                dict(zip(self.records.views, np.where(chance < options.rephrased, rephrased, said).T, strict=True))
-            )
+            texts = captions.choose(said, rephrased, chance, options.rephrased)
+            batch["tokens"] = _tokens(dict(zip(self.records.views, texts.T, strict=True)))
         return batch
 
     def evaluation_batch(self, draw: samplers.Draw) -> Batch:
@@ -421,9 +420,9 @@ def _by_name(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(values[:, m]) for m, name in enumerate(names)}
 
 
-def _tokens(captions: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _tokens(said: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{name: texts [B]} -> {name: int32 [B, L]}."""
-    return {name: tokenizer.tokenize(texts.tolist()) for name, texts in captions.items()}
+    return {name: tokenizer.tokenize(texts.tolist()) for name, texts in said.items()}
 
 
 def _check(batch: int, threads: int, workers: int, shard: tuple[int, int]) -> None:
