@@ -7,13 +7,14 @@ import dataclasses
 import json
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from mmreid_jax.complexity import facts_of
 from mmreid_jax.data import folder, pipeline
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError, run_command
@@ -32,28 +33,38 @@ class Extractor:
       feature: name of the feature that retrieval compares.
     """
 
-    def __init__(self, checkpoint: str | Path, which: str = "best") -> None:
-        """Loads a run's workdir.
+    def __init__(self, checkpoint: str | Path, which: str = "best", config: Any = None) -> None:
+        """Loads a run's workdir, or a converted model, which does not say its config.
 
         Args:
-          checkpoint: workdir of a run of ``main.py``.
-          which: "best" or "last" of its checkpoints.
+          checkpoint: workdir of a run of ``main.py``; with a config also what ``mmreid_jax.convert`` wrote.
+          which: "best" or "last" of a run's checkpoints.
+          config: of the experiment; None: what the workdir says.
 
         Raises:
-          UserError: it is no workdir, or a converted directory, which does not say how its model is used.
+          UserError: it is neither, or a converted model without a config, or with one that it does not fit.
         """
         from ml_collections import ConfigDict
 
-        variables, meta = checkpoints.load_variables(checkpoint, which="last" if which == "last" else "best")
-        if "config" not in meta or "facts" not in meta:
-            raise UserError(
-                f"{checkpoint} does not say which config its model belongs to; give the workdir of a run. A converted "
-                "checkpoint becomes one by: python main.py --config CONFIG --eval_only --config.init.checkpoint="
-                f"{checkpoint} --workdir DIR"
-            )
-        self.config = ConfigDict(meta["config"])
-        facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
-        self.method: Any = base.build(self.config, base.DataFacts(**facts))
+        chosen: Any = "last" if which == "last" else "best"
+        if config is not None:
+            self.config = config
+            self.method: Any = base.build(config, facts_of(config, config.model.get("num_classes", 0))[0])
+            if hasattr(self.method, "load"):
+                variables, _ = self.method.load(str(checkpoint), chosen)
+            else:
+                shapes = jax.eval_shape(self.method.init, jax.random.key(0))
+                variables, _ = checkpoints.load_variables(checkpoint, like=shapes, which=chosen)
+        else:
+            variables, meta = checkpoints.load_variables(checkpoint, which=chosen)
+            if "config" not in meta or "facts" not in meta:
+                raise UserError(
+                    f"{checkpoint} does not say which config its model belongs to; name it with --config=FILE, or give "
+                    "the workdir of a run"
+                )
+            self.config = ConfigDict(meta["config"])
+            facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
+            self.method = base.build(self.config, base.DataFacts(**facts))
         self.feature = self.method.protocols()[0].feature
         self._parallel = step.Parallel()
         self._variables = self._parallel.place_state(variables)
@@ -64,27 +75,51 @@ class Extractor:
         first = self.method.protocols()[0]
         return first.query != first.gallery
 
-    def __call__(self, records: Records, absent: Sequence[str] = ()) -> np.ndarray:
+    def of_images(self) -> base.Comparison:
+        """The first comparison of the model whose features images alone give, without a text beside them."""
+        comparisons, modalities = self.method.protocols(), self.method.facts.modalities
+        if not self.one_modality:
+            return comparisons[0]
+        image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
+        shown = {name: {"images": {name: image}} for name in modalities}
+        found = {name: jax.eval_shape(self.method.embed, self._variables, batch) for name, batch in shown.items()}
+        return next(
+            each
+            for each in comparisons
+            if each.feature in found[each.query[0]] and each.gallery_feature in found[each.gallery[0]]
+        )
+
+    def __call__(
+        self,
+        records: Records,
+        absent: Sequence[str] = (),
+        feature: str = "",
+        tokens: Mapping[str, np.ndarray] | None = None,
+    ) -> np.ndarray:
         """Features of all samples as they are compared: float32 [N, D], rows of length one unless the config says no.
 
         Args:
           records: of images.
           absent: modalities to replace by zeros; a model of one modality at a time does not get to see them.
+          feature: which of the model's; empty: the one that images alone are compared by.
+          tokens: of texts that go with every sample, int32 [L] by modality.
 
         Raises:
           UserError: the table has several modalities, and the model sees one at a time.
         """
         from tqdm import tqdm
 
-        data, feature = self.config.data, self.feature
+        data = self.config.data
         if self.one_modality:
             present = tuple(name for name in records.modalities if name not in absent)
             if len(present) != 1:
                 raise UserError(
                     f"{records.name} holds {', '.join(present)}, but this model sees one modality at a time; choose one"
                 )
-            feature = next(each.feature for each in self.method.protocols() if each.query == present)
+            usual = self.of_images()
+            feature = feature or (usual.feature if usual.query == present else usual.gallery_feature)
             records, absent = records.of_modality(present[0]), ()
+        feature = feature or self.feature
         embed = self._parallel.jit_embed(step.embed_step(self.method.embed, normalization(data), absent))
         size = -(-self.config.eval.batch_size // self._parallel.size) * self._parallel.size
         options = image_options(data, cache=False)
@@ -93,6 +128,8 @@ class Extractor:
             total = -(-len(records) // size)
             for batch in tqdm(batches, total=total, unit="batch", disable=not sys.stderr.isatty()):
                 on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
+                if tokens:
+                    on_device["tokens"] = {name: np.tile(row, (size, 1)) for name, row in tokens.items()}
                 features = embed(self._variables, self._parallel.place_batch(on_device))[feature]
                 rows.append(np.asarray(features)[batch["valid"]])
         features = np.concatenate(rows)
@@ -157,8 +194,17 @@ def load(path: Path) -> Features:
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """The flags that name a trained model."""
-    parser.add_argument("--checkpoint", required=True, help="workdir of a run of main.py")
+    parser.add_argument("--checkpoint", required=True, help="workdir of a run of main.py, or a converted directory")
+    parser.epilog = "A converted directory needs --config=FILE; --config.KEY=VALUE changes what does not fit it."
     parser.add_argument("--which", choices=("best", "last"), default="best", help="of its checkpoints")
+
+
+def open_model(arguments: argparse.Namespace, rest: Sequence[str]) -> Extractor:
+    """The model that the flags name; `rest`: arguments that the command did not read, ``--config=FILE`` among them."""
+    from mmreid_jax.training.config import from_arguments
+
+    config = from_arguments(rest)[0] if rest else None
+    return Extractor(arguments.checkpoint, arguments.which, config)
 
 
 def describe(records: Records, absent: Sequence[str], one_modality: bool = False) -> str:
@@ -193,8 +239,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", required=True, help="folder of images, or of one subfolder per modality")
     parser.add_argument("--modality", help="of the images (default: that of the folder's name, else visible)")
     parser.add_argument("--out", required=True, type=Path, help="the .npz file to write")
-    arguments = parser.parse_args(argv)
-    extractor = Extractor(arguments.checkpoint, arguments.which)
+    arguments, rest = parser.parse_known_args(argv)
+    extractor = open_model(arguments, rest)
     records, absent = folder.open_folder(
         arguments.images, extractor.method.facts.modalities, arguments.modality, one=extractor.one_modality
     )

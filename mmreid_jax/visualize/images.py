@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable
 
 import numpy as np
@@ -39,6 +40,18 @@ def cell_size(images: Iterable[np.ndarray], area: int, longest: int) -> tuple[in
     height, width = (area * aspect) ** 0.5, (area / aspect) ** 0.5
     shrink = min(1.0, longest / max(height, width))
     return max(8, round(height * shrink)), max(8, round(width * shrink))
+
+
+def card(text: str, height: int = 256, width: int = 128) -> np.ndarray:
+    """A text in lines on a white card, uint8 [height, width, 3]; what does not fit is cut off."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    picture = Image.new("RGB", (width, height), "white")
+    font = ImageFont.load_default(size=13)
+    # 7 pixels: the mean width of a letter of this size.
+    lines = textwrap.wrap(text, max(1, (width - 16) // 7))
+    ImageDraw.Draw(picture).multiline_text((8, 8), "\n".join(lines), fill=(40, 40, 40), font=font)
+    return np.asarray(picture)
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
