@@ -218,8 +218,13 @@ def write(root: str | os.PathLike[str], captioner: str, dataset: str, captioned:
       captioner: name of who wrote the captions.
       dataset: its name, which says how paths begin and whether training captions lie in arrays.
       captioned: all images.
+
+    Raises:
+      UserError: there is no form of texts for this data set.
     """
     base = dataset.partition("/")[0]
+    if base not in _ROOTS:
+        raise UserError(f"texts of {dataset!r} have no place; the data sets that have are {', '.join(_ROOTS)}")
     made = []
     for modality in dict.fromkeys(entry.image.modality for entry in captioned):
         entries = [entry for entry in captioned if entry.image.modality == modality]

@@ -210,6 +210,11 @@ def test_nothing_is_ever_unpickled(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+def test_texts_of_other_data_sets_have_no_place(tmp_path):
+    with pytest.raises(UserError, match="texts of 'rgbnt201' have no place"):
+        captions.write(tmp_path, "Blip", "rgbnt201", [])
+
+
 class TestPicks:
     def test_a_pick_depends_on_seed_and_position_alone(self):
         counts = np.arange(1, 200)

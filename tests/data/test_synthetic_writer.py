@@ -138,6 +138,18 @@ def test_a_set_from_before_there_were_captions_gets_them(tmp_path, spoilt):
     assert times == {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
 
 
+def test_a_set_on_a_disk_that_cannot_be_written_to_is_used_as_it_is(tmp_path, monkeypatch):
+    numbers = SMALL | {"image_size": (32, 16)}
+    root = synthetic.write("llcm", tmp_path, **numbers).root
+    shutil.rmtree(root / "Text")
+
+    def refuse(*arguments):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(writer, "_write_text", refuse)
+    assert synthetic.write("llcm", tmp_path, **numbers).reused
+
+
 def test_captions_depend_on_seed_and_picture_alone():
     samples = synthetic.plan("sysu_mm01", **SMALL)
     said = [writer.caption_sample("sysu_mm01", sample) for sample in samples]
