@@ -14,7 +14,7 @@ import jax.extend.core as jaxpr
 import jax.numpy as jnp
 import numpy as np
 
-from mmreid_jax.data import catalogue, verify
+from mmreid_jax.data import catalogue, tokenizer, verify
 from mmreid_jax.errors import run_command
 from mmreid_jax.methods import base
 from mmreid_jax.training import config as configs
@@ -130,6 +130,8 @@ def example_batch(config: Any, facts: base.DataFacts, size: int, *, training: bo
         "images": dict.fromkeys(names, Abstract((size, height, width, 3), jnp.uint8)),
         **labels,
     }
+    if config.data.text:
+        batch["tokens"] = dict.fromkeys(facts.modalities, Abstract((size, tokenizer.LENGTH), jnp.int32))
     if training:
         batch["erase"] = dict.fromkeys(names, Abstract((size, 4), jnp.int32))
     return batch
@@ -148,7 +150,8 @@ def measure(config: Any, facts: base.DataFacts, *, memory: bool = True) -> Compl
     """
     config = config.copy_and_resolve_references()
     with config.unlocked():
-        config.init.backbone = ""
+        for name in ("backbone", "from_mmgl", "from_base", "clip"):
+            config.init[name] = ""
     method = base.build(config, facts)
     variables = jax.eval_shape(method.init, jax.random.key(0))
     normalization = inputs.Normalization(tuple(config.data.mean), tuple(config.data.std))

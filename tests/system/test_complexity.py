@@ -153,3 +153,14 @@ def test_two_modalities_and_drawn_identities():
     assert facts.modalities == ("nir",)
     assert (facts.identities, said) == (9, "9 training identities (drawn)")
     assert np.isscalar(facts.cameras)
+
+
+def test_a_batch_has_tokens_where_the_config_asks_for_text():
+    config = tiny.config("agw")
+    facts = tiny.facts("agw")
+    assert "tokens" not in complexity.example_batch(config, facts, 4, training=True)
+    config.data.text = True
+    tokens = complexity.example_batch(config, facts, 4)["tokens"]
+    assert {name: (found.shape, found.dtype) for name, found in tokens.items()} == {
+        name: ((4, 77), jnp.int32) for name in facts.modalities
+    }
