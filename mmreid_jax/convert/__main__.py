@@ -95,7 +95,8 @@ def convert(
 def _grid(source: str, size: tuple[int, int], stride: tuple[int, int] | None) -> tuple[int, int]:
     """Rows and columns of patches that the source's patch size cuts an image into."""
     entries = _entries(source)
-    ends = (("patch_embed.proj.weight", slice(-2, None)), ("patch_embed/kernel", slice(0, 2)))
+    theirs = ("patch_embed.proj.weight", "visual.conv1.weight", "patch_embedding.weight")
+    ends = (*((name, slice(-2, None)) for name in theirs), ("patch_embed/kernel", slice(0, 2)))
     shapes = [value.shape[part] for name, value in entries.items() for end, part in ends if name.endswith(end)]
     if not shapes or len(shapes[0]) != 2:
         raise UserError(f"{source} has no patch embedding to take the patch size from; leave --size out")

@@ -14,6 +14,8 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "vit": ("mmreid_jax.convert.vit", "layout"),
     "resnet": ("mmreid_jax.convert.resnet", "layout"),
     "resnet50": ("mmreid_jax.convert.resnet", "layout50"),
+    "clip": ("mmreid_jax.convert.clip", "layout"),
+    "clip_hf": ("mmreid_jax.convert.clip", "hugging_face_layout"),
     "htt": ("mmreid_jax.convert.htt", "layout"),
     "ieee": ("mmreid_jax.convert.ieee", "layout"),
     "agw": ("mmreid_jax.convert.two_stream", "layout"),
@@ -22,7 +24,7 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "hetero_center": ("mmreid_jax.convert.hetero_center", "layout"),
 }
 # Layouts that can resize a position table to a `grid` of patches.
-RESIZABLE = frozenset({"vit", "htt"})
+RESIZABLE = frozenset({"vit", "htt", "clip", "clip_hf"})
 
 
 def named(name: str, **options: Any) -> AnyLayout:

@@ -116,6 +116,7 @@ class Layout:
       drops: PyTorch names that are not imported.
       local: our paths that no file of the family has: kept as initialised on import, left out on export.
       prepare: entries -> (entries, notes): what names and transposes cannot say, such as resizing a position table.
+      finish: exported entries -> those to write, for families that `prepare` gives other names.
     """
 
     name: str
@@ -123,6 +124,7 @@ class Layout:
     drops: tuple[Drop, ...] = ()
     local: tuple[Drop, ...] = ()
     prepare: Callable[[Entries], tuple[Entries, list[str]]] | None = None
+    finish: Callable[[Entries], Entries] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,12 +212,16 @@ def nest(layout: Layout, source: str = "", target: str = "") -> Layout:
     """The layout of a module held by another one.
 
     Args:
-      layout: of the module alone.
+      layout: of the module alone, which writes the names of its rules (no `finish`).
       source: prefix of the PyTorch names, dot included (``"base."``). Numbers in braces work as in rules, for layouts
         without `prepare` and without drops that fill.
       target: prefix of our paths below the collection, slash included (``"backbone/"``).
     """
     fills = [drop for drop in layout.drops if drop.fill]
+    if layout.finish:
+        raise ValueError(
+            f"{layout.name} cannot be part of another layout: it writes other names than those of its rules"
+        )
     if _PLACEHOLDER.search(source) and (layout.prepare or fills):
         raise ValueError(f"{layout.name} cannot be nested under a template: it prepares or fills entries by exact name")
     pattern = _PLACEHOLDER.sub("*", source)
@@ -248,7 +254,7 @@ def nest(layout: Layout, source: str = "", target: str = "") -> Layout:
 
 
 def join(name: str, *parts: Layout) -> Layout:
-    """One layout of several, which must not overlap; the order is that of the keys on export."""
+    """One layout of several (none with `finish`), which must not overlap; the order is that of the keys on export."""
     prepares = [part.prepare for part in parts if part.prepare]
 
     def prepare(entries: Entries) -> tuple[Entries, list[str]]:
@@ -668,4 +674,4 @@ def export_state(layout: AnyLayout, variables: Mapping[str, Any]) -> Entries:
     for drop in chosen.drops:
         if drop.fill:
             exported[drop.pattern] = drop.fill(exported)
-    return exported
+    return chosen.finish(exported) if chosen.finish else exported

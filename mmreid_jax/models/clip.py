@@ -1,4 +1,7 @@
-"""The text towers of CLIP. Its image towers are `mmreid_jax.models.vit` (ViT) and `mmreid_jax.models.clip_resnet`.
+"""CLIP: networks that embed images and texts in one space.
+
+Its ViT image towers are `mmreid_jax.models.vit.VisionTransformer` of the sizes ``clip_*``; here are the text towers and
+the ResNet image towers.
 
 Reference: Radford et al. 2021 (CLIP), file ``clip/model.py`` of OpenAI's code.
 """
@@ -11,7 +14,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mmreid_jax.models.layers import project
+from mmreid_jax.models.layers import attention_weights, join_heads, project
+from mmreid_jax.models.resnet import STAGES, ResNet
 from mmreid_jax.models.vit import ViTSize, blocks, layer_norm
 
 Array = jax.Array
@@ -78,3 +82,75 @@ class TextTower(nn.Module):
         end = tokens.argmax(axis=1)
         feature = jnp.take_along_axis(x, end[:, None, None], axis=1)[:, 0]
         return project(layer_norm(self.size, "norm", self.dtype)(feature), kernel)
+
+
+class AttentionPool(nn.Module):
+    """Feature maps -> features: attention of their mean over itself and all places, each with its position.
+
+    Attributes:
+      heads: of the attention.
+      out: width of the features.
+    """
+
+    heads: int
+    out: int
+
+    @nn.compact
+    def __call__(self, maps: Array) -> Array:
+        """[B, h, w, C] -> [B, out]; the table of positions is for maps of one size."""
+        batch, rows, columns, width = maps.shape
+        normal = nn.initializers.normal(width**-0.5)
+        position = self.param("pos_embed", normal, (1 + rows * columns, width))
+        x = maps.reshape(batch, -1, width)
+        x = jnp.concatenate([x.mean(1, keepdims=True), x], axis=1) + position.astype(maps.dtype)
+
+        def heads(name: str, tokens: Array) -> Array:
+            y = nn.Dense(width, dtype=maps.dtype, kernel_init=normal, name=name)(tokens)
+            return y.reshape(batch, -1, self.heads, width // self.heads).swapaxes(1, 2)
+
+        q, k, v = heads("q", x[:, :1]), heads("k", x), heads("v", x)
+        weights = attention_weights(q, k, (width // self.heads) ** -0.5).astype(v.dtype)
+        pooled = join_heads(jnp.einsum("bhqk,bhkd->bhqd", weights, v))[:, 0]
+        return nn.Dense(self.out, dtype=maps.dtype, kernel_init=normal, name="proj")(pooled)
+
+
+class ResNetTower(nn.Module):
+    """Images -> features: a ResNet in CLIP's form and an attention pooling.
+
+    Attributes:
+      out: width of the features.
+      heads: of the attention pooling.
+      stages: blocks per stage.
+      width: channels of the first stage.
+      dtype: type of the computation (None: that of parameters and images).
+      remat: recompute the blocks in the backward pass.
+    """
+
+    out: int = 1024
+    heads: int = 32
+    stages: tuple[int, ...] = STAGES
+    width: int = 64
+    dtype: Dtype = None
+    remat: bool = False
+
+    @nn.compact
+    def __call__(self, images: Array, train: bool) -> Array:
+        """[B, H, W, 3], normalised -> [B, out]; the table of positions is for images of one size."""
+        form: dict[str, Any] = {"stem": "clip", "last_stride": 2, "dtype": self.dtype, "remat": self.remat}
+        maps: Any = ResNet(self.stages, self.width, name="resnet", **form)(images, train)
+        return AttentionPool(self.heads, self.out, name="attnpool")(maps)
+
+
+def similarity(images: Array, texts: Array, logit_scale: Array | float) -> Array:
+    """How well texts describe images: cosines times exp(`logit_scale`), CLIP's logits.
+
+    Args:
+      images: features [I, D].
+      texts: features [T, D].
+      logit_scale: CLIP's parameter of that name.
+
+    Returns:
+      [I, T]; the softmax of a row says which of the texts describes the image.
+    """
+    directions = [features / jnp.linalg.norm(features, axis=-1, keepdims=True) for features in (images, texts)]
+    return jnp.exp(logit_scale) * directions[0] @ directions[1].T

@@ -1,10 +1,12 @@
-"""ResNets with torchvision's names, whole or in parts, and the unusual stem that TransReID and HTT give them.
+"""ResNets with torchvision's names, whole or in parts, with the stems of several systems, and CLIP's form.
 
-Reference: He et al. 2016; file ``model/backbones/resnet.py`` of HTT (stride in the 3x3 convolution of a bottleneck).
+Reference: He et al. 2016; file ``model/backbones/resnet.py`` of HTT (stride in the 3x3 convolution of a bottleneck);
+class ``ModifiedResNet`` of OpenAI's ``clip/model.py``.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +21,8 @@ Array = jax.Array
 Dtype = Any
 
 STAGES = (3, 4, 6, 3)
+STEMS = ("torchvision", "transreid", "tvi_lfm", "clip")
+"""Forms of a ResNet's first part, see `ResNet`."""
 RESNETS: dict[str, dict[str, Any]] = {
     "resnet50": {"stages": STAGES, "width": 64},
     "resnet18": {"stages": (2, 2, 2, 2), "width": 64, "bottleneck": False},
@@ -31,13 +35,17 @@ RESNETS: dict[str, dict[str, Any]] = {
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 convolutions with batch norms and a shortcut."""
+    """1x1, 3x3, 1x1 convolutions with batch norms and a shortcut.
+
+    With `pooled` no convolution has a stride, but both branches an average pooling before their last one (CLIP).
+    """
 
     width: int
     stride: int = 1
     downsample: bool = False
     groups: int = 1
     dtype: Dtype = None
+    pooled: bool = False
 
     expansion = 4
 
@@ -48,11 +56,13 @@ class Bottleneck(nn.Module):
         def norm(name: str, y: Array) -> Array:
             return TorchBatchNorm(groups=self.groups, name=name)(y, train)
 
+        stride = 1 if self.pooled else self.stride
+        pool = functools.partial(shrink, factor=self.stride if self.pooled else 1)
         y = nn.relu(norm("bn1", Conv(self.width, 1, dtype=self.dtype, name="conv1")(x)))
-        y = nn.relu(norm("bn2", Conv(self.width, 3, self.stride, 1, self.dtype, name="conv2")(y)))
-        y = norm("bn3", Conv(4 * self.width, 1, dtype=self.dtype, name="conv3")(y))
+        y = nn.relu(norm("bn2", Conv(self.width, 3, stride, 1, self.dtype, name="conv2")(y)))
+        y = norm("bn3", Conv(4 * self.width, 1, dtype=self.dtype, name="conv3")(pool(y)))
         if self.downsample:
-            shortcut = Conv(4 * self.width, 1, self.stride, dtype=self.dtype, name="downsample_0")(x)
+            shortcut = Conv(4 * self.width, 1, stride, dtype=self.dtype, name="downsample_0")(pool(x))
             x = norm("downsample_1", shortcut)
         return nn.relu(x + y)
 
@@ -93,8 +103,10 @@ class ResNet(nn.Module):
       width: channels of the first stage (64 in ResNet-50).
       bottleneck: blocks of three convolutions; else of two, as in ResNet-18.
       last_stride: stride of the last stage; re-identification uses 1.
-      stem: "torchvision" (ReLU, 3x3 max-pooling with padding) or "transreid" (no ReLU, 2x2 max-pooling): Parity: the
-        ReLU is commented out in TransReID's and HTT's copy, and published weights were trained so.
+      stem: one of `STEMS`: "torchvision" (ReLU, 3x3 max-pooling with padding), "transreid" (no ReLU, 2x2 max-pooling),
+        "tvi_lfm" (no ReLU, 3x3 max-pooling with padding) or "clip" (three 3x3 convolutions and an average pooling, and
+        average poolings for strides in all bottlenecks). Parity: the ReLU is commented out in TransReID's and HTT's
+        copy and left out of TVI-LFM's stems, and published weights were trained so.
       classes: width of torchvision's ``fc`` head on the average pool, one more stage called ``logits``; 0: none.
       groups: batches stacked on the leading axis, each with its own batch statistics (`TorchBatchNorm`).
       dtype: type of the computation (None: that of parameters and images); batch statistics stay in float32.
@@ -150,18 +162,25 @@ class ResNet(nn.Module):
         return stages if return_stages else x
 
     def _run_stem(self, images: Array, train: bool) -> dict[str, Array]:
+        if self.stem == "clip":
+            x = images
+            for number, width, stride in ((1, self.width // 2, 2), (2, self.width // 2, 1), (3, self.width, 1)):
+                x = Conv(width, 3, stride, 1, self.dtype, name=f"conv{number}")(x)
+                x = nn.relu(TorchBatchNorm(groups=self.groups, name=f"bn{number}")(x, train))
+            return {"stem": x, "maxpool": shrink(x, 2)}
         x = Conv(self.width, 7, 2, 3, self.dtype, name="conv1")(images)
         x = TorchBatchNorm(groups=self.groups, name="bn1")(x, train)
+        if self.stem not in STEMS:
+            raise ValueError(f"unknown ResNet stem {self.stem!r}; choose one of {', '.join(STEMS)}")
         if self.stem == "torchvision":
             x = nn.relu(x)
-            return {"stem": x, "maxpool": max_pool(x, window=3, padding=1)}
-        if self.stem == "transreid":
-            return {"stem": x, "maxpool": max_pool(x, window=2, padding=0)}
-        raise ValueError(f"unknown ResNet stem {self.stem!r}; choose 'torchvision' or 'transreid'")
+        pooling = {"window": 2, "padding": 0} if self.stem == "transreid" else {"window": 3, "padding": 1}
+        return {"stem": x, "maxpool": max_pool(x, **pooling)}
 
     def _run_stage(self, number: int, x: Array, train: bool) -> Array:
         first_stride = 1 if number == 1 else self.last_stride if number == len(self.stages) else 2
         block = nn.remat(self._block, static_argnums=(2,)) if self.remat else self._block
+        form: dict[str, Any] = {"pooled": True} if self.stem == "clip" else {}
         for index in range(self.stages[number - 1]):
             x = block(
                 self.width * 2 ** (number - 1),
@@ -171,10 +190,16 @@ class ResNet(nn.Module):
                 groups=self.groups,
                 dtype=self.dtype,
                 name=f"layer{number}_{index}",
+                **form,
             )(x, train)
             if (number, index) in self.non_local:
                 x = NonLocal(groups=self.groups, name=f"non_local{number}_{index}")(x, train)
         return x
+
+
+def shrink(maps: Array, factor: int) -> Array:
+    """Means of squares of `factor` by `factor` entries, what is left at the edges left out: [B, H, W, C]."""
+    return maps if factor == 1 else nn.avg_pool(maps, (factor, factor), (factor, factor))
 
 
 def average_pool(maps: Array) -> Array:
