@@ -559,7 +559,7 @@ def tvi_lfm() -> ConfigDict:
             # Negative: config.optim.weight_decay, as released, whatever its scripts name for text.
             text_weight_decay=-1.0,
             text_bias_weight_decay=0.0,
-            whole_tower=False,  # embeddings, projection and last norm go with the blocks; released: with config.optim.lr
+            whole_tower=False,  # embeddings, projection and last norm at these rates, too; released: at config.optim.lr
         )
     )
     return config
@@ -573,4 +573,12 @@ def tvi_lfm_text() -> ConfigDict:
     config.groups.text_lr = 3.5e-4
     config.groups.text_bias_weight_decay = 5e-4
     config.eval.feature = "fusion"
+    return config
+
+
+def on_regdb(config: ConfigDict) -> ConfigDict:
+    """TVI-LFM on RegDB, whose thermal images search the visible ones."""
+    config.data.dataset = "regdb"
+    config.data.erasing_of = (("tir", 0.5),)
+    config.eval.protocol = "regdb_thermal_to_visible"
     return config

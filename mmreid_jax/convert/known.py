@@ -21,6 +21,7 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "agw": ("mmreid_jax.convert.two_stream", "layout"),
     "ddag": ("mmreid_jax.convert.ddag", "layout"),
     "mmgl": ("mmreid_jax.convert.mmgl", "any_layout"),
+    "tvi_lfm": ("mmreid_jax.convert.tvi_lfm", "any_layout"),
     "hetero_center": ("mmreid_jax.convert.hetero_center", "layout"),
 }
 # Layouts that can resize a position table to a `grid` of patches.

@@ -1,11 +1,16 @@
-"""Heads on top of backbone features: the BNNeck and linear classifiers."""
+"""Heads on top of backbone features: learned pooling, the BNNeck and linear classifiers."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from mmreid_jax.models.layers import TorchBatchNorm
+from mmreid_jax.models.resnet import gem_pool
 
 Array = jax.Array
 
@@ -30,3 +35,61 @@ class BNNeck(nn.Module):
         after = TorchBatchNorm(scale_init=self.scale_init, name="bottleneck")(features, train)
         classify = nn.Dense(self.classes, use_bias=False, kernel_init=nn.initializers.normal(0.001), name="classifier")
         return after, classify(after)
+
+
+class LearnedPool(nn.Module):
+    """The generalised mean of feature maps with a trained power, in at least float32.
+
+    Reference: Radenovic et al. 2019 (GeM).
+
+    Attributes:
+      initial: value of the power at the start.
+    """
+
+    initial: float = 3.0
+
+    @nn.compact
+    def __call__(self, maps: Array) -> Array:
+        """[B, H, W, C] -> [B, C]."""
+        power = self.param("power", nn.initializers.constant(self.initial), (1,))
+        return gem_pool(maps.astype(jnp.promote_types(maps.dtype, jnp.float32)), power)
+
+
+class JointNeck(nn.Module):
+    """A batch norm and a classifier without bias for features of several kinds, which share them.
+
+    Attributes:
+      classes: number of identities.
+      apart: every kind has a batch norm of its own; else there is one, whose statistics are those of all together.
+    """
+
+    classes: int
+    apart: bool = False
+
+    @nn.compact
+    def __call__(self, features: Mapping[str, Array], train: bool) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Features [n, D] by kind -> the normalised ones [n, D] and logits [n, classes] by kind.
+
+        With norms of their own `init` needs all kinds.
+        """
+        ends = np.cumsum([len(own) for own in features.values()])[:-1].tolist()
+
+        def by_kind(rows: Array) -> dict[str, Array]:
+            return dict(zip(features, jnp.split(rows, ends), strict=True))
+
+        if self.apart:
+            after = _NormsByKind(name="bottleneck")(features, train)
+        else:
+            joined = jnp.concatenate(list(features.values()))
+            after = by_kind(TorchBatchNorm(name="bottleneck")(joined, train))
+        classify = nn.Dense(self.classes, use_bias=False, kernel_init=nn.initializers.normal(0.001), name="classifier")
+        return after, by_kind(classify(jnp.concatenate(list(after.values()))))
+
+
+class _NormsByKind(nn.Module):
+    """A batch norm for every kind of features."""
+
+    @nn.compact
+    def __call__(self, features: Mapping[str, Array], train: bool) -> dict[str, Array]:
+        """{kind: [n, D]} -> the same, normalised."""
+        return {kind: TorchBatchNorm(name=kind)(own, train) for kind, own in features.items()}

@@ -36,6 +36,7 @@ class TwoStream(nn.Module):
       shared_from: the first shared part, 0 (one network for both) up to the number of parts (two networks).
       stages, width, bottleneck: of the ResNet, an entry of `mmreid_jax.models.resnet.RESNETS`.
       last_stride: stride of the last stage; re-identification uses 1.
+      stem: form of the first part, see `mmreid_jax.models.resnet.ResNet`.
       non_local: (stage, block) of the blocks that a non-local block follows; those that the ResNet lacks are left out.
       dtype: type of the computation (None: that of parameters and images); batch statistics stay in float32.
       remat: recompute the blocks in the backward pass.
@@ -46,6 +47,7 @@ class TwoStream(nn.Module):
     width: int = 64
     bottleneck: bool = True
     last_stride: int = 1
+    stem: str = "torchvision"
     non_local: tuple[tuple[int, int], ...] = ()
     dtype: Dtype = None
     remat: bool = False
@@ -75,6 +77,7 @@ class TwoStream(nn.Module):
             width=self.width,
             bottleneck=self.bottleneck,
             last_stride=self.last_stride,
+            stem=self.stem,
             non_local=self.non_local,
             dtype=self.dtype,
             remat=self.remat,

@@ -52,6 +52,14 @@ TINY: dict[str, dict[str, Any]] = {
         "model.proj_dim": 8,
         "data.image_size": (32, 16),
     },
+    "tvi_lfm": {
+        "config": "tvi_sysu",
+        "modalities": ("rgb", "nir"),
+        "init.from_base": "",
+        "model.backbone": "resnet_nano",
+        "model.text_tower": "text_micro",
+        "data.image_size": (32, 16),
+    },
     "hetero_center": {
         "config": "hc_sysu",
         "modalities": ("rgb", "nir"),
@@ -62,6 +70,8 @@ TINY: dict[str, dict[str, Any]] = {
 }
 
 IDENTITIES, PER_IDENTITY, MODALITIES = 4, 4, ("rgb", "nir", "tir")
+# Of CLIP's tokenizer: marks of both ends, and the length of all sequences.
+START, END, LENGTH = 49406, 49407, 77
 
 
 def config(method: str, **overrides: Any) -> Any:
@@ -98,7 +108,10 @@ def method(name: str, **overrides: Any) -> tuple[Any, Method]:
 
 
 def batch(config: Any, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]:
-    """A P x K batch of noise images in which identities differ: {images, identity, camera, scene}."""
+    """A P x K batch of noise images in which identities differ: {images, identity, camera, scene}.
+
+    Where the config asks for text there are captions, too: {modality: int32 [P * K, LENGTH]} of made-up tokens.
+    """
     rng = np.random.default_rng(seed)
     made_up = facts(config.method)
     names = (*made_up.modalities, *(f"{name}_2" for name in config.data.second_views))
@@ -108,9 +121,21 @@ def batch(config: Any, seed: int = 0, dtype: Any = np.float32) -> dict[str, Any]
     look = rng.normal(size=(people, len(names), height, width, 3))
     noise = rng.normal(size=(people * count, len(names), height, width, 3))
     pixels = (np.repeat(look, count, axis=0) + 0.5 * noise).astype(dtype)
-    return {
+    made = {
         "images": {name: pixels[:, index] for index, name in enumerate(names)},
         "identity": labels.astype(np.int32),
         "camera": rng.integers(0, made_up.cameras, people * count).astype(np.int32),
         "scene": rng.integers(0, made_up.views, people * count).astype(np.int32),
     }
+    if config.data.text:
+        made["tokens"] = {name: captions(rng, labels) for name in made_up.modalities}
+    return made
+
+
+def captions(rng: np.random.Generator, labels: np.ndarray) -> np.ndarray:
+    """Tokens int32 [B, LENGTH] of captions of different lengths, each with a word for its identity."""
+    tokens = np.zeros((len(labels), LENGTH), np.int32)
+    for row, label in zip(tokens, labels, strict=True):
+        words = rng.integers(1000, 2000, rng.integers(3, 9))
+        row[: len(words) + 3] = (START, 500 + label, *words, END)
+    return tokens
