@@ -111,6 +111,8 @@ class Experiment:
                 "no trained model is named; add --config.init.checkpoint=DIR, a run's workdir or a directory made by "
                 "python -m mmreid_jax.convert"
             )
+        if hasattr(self.method, "load"):
+            return self.method.load(chosen.checkpoint, chosen.which)
         shapes = jax.eval_shape(self.method.init, jax.random.key(0))
         return checkpoints.load_variables(chosen.checkpoint, like=shapes, which=chosen.which)
 

@@ -22,12 +22,6 @@ NORMS = {"visible": "BN_RGB", "infrared": "BN_IR", "fusion": "BN_Fusion", "text"
 """Kind of feature -> name of its batch norm, in files of networks that have one for each."""
 LOGIT_SCALE = math.log(1 / 0.07)
 """CLIP's, which every file holds and only losses that no released script uses would train."""
-NOT_TEXT = {
-    **dict.fromkeys(("visual.*", "vision_model.*", "visual_projection.*"), "CLIP's image tower, images have another"),
-    "logit_scale": "factor of CLIP's own loss",
-    **dict.fromkeys(("input_resolution", "context_length", "vocab_size"), "sizes, not weights"),
-}
-"""Names of a CLIP file beside its text tower -> why they are left out."""
 _STREAMS = {"visible": "rgb_model", "infrared": "ir_model", "shared": "shared_model"}
 _TOWER = ("transformer.*", "token_embedding.*", "positional_embedding", "ln_final.*", "text_projection")
 

@@ -69,6 +69,8 @@ class Method(Protocol):
     * ``examine(variables, batch) -> {name: [B]}``: of a method that learns without labels, numbers between 0 and 1 that
       say how well each image of the batch is dealt with; evaluated and logged instead of retrieval scores.
       ``explain(variables, batch)``: arrays of which the report of such a method draws its pictures;
+    * ``load(path, which) -> (variables, meta)``: a trained model, of a method that reads more than
+      `mmreid_jax.training.checkpoints.load_variables` does;
     * ``idle``: patterns of the paths of parameters that no gradient reaches, by design.
     """
 

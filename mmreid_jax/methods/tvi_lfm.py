@@ -393,8 +393,8 @@ class Text(Base):
 
     def _clip(self, path: str, tower: Any) -> Any:
         """The text tower of a CLIP network, its projection stretched to the width of the visual features."""
-        layout = clip_layout.text_layout(self.backbone.features)
-        loaded, report = store.open_weights(path, layout, {"params": tower}, drop=tvi_lfm_layout.NOT_TEXT)
+        layout = clip_layout.text_only(self.backbone.features)
+        loaded, report = store.open_weights(path, layout, {"params": tower})
         print(report.table(), flush=True)
         return jax.tree.map(lambda new, old: jnp.array(new, old.dtype), loaded["params"], tower)
 
