@@ -166,7 +166,7 @@ def test_visible_captions_name_the_colours_and_infrared_ones_guess():
 
     right = {"rgb": [], "nir": []}
     count = {("rgb", "caption"): [], ("nir", "caption"): [], ("nir", "rephrased"): []}
-    for sample in synthetic.plan("llcm"):
+    for sample in synthetic.plan("llcm", identities=10, images_per_identity=12):
         said = writer.caption_sample("llcm", sample)
         looks = synthetic.describe(synthetic.person_identity(0, sample.identity))
         true = {word for part in ("upper", "lower") for word in words.spellings(looks[f"{part} colour"])}
