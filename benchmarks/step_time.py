@@ -6,6 +6,7 @@
     python benchmarks/step_time.py --method agw --batch 4 --per_identity 2      visible-infrared: pairs of 288x144
     python benchmarks/step_time.py --method ddag --backbone resnet_micro
     python benchmarks/step_time.py --method mmgl --batch 4      pre-training: pairs of 288x144
+    python benchmarks/step_time.py --method tvi_lfm --batch 4      text stage; tvi_base: the stage before it
     python benchmarks/step_time.py --device gpu --precision float32 tf32 bfloat16 --batch 32 64 128 256
     python benchmarks/step_time.py --sections compile attention           see --help for all sections
 
@@ -36,7 +37,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SECTIONS = ("check", "train", "forward", "attention", "compile", "peak")
-VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag", "mmgl")
+VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag", "mmgl", "tvi_base", "tvi_lfm")
 RESNET_SIZES = ("resnet50", "resnet_micro")
 # JAX's name of each precision's matrix products; the type of the computation beside it.
 PRECISIONS = {
@@ -48,7 +49,10 @@ PRECISIONS = {
 
 
 class Setting(NamedTuple):
-    """What one row of a table measures; `drop`: with stochastic depth, dropout or drawn orders of stripes, if any."""
+    """What one row of a table measures; `drop`: with what is drawn in each step, if anything.
+
+    That is stochastic depth, dropout, orders of stripes, channels of images.
+    """
 
     backbone: str
     batch: int
@@ -129,11 +133,14 @@ import torch.nn.functional as F  # noqa: E402
 import torch_htt  # noqa: E402
 import torch_ieee  # noqa: E402
 import torch_mmgl  # noqa: E402
+import torch_tvi_lfm  # noqa: E402
 import torch_vi  # noqa: E402
 
 from mmreid_jax.convert.layout import export_state  # noqa: E402
+from mmreid_jax.methods import tvi_lfm  # noqa: E402
 from mmreid_jax.methods.base import DataFacts, build  # noqa: E402
 from mmreid_jax.models import layers, two_stream, vit  # noqa: E402
+from mmreid_jax.models.clip import TEXT_TOWERS  # noqa: E402
 from mmreid_jax.models.resnet import RESNETS, STAGES  # noqa: E402
 from mmreid_jax.training import optimizers, state, step  # noqa: E402
 
@@ -142,23 +149,35 @@ if "float64" in OPTIONS.precision:
     torch.set_default_dtype(torch.float64)
 DEVICE = torch.device("cuda" if OPTIONS.device == "gpu" else "cpu")
 PAIRED = OPTIONS.method in VISIBLE_INFRARED
-PEER: Any = {"htt": torch_htt, "ieee": torch_ieee, "mmgl": torch_mmgl}.get(OPTIONS.method, torch_vi)
+TVI = OPTIONS.method in ("tvi_base", "tvi_lfm")
+PEERS: dict[str, Any] = {"htt": torch_htt, "ieee": torch_ieee, "mmgl": torch_mmgl}
+PEER: Any = torch_tvi_lfm if TVI else PEERS.get(OPTIONS.method, torch_vi)
 # Of MMGL the published one, which random weights need.
 RATE = 0.1 if OPTIONS.method == "mmgl" else 1e-3
-# Data of the published experiment: RGBNT201, or SYSU-MM01.
+# Data of the published experiment: RGBNT201, or SYSU-MM01; TVI-LFM sees visible images twice.
 MODALITIES = ("rgb", "nir") if PAIRED else ("rgb", "nir", "tir")
+VIEWS = ("rgb", "rgb_2", "nir") if TVI else MODALITIES
 IMAGE_SIZE = (288, 144) if PAIRED else (256, 128)
 CLASSES = 395 if PAIRED else 171
 # Ends of the epochs: DDAG weighs its graph by the losses of the epoch before, so the first has one step.
 EPOCH_ENDS = (1, 1000)
+# Of each size of ResNet the text tower that goes with it, and how many words a caption has.
+TOWERS = {"resnet50": "clip_rn50", "resnet_micro": "text_micro"}
+WORDS = 20
 # Stochastic depth of HTT's ViT, dropout of DDAG's graph attention.
 DROP_PATH, DROPOUT = 0.1, 0.2
 BOTH: dict[str, Any] = {
     "data": SimpleNamespace(image_size=IMAGE_SIZE, labels=OPTIONS.method != "mmgl"),
     "init": SimpleNamespace(backbone="", from_mmgl=""),
     # Base is AGW without its additions.
-    "method": "agw" if OPTIONS.method == "base" else OPTIONS.method,
+    "method": {"base": "agw", "tvi_base": "tvi_lfm"}.get(OPTIONS.method, OPTIONS.method),
 }
+
+
+class Section(dict[str, Any]):
+    """A part of a config that is read by attribute and by key."""
+
+    __getattr__ = dict.__getitem__
 
 
 def config_htt(setting: Setting) -> Any:
@@ -317,13 +336,71 @@ def config_mmgl(setting: Setting) -> Any:
     )
 
 
+def config_tvi(setting: Setting) -> Any:
+    """The same for either stage of TVI-LFM on SYSU-MM01."""
+    model = Section(
+        stage="text" if OPTIONS.method == "tvi_lfm" else "base",
+        backbone=setting.backbone,
+        last_stride=1,
+        gem_power=3.0,
+        text_tower=TOWERS[setting.backbone],
+        fusion="filter",
+        freeze_visual="code",
+        separate_norms=False,
+        num_classes=0,
+        dtype=PRECISIONS[setting.precision][1],
+        remat=setting.remat,
+    )
+    loss = Section(ce_weight=1.0, label_smoothing=0.0, triplet_weight=1.0, triplet_form="code", joint=True)
+    loss |= dict.fromkeys((f"{name}_weight" for name in tvi_lfm.OPTIONAL), 0.0)
+    groups = SimpleNamespace(
+        head_lr_factor=2.0,
+        text_lr=RATE,
+        text_bias_lr_factor=2.0,
+        text_weight_decay=-1.0,
+        text_bias_weight_decay=5e-4,
+        whole_tower=False,
+    )
+    identities = setting.batch // OPTIONS.per_identity
+    data = SimpleNamespace(
+        image_size=IMAGE_SIZE, labels=True, second_views=MODALITIES[:1], text=OPTIONS.method == "tvi_lfm"
+    )
+    return SimpleNamespace(
+        model=model,
+        loss=Section(loss),
+        groups=groups,
+        train=SimpleNamespace(micro_batches=1, identities_per_batch=identities),
+        optim=optimizers.Options(name="adam", lr=RATE, weight_decay=5e-4),
+        eval=SimpleNamespace(feature="fusion" if OPTIONS.method == "tvi_lfm" else "fc"),
+        **{
+            **BOTH,
+            "data": data,
+            "init": Section(backbone="", from_mmgl="", from_base="", clip=""),
+        },
+    )
+
+
+def training_images(batch: Mapping[str, Any], key: Any) -> dict[str, Any]:
+    """The images of TVI-LFM's step with the channels that they have."""
+    del key
+    visible, infrared = MODALITIES
+    images = batch["images"]
+    return {"visible": jnp.concatenate([images[visible], images[f"{visible}_2"]]), "infrared": images[infrared]}
+
+
 def draw_batch(samples: int) -> dict[str, Any]:
-    """A P x K batch of noise: uint8 images by modality [B, H, W, 3] and labels [B]."""
+    """A P x K batch of noise: uint8 images by modality [B, H, W, 3], labels [B], where needed tokens [B, 77]."""
     rng = np.random.default_rng(0)
-    images = {name: rng.integers(0, 256, (samples, *IMAGE_SIZE, 3), np.uint8) for name in MODALITIES}
+    images = {name: rng.integers(0, 256, (samples, *IMAGE_SIZE, 3), np.uint8) for name in VIEWS}
     labels = np.repeat(np.arange(samples // OPTIONS.per_identity), OPTIONS.per_identity).astype(np.int32)
     zeros = np.zeros(samples, np.int32)
-    return {"images": images, "identity": labels, "camera": zeros, "scene": zeros, "index": zeros}
+    batch = {"images": images, "identity": labels, "camera": zeros, "scene": zeros, "index": zeros}
+    if OPTIONS.method == "tvi_lfm":
+        tokens = np.zeros((len(MODALITIES), samples, torch_tvi_lfm.LENGTH), np.int32)
+        tokens[..., 1 : 1 + WORDS] = rng.integers(0, torch_tvi_lfm.WORDS - 2, (*tokens.shape[:2], WORDS))
+        tokens[..., 0], tokens[..., 1 + WORDS] = torch_tvi_lfm.WORDS - 2, torch_tvi_lfm.WORDS - 1
+        batch["tokens"] = dict(zip(MODALITIES, tokens, strict=True))
+    return batch
 
 
 def draw_orders(samples: int) -> np.ndarray:
@@ -338,11 +415,14 @@ class Ours:
         """Starts from fresh weights, in which `zeros` replaces those that are zero."""
         self.setting = setting
         configs = {"htt": config_htt, "ieee": config_ieee, "mmgl": config_mmgl}
+        configs |= {"tvi_base": config_tvi, "tvi_lfm": config_tvi}
         config = configs.get(OPTIONS.method, config_paired)(setting)
         self.method: Any = build(config, DataFacts(CLASSES, 1, 1, MODALITIES))
         if OPTIONS.method == "mmgl" and not setting.drop:
             same = dict.fromkeys(two_stream.MODALITIES, jnp.asarray(draw_orders(setting.batch), jnp.int32))
             self.method.orders = lambda key, pairs: same
+        if TVI and not setting.drop:
+            self.method.training_images = training_images
         self.parallel = step.Parallel(jax.devices()[:1])
         variables = self.method.init(jax.random.key(0))
         variables["params"] = jax.tree.map(lambda x: jnp.where(x == 0, zeros, x), variables["params"])
@@ -391,7 +471,9 @@ class Theirs:
         self.optimizer = PEER.optimizer(model, RATE)
         batch = draw_batch(setting.batch)
         self.model: Any = torch.compile(model) if OPTIONS.torch_compile else model
-        self.images = [torch.from_numpy(batch["images"][name]).to(DEVICE) for name in MODALITIES]
+        self.images = [torch.from_numpy(images).to(DEVICE) for images in batch["images"].values()]
+        tokens = batch.get("tokens", {})
+        self.tokens = [torch.from_numpy(own).long().to(DEVICE) for own in tokens.values()]
         self.labels = torch.from_numpy(batch["identity"]).long().to(DEVICE)
 
     def parameters(self) -> list[torch.Tensor]:
@@ -399,10 +481,11 @@ class Theirs:
         return list(self.model.parameters())
 
     def prepared(self) -> list[torch.Tensor]:
-        """Normalised images, NCHW in memory order NHWC (channels_last for the ResNet: its faster layout)."""
-        return [
+        """Normalised images, NCHW in memory order NHWC (channels_last for the ResNet: its faster layout); tokens."""
+        images = [
             ((images.to(torch.get_default_dtype()) / 255 - 0.5) / 0.5).permute(0, 3, 1, 2) for images in self.images
         ]
+        return images + self.tokens
 
     @contextlib.contextmanager
     def precision(self) -> Iterator[None]:
@@ -465,6 +548,9 @@ def paired_network(setting: Setting) -> torch.nn.Module:
     sizes = RESNETS[setting.backbone]["stages"], RESNETS[setting.backbone]["width"], CLASSES
     if OPTIONS.method == "mmgl":
         return torch_mmgl.Mmgl(*sizes[:2], None if setting.drop else torch.from_numpy(draw_orders(setting.batch)))
+    if TVI:
+        tower = TEXT_TOWERS[TOWERS[setting.backbone]] if OPTIONS.method == "tvi_lfm" else None
+        return torch_tvi_lfm.TviLfm(*sizes, tower, setting.drop)
     if OPTIONS.method == "ddag":
         return torch_vi.Ddag(*sizes, DROPOUT * setting.drop, EPOCH_ENDS)
     return {"hetero_center": torch_vi.HeteroCenter, "base": torch_vi.Base, "agw": torch_vi.Agw}[OPTIONS.method](*sizes)
@@ -555,6 +641,18 @@ def flops_of_image(backbone: str) -> float:
     return total + (4 * pixels * channels**2 if OPTIONS.method == "ieee" else 0)
 
 
+def work_of(kind: str, setting: Setting, images: int) -> float:
+    """Floating-point operations of a step or a forward pass; the backward pass has twice those of the forward one."""
+    passes = 3 if kind == "train" else 1
+    work = images * flops_of_image(setting.backbone)
+    if OPTIONS.method != "tvi_lfm":
+        return work * passes
+    size, tokens = TEXT_TOWERS[TOWERS[setting.backbone]], torch_tvi_lfm.LENGTH
+    layer = 2 * tokens * 12 * size["width"] ** 2 + 4 * tokens**2 * size["width"]
+    # The visual network is not trained, and has no backward pass.
+    return work + passes * len(MODALITIES) * setting.batch * size["depth"] * layer
+
+
 @functools.cache
 def peak_flops(precision: str) -> float:
     """Operations per second of a large square matrix product (JAX), the yardstick of the share of peak."""
@@ -628,8 +726,8 @@ def steps(kind: str) -> None:
         sides = {name: (getattr(pair, kind), pair.wait) for name, pair in pairs.items() if OPTIONS.only in (None, name)}
         best = in_turn(sides)
         a, b = best.get("jax"), best.get("torch")
-        images = setting.batch * len(MODALITIES)
-        work = images * flops_of_image(setting.backbone) * (3 if kind == "train" else 1)
+        images = setting.batch * len(VIEWS if kind == "train" else MODALITIES)
+        work = work_of(kind, setting, images)
         cells: list[Any] = [getattr(setting, name) for name in ("batch", "precision", *variant, "remat")]
         cells += compared(a and a.wall, b and b.wall)
         cells += compared(a and a.processor, b and b.processor) if OPTIONS.device == "cpu" else []
