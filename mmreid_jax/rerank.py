@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         order = distances.nearest(reranked, arguments.top)
         arguments.matches.parent.mkdir(parents=True, exist_ok=True)
         values = np.take_along_axis(reranked, order, axis=1)
-        search.write_table(arguments.matches, query.files, gallery.files, order, values)
+        search.write_table(arguments.matches, list(query.files), gallery.files, order, values)
         print(f"matches: {arguments.matches}")
 
 
