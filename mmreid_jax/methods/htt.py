@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mmreid_jax.convert import clip as clip_layout
 from mmreid_jax.convert import htt as htt_layout
 from mmreid_jax.convert import resnet as resnet_layout
 from mmreid_jax.convert import store
@@ -73,7 +74,7 @@ class HTT:
                 implementation=model.attention,
                 unroll=model.unroll,
             )
-            self.width = size.width
+            self.width = self.backbone.features
         elif model.backbone in RESNETS:
             # Each modality is normalised by its own statistics, and the running ones are updated once for each.
             layout = RESNETS[model.backbone]
@@ -96,7 +97,7 @@ class HTT:
         return self.facts.views if self.config.model.side_view else 0
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables, with ``config.init.backbone`` (ImageNet weights) loaded where it is set."""
+        """Fresh variables, with ``config.init.backbone`` (ImageNet's or CLIP's weights) loaded where it is set."""
         backbone_key, neck_key, center_key = jax.random.split(key, 3)
         images = jnp.zeros((1, *self.image_size, 3))
         if self.is_vit:
@@ -117,7 +118,12 @@ class HTT:
         return {"params": params, "batch_stats": stats}
 
     def _load_backbone(self, fresh: Variables) -> Variables:
-        layout = vit_layout.layout(self.backbone.grid) if self.is_vit else resnet_layout.layout()
+        if not self.is_vit:
+            layout = resnet_layout.layout()
+        elif self.backbone.size.clip:
+            layout = clip_layout.image_only(self.backbone.grid, projected=self.backbone.size.out > 0)
+        else:
+            layout = vit_layout.layout(self.backbone.grid)
         loaded, _ = store.open_weights(self.config.init.backbone, layout, fresh)
         return loaded
 
@@ -314,7 +320,9 @@ class HTT:
         return [Comparison("all modalities", self.config.eval.feature, every, every)]
 
     def convert_layouts(self) -> dict[str, Any]:
-        """``htt``: the authors' checkpoints."""
+        """``htt``: the authors' checkpoints; there are none on CLIP's backbones."""
+        if self.is_vit and self.backbone.size.clip:
+            return {}
         if not self.is_vit:
             return {"htt": htt_layout.layout("resnet")}
         return {"htt": htt_layout.layout("vit", self.backbone.grid)}
