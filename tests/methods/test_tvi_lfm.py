@@ -1,0 +1,284 @@
+"""TVI-LFM: both stages, what is fixed in which mode, fusions, features, the hand-over between stages, and refusals."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import demo_tvi_lfm, tvi_base_llcm, tvi_base_regdb, tvi_base_sysu, tvi_llcm, tvi_regdb, tvi_sysu
+from mmreid_jax.convert import layout as layouts
+from mmreid_jax.convert.__main__ import write_safetensors
+from mmreid_jax.errors import UserError
+from mmreid_jax.losses import identity, weighted_triplet
+from mmreid_jax.methods import tvi_lfm
+from mmreid_jax.testing import tiny
+from mmreid_jax.training import optimizers
+from mmreid_jax.training import state as states
+from mmreid_jax.training import step as steps
+
+BASE = {"model__stage": "base", "eval__feature": "fc", "data__text": False}
+ENDS = np.array([4, 8])
+
+
+@functools.cache
+def fresh(**options):
+    """(config, method, variables) of a tiny network."""
+    config, method = tiny.method("tvi_lfm", **options)
+    return config, method, jax.tree.map(np.asarray, jax.jit(method.init)(jax.random.key(0)))
+
+
+def one_step(**options):
+    """Variables before and after a step; the rate is that of the config's first full epoch."""
+    config, method, variables = fresh(**options, optim__schedule="constant")
+    optimizer = method.optimizer(variables["params"], ENDS)
+    step = jax.jit(steps.train_step(method.loss, optimizer, seed=0))
+    state, _ = step(states.create(jax.tree.map(jnp.asarray, variables), optimizer), tiny.batch(config))
+    return variables, jax.tree.map(np.asarray, state.variables)
+
+
+def moved(before, after):
+    """{top-level part of the parameters: whether every one, some or none of its arrays changed}, and statistics."""
+    found = {}
+    for collection, parts in before.items():
+        for part in parts:
+            pairs = zip(jax.tree.leaves(parts[part]), jax.tree.leaves(after[collection][part]), strict=True)
+            changes = [not np.array_equal(a, b) for a, b in pairs]
+            found[f"{collection}/{part}"] = "all" if all(changes) else "some" if any(changes) else "none"
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "still"),
+    [
+        ({}, {"params/backbone", "params/pool", "params/backup", "batch_stats/backup"}),
+        ({"model__fusion": "add"}, {"params/backbone", "params/backup", "batch_stats/backup"}),
+        (
+            {"model__fusion": "add", "model__freeze_visual": "all"},
+            {"params/backbone", "params/pool", "params/backup", "batch_stats/backup", "batch_stats/backbone"},
+        ),
+        ({"model__freeze_visual": "none"}, set()),
+    ],
+    ids=["released", "without a filter the pooling learns", "truly frozen", "nothing is fixed"],
+)
+def test_what_a_step_of_the_text_stage_moves(options, still):
+    """Weight decay included: what is fixed keeps every bit; running statistics drift unless they are frozen, too."""
+    found = moved(*one_step(**options))
+    assert {part for part, how in found.items() if how == "none"} == still
+    assert {how for part, how in found.items() if part not in still} == {"all"}
+
+
+def test_fusions_by_hand(x64):
+    rng = np.random.default_rng(0)
+    image, visible, infrared = (rng.normal(size=(3, 4)) for _ in range(3))
+    texts = {"rgb": jnp.asarray(visible), "nir": jnp.asarray(infrared)}
+    length, unit = np.linalg.norm(image, axis=1, keepdims=True), np.linalg.norm(visible, axis=1, keepdims=True)
+    written = (visible / unit + image / (image / length)) / 2 * (image / length)
+    for form, expected in (
+        ("filter", image + visible - infrared),
+        ("add", image + visible),
+        ("norm_add", written),
+    ):
+        _, method = tiny.method("tvi_lfm", model__fusion=form)
+        np.testing.assert_allclose(method.fuse(jnp.asarray(image), texts), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("joint", [True, False])
+def test_the_loss_sees_the_rows_and_labels_of_the_paper(joint, x64):
+    """Joint: two views of visible images, infrared ones, fusions and texts; else visible ones and fusions."""
+    config, method = tiny.method("tvi_lfm", loss__joint=joint, loss__triplet_weight=0.5)
+    rng = np.random.default_rng(0)
+    labels = np.array([3, 3, 1, 1])
+    sizes = {"visible": 8, "infrared": 4, "fusion": 4, "text": 4}
+    kinds = tuple(sizes) if joint else ("visible", "fusion")
+    features = {kind: jnp.asarray(rng.normal(size=(sizes[kind], 5))) for kind in kinds}
+    logits = {kind: jnp.asarray(rng.normal(size=(sizes[kind], 8))) for kind in kinds}
+    total, terms = method.objective(features, logits, jnp.asarray(labels))
+    rows, scores = (np.concatenate([x[kind] for kind in kinds]) for x in (features, logits))
+    every = np.tile(labels, len(rows) // 4)
+    triplet, _ = weighted_triplet.weighted_triplet(rows, every)
+    expected = float(identity.cross_entropy(scores, every)) + 0.5 * float(triplet)
+    assert float(total) == pytest.approx(expected, rel=1e-12)
+    assert terms["accuracy_fusion"] == np.mean(np.asarray(logits["fusion"]).argmax(1) == labels)
+
+
+def test_second_views_change_channels_and_infrared_ones_are_mixed():
+    config, method = tiny.method("tvi_lfm", train__identities_per_batch=8, train__images_per_identity=16)
+    batch = tiny.batch(config)
+    seen = method.training_images(batch, jax.random.key(1))
+    count = len(batch["identity"])
+    np.testing.assert_array_equal(seen["visible"][:count], batch["images"]["rgb"])
+    grey = lambda images: np.mean(np.ptp(np.asarray(images), axis=-1).max((1, 2)) < 1e-6)  # noqa: E731
+    assert grey(seen["visible"][count:]) == pytest.approx(0.5, abs=0.15)
+    # Three quarters are copies of a channel, six tenths of the rest the grey mix.
+    assert grey(seen["infrared"]) == pytest.approx(0.9, abs=0.1)
+
+
+def test_features_of_what_a_batch_holds():
+    config, method, variables = fresh()
+    batch, embed = tiny.batch(config), jax.jit(method.embed)
+    images, tokens = batch["images"], batch["tokens"]
+    assert set(embed(variables, {"images": {"rgb": images["rgb"]}})) == {"joint_rgb", "backup_rgb"}
+    assert set(embed(variables, {"images": {"nir": images["nir"]}})) == {"ir_nir"}
+    found = embed(variables, {"images": {"nir": images["nir"]}, "tokens": tokens})
+    assert set(found) == {"ir_nir", "text_nir", "fusion_nir", "mer_nir"}
+    for name, value in found.items():
+        if name != "mer_nir":
+            np.testing.assert_allclose(np.linalg.norm(value, axis=1), 1.0, rtol=1e-5)
+    # The heads of a fresh network and of its copy are one.
+    total = found["ir_nir"] + found["text_nir"] + found["fusion_nir"]
+    np.testing.assert_allclose(found["mer_nir"], total, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_base_stage_learns_on_images_alone():
+    config, method, variables = fresh(**BASE)
+    assert not {"text", "backup"} & variables["params"].keys()
+    batch = tiny.batch(config)
+    assert "tokens" not in batch
+    _, after = one_step(**BASE)
+    assert set(moved(variables, after).values()) == {"all"}
+    found = jax.jit(method.embed)(variables, batch)
+    assert set(found) == {"fc_rgb", "fc_nir", "pool_rgb", "pool_nir"}
+
+
+def test_rates_of_the_tower(x64):
+    """By default embeddings go with the visual rate, as released; on request with the tower's."""
+    for whole, rate in ((False, 1.0), (True, 0.1)):
+        changes = {"groups__whole_tower": whole, "groups__text_lr": 3.5e-5, "groups__text_weight_decay": 0.25}
+        _, method, variables = fresh(**changes)
+        groups = optimizers.assign(method.groups(), variables["params"])
+        text = groups["text"]
+        assert text["blocks"]["mlp"]["fc1"]["kernel"].lr_factor == pytest.approx(0.1)
+        assert text["blocks"]["mlp"]["fc1"]["kernel"].weight_decay == 0.25
+        assert text["blocks"]["mlp"]["fc1"]["bias"].lr_factor == pytest.approx(0.2)
+        assert text["token_embed"].lr_factor == pytest.approx(rate)
+        assert groups["classifier"]["kernel"].lr_factor == 2.0
+        assert groups["backbone"]["shared"]["layer1_0"]["conv1"]["kernel"].frozen
+
+
+def base_file(tmp_path, change=None):
+    """An authors' file of a base model with its text tower, and its entries."""
+    _, method, variables = fresh(model__freeze_visual="none")
+    rng = np.random.default_rng(3)
+    drawn = jax.tree.map(lambda x: (x + rng.uniform(size=x.shape)).astype(x.dtype), variables)
+    entries = layouts.export_state(method.convert_layouts()["tvi_lfm"], drawn)
+    for name, value in (change or {}).items():
+        entries[name] = value
+    path = tmp_path / "base.safetensors"
+    write_safetensors(str(path), entries)
+    return str(path), drawn
+
+
+@pytest.mark.slow
+def test_text_stage_starts_from_a_base_model_with_its_tower(tmp_path, capsys):
+    path, drawn = base_file(tmp_path)
+    _, method = tiny.method("tvi_lfm", init__from_base=path)
+    variables = method.init(jax.random.key(1))
+    assert "its text tower among them" in capsys.readouterr().out
+    for collection in variables:
+        for part, tree in drawn[collection].items():
+            jax.tree.map(np.testing.assert_array_equal, variables[collection][part], tree)
+            if part in tvi_lfm.HEAD:
+                jax.tree.map(np.testing.assert_array_equal, variables[collection]["backup"][part], tree)
+    # A CLIP file takes the tower's place; here the same names below no prefix.
+    tower = layouts.export_state(tvi_lfm.clip_layout.text_layout(), {"params": fresh()[2]["params"]["text"]})
+    write_safetensors(str(tmp_path / "clip.safetensors"), tower)
+    clip = str(tmp_path / "clip.safetensors")
+    _, method = tiny.method("tvi_lfm", init__from_base=path, init__clip=clip)
+    variables = method.init(jax.random.key(1))
+    jax.tree.map(np.testing.assert_array_equal, variables["params"]["text"], fresh()[2]["params"]["text"])
+    np.testing.assert_array_equal(variables["params"]["pool"]["power"], drawn["params"]["pool"]["power"])
+
+
+def test_what_is_no_fitting_base_model_is_refused(tmp_path):
+    _, method, variables = fresh()
+    entries = layouts.export_state(method.convert_layouts()["tvi_lfm"], variables)
+    trained = str(tmp_path / "trained.safetensors")
+    write_safetensors(trained, entries)
+    with pytest.raises(UserError, match="a model of the text stage"):
+        tiny.method("tvi_lfm", init__from_base=trained)[1].init(jax.random.key(0))
+    path, _ = base_file(tmp_path, {"classifier.classifier.weight": np.zeros((5, 32), np.float32)})
+    with pytest.raises(UserError, match="classifier of the base model"):
+        tiny.method("tvi_lfm", init__from_base=path)[1].init(jax.random.key(0))
+    with pytest.raises(UserError, match="missing"):
+        tiny.method("tvi_lfm", init__from_base=str(tmp_path / "missing"))[1].init(jax.random.key(0))
+
+
+def test_a_trained_file_without_copies_takes_them_from_the_base_model(tmp_path):
+    path, drawn = base_file(tmp_path)
+    _, method, variables = fresh()
+    entries = layouts.export_state(method.convert_layouts()["tvi_lfm"], variables)
+    whole, published = str(tmp_path / "whole.safetensors"), str(tmp_path / "published.safetensors")
+    write_safetensors(whole, entries)
+    write_safetensors(published, {name: x for name, x in entries.items() if not name.startswith("backup_")})
+    jax.tree.map(np.testing.assert_array_equal, method.load(whole, "best")[0], variables)
+    with pytest.raises(UserError, match="no copies of the base model's head"):
+        method.load(published, "best")
+    _, given = tiny.method("tvi_lfm", init__from_base=path)
+    found, _ = given.load(published, "best")
+    for collection, tree in variables.items():
+        for part, own in tree.items():
+            expected = {p: drawn[collection][p] for p in own} if part == "backup" else own
+            jax.tree.map(np.testing.assert_array_equal, found[collection][part], expected)
+    # The base stage reads the file of a base model, whose text tower it leaves.
+    base, _ = fresh(**BASE)[1].load(path, "best")
+    jax.tree.map(np.testing.assert_array_equal, base["params"]["backbone"], drawn["params"]["backbone"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"model__stage": "both"}, "config.model.stage is 'both'"),
+        ({"model__fusion": "concat"}, "config.model.fusion is 'concat'"),
+        ({"model__freeze_visual": "yes"}, "config.model.freeze_visual is 'yes'"),
+        ({"data__text": False}, "config.data.text is False"),
+        ({"data__second_views": ()}, "second_views"),
+        ({"eval__feature": "fc"}, "config.eval.feature is 'fc'"),
+        ({"loss__joint": False, "model__separate_norms": True}, "separate_norms"),
+        ({"loss__joint": False, "loss__orthogonality_weight": 1.0}, "orthogonality_weight needs config.loss.joint"),
+        ({"model__fusion": "add", "loss__orthogonality_weight": 1.0}, "needs config.model.fusion=filter"),
+        ({"init__from_base": "a", "init__backbone": "b"}, "both set"),
+        ({**BASE, "init__from_base": "a"}, "config.init.from_base is for the text stage"),
+        ({**BASE, "model__separate_norms": True}, "separate_norms"),
+    ],
+)
+def test_what_does_not_go_together_is_named(options, message):
+    with pytest.raises(UserError, match=message):
+        tiny.method("tvi_lfm", **options)
+
+
+@pytest.mark.slow
+def test_optional_terms_are_added_with_their_weights(x64):
+    weights = {f"loss__{name}_weight": 0.1 * (1 + place) for place, name in enumerate(tvi_lfm.OPTIONAL)}
+    config, method = tiny.method("tvi_lfm", **weights)
+    variables, batch = jax.jit(method.init)(jax.random.key(0)), tiny.batch(config)
+    assert "logit_scale" in variables["params"]
+    total, (terms, _, _) = jax.jit(method.loss)(variables, batch, jax.random.key(0), 0, {})
+    expected = terms["ce"] + terms["triplet"] + sum(weights[f"loss__{n}_weight"] * terms[n] for n in tvi_lfm.OPTIONAL)
+    assert float(total) == pytest.approx(float(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("base", "text"), [(tvi_base_sysu, tvi_sysu), (tvi_base_regdb, tvi_regdb), (tvi_base_llcm, tvi_llcm)]
+)
+def test_the_stages_of_an_experiment_share_data_and_network(base, text):
+    one, other = base.get_config(), text.get_config()
+    assert (one.model.stage, other.model.stage) == ("base", "text")
+    assert not one.data.text
+    for section in ("data", "model"):
+        differing = {key for key in one[section] if one[section][key] != other[section][key]}
+        assert differing == {"text" if section == "data" else "stage"}
+    assert one.optim == other.optim
+    assert other.init.from_base.endswith(base.__name__.split(".")[-1])
+
+
+def test_the_demo_has_both_stages():
+    assert demo_tvi_lfm.get_config().model.stage == "base"
+    assert demo_tvi_lfm.get_config("text").init.from_base
+    with pytest.raises(ValueError, match="third"):
+        demo_tvi_lfm.get_config("third")
