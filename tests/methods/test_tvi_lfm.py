@@ -90,7 +90,7 @@ def test_fusions_by_hand(x64):
 @pytest.mark.parametrize("joint", [True, False])
 def test_the_loss_sees_the_rows_and_labels_of_the_paper(joint, x64):
     """Joint: two views of visible images, infrared ones, fusions and texts; else visible ones and fusions."""
-    config, method = tiny.method("tvi_lfm", loss__joint=joint, loss__triplet_weight=0.5)
+    _, method = tiny.method("tvi_lfm", loss__joint=joint, loss__triplet_weight=0.5)
     rng = np.random.default_rng(0)
     labels = np.array([3, 3, 1, 1])
     sizes = {"visible": 8, "infrared": 4, "fusion": 4, "text": 4}
