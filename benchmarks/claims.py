@@ -3,12 +3,14 @@
     python benchmarks/claims.py --seeds 3
     python benchmarks/claims.py --seeds 3 --pretrain 16 --lr 5e-4      # as the papers do: start from a trained backbone
     python benchmarks/claims.py --seeds 3 --method ieee
-    python benchmarks/claims.py --seeds 3 --method hetero_center --pretrain 16      # or agw, ddag
+    python benchmarks/claims.py --seeds 3 --method hetero_center --pretrain 16      # or agw, ddag, tvi_lfm
 
 HTT: cross-entropy + triplet, then + 3M, then + 3M + CIM; and test-time training of the last one. IEEE: three streams
 with cross-entropy, then with the interacting module, with the relation module, and with 3M. Visible-infrared:
 cross-entropy, then + hetero-center loss; Base, then AGW; cross-entropy + triplet, then DDAG's part attention, then its
-graph; with the gap between the centres of the modalities (0 to 2; smaller is better). Every seed has drawn people
+graph; with the gap between the centres of the modalities (0 to 2; smaller is better). TVI-LFM: the base
+model, then the text stage upon it with texts that are added, filtered (SFF), trained jointly (MJL), and the ensemble
+(MER) of the last; and in a second table queries in the words of their infrared images. Every seed has drawn people
 of its own and weights of its own, shared by all variants, so that differences are paired. Scores are of the LAST epoch,
 never of the best one on the test set. With --pretrain the backbone of a seed first learns to tell other drawn
 people apart (cross-entropy alone), as the papers start from ImageNet.
@@ -18,9 +20,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import functools
 import io
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -31,8 +35,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs import demo, demo_ieee, demo_vi
+from configs import demo, demo_ieee, demo_tvi_lfm, demo_vi
 from mmreid_jax import adapt, evaluate, train
+from mmreid_jax.captioning.colours import strip_colours
 from mmreid_jax.convert import known, layout
 from mmreid_jax.convert.__main__ import write_safetensors
 from mmreid_jax.experiment import open_experiment
@@ -64,14 +69,30 @@ VARIANTS |= {
         "+ graph (DDAG)": {},
     },
 }
+# The text stage of TVI-LFM begins with the base model, its first variant.
+TEXT = "tvi_lfm"
+VARIANTS[TEXT] = {
+    "infrared image alone": {},
+    "+ text (add)": {"model.fusion": "add", "loss.joint": False},
+    "+ SFF": {"loss.joint": False},
+    "+ MJL": {},
+}
+ENSEMBLE = "+ MER"
+"""The last variant again, whose queries are image, text and fusion together."""
+DESCRIBED = ("+ text (add)", "+ SFF")
+"""Variants whose queries are also described in the words of their infrared images."""
 VISIBLE_INFRARED = ("hetero_center", "agw", "ddag")
 DEMOS: dict[str, Callable[[], Any]] = {
     "htt": demo.get_config,
     "ieee": demo_ieee.get_config,
     **{method: functools.partial(demo_vi.get_config, method) for method in (*VISIBLE_INFRARED, "base")},
+    TEXT: functools.partial(demo_tvi_lfm.get_config, "base"),
+    "text stage": functools.partial(demo_tvi_lfm.get_config, "text"),
 }
 # The last variant again, where the method trains at test time.
 ADAPTED = {"htt": "+ 3M + CIM, after MTT"}
+GARMENT = r"\b((t-|tee |long sleeve )?shirt|jacket|hoodie|hooded|(long )?coat|(short )?pants|trousers|shorts|skirt)\b"
+GUESSES = ("black", "white", "grey", "blue", "red", "green", "brown")
 SCORES = ("mAP", "R1", "mINP")
 GAP = "gap"
 # Added to a seed: drawn people that no run of any seed is trained or tested on.
@@ -100,7 +121,7 @@ def pretrained(seed: int, options: argparse.Namespace, folder: Path) -> Path:
     HTT's is another one for each seed. Visible-infrared methods and seeds share one, as they share ImageNet's: one
     stream for both modalities, four times as many people.
     """
-    shared = options.method in VISIBLE_INFRARED
+    shared = options.method in (*VISIBLE_INFRARED, TEXT)
     name = f"visible-infrared-backbone-{options.pretrain}" if shared else f"{seed}-backbone-{options.pretrain}"
     file = folder / f"{name}.safetensors"
     if not file.is_file():
@@ -127,12 +148,17 @@ def pretrained(seed: int, options: argparse.Namespace, folder: Path) -> Path:
 
 def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path) -> dict[str, dict[str, float]]:
     """Scores of one variant and one seed, and those after test-time training for the last variant."""
-    config = config_of(seed, seed, options.epochs, options)
-    if options.pretrain:
+    first, *_, last = VARIANTS[options.method]
+    upon_base = options.method == TEXT and variant != first
+    stage = argparse.Namespace(**{**vars(options), **({"method": "text stage"} if upon_base else {})})
+    config = config_of(seed, seed, options.epochs, stage)
+    if upon_base:
+        config.init.from_base = str(place(options, seed, first))
+    elif options.pretrain:
         config.init.backbone = str(pretrained(seed, options, workdir.parent))
     if options.lr:
         config.optim.lr = options.lr
-    adapts = options.method in ADAPTED and variant == list(VARIANTS[options.method])[-1]
+    adapts = options.method in ADAPTED and variant == last
     if adapts:
         config.mtt.optim.epochs = options.adaptation_epochs
         config.mtt.reestimate_statistics = options.reestimate_statistics
@@ -143,12 +169,49 @@ def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path)
     embedder = evaluate.Embedder(experiment)
     variables, _ = checkpoints.load_variables(workdir, which="last")
     placed = experiment.parallel.place_state(variables)
-    found = {variant: evaluate.run(experiment, embedder, placed, variant)[0].row()}
+    first_result, *others = evaluate.run(experiment, embedder, placed, variant)
+    found = {variant: first_result.row()}
+    if upon_base and variant == last:
+        found[ENSEMBLE] = next(result for result in others if result.comparison.startswith("mer ")).row()
+    if upon_base and variant in DESCRIBED:
+        found |= described(experiment, embedder, placed, variant)
     if adapts:
         with contextlib.redirect_stdout(io.StringIO()):
             results, _ = adapt.continual(experiment, embedder, variables)
         found[ADAPTED[options.method]] = next(result for result in results if "last" in result.label).row()
     return {name: {score: float(row[score]) for score in (*SCORES, GAP) if score in row} for name, row in found.items()}
+
+
+def described(experiment: Any, embedder: Any, variables: Any, variant: str) -> dict[str, Any]:
+    """Scores of queries that have the words of their infrared images in place of those of a visible one.
+
+    Colour words are taken out of them, or put in wrongly at every garment.
+    """
+    query = experiment.splits.query
+    own = query.captions[experiment.method.facts.modalities[1]].tolist()
+    random = np.random.default_rng(experiment.config.seed)
+    words = {"no colours": [strip_colours(text) for text in own]}
+    words["wrong colours"] = [wrongly_coloured(text, random) for text in words["no colours"]]
+    found = {}
+    for name, texts in words.items():
+        captions = dict.fromkeys(query.captions, np.array(texts, object))
+        splits = dataclasses.replace(experiment.splits, query=dataclasses.replace(query, captions=captions))
+        told = dataclasses.replace(experiment, splits=splits)
+        result = evaluate.compare(told, embedder, variables, experiment.method.protocols()[0], variant)
+        found[f"{variant}, words of the infrared image, {name}"] = result.row()
+    return found
+
+
+def wrongly_coloured(text: str, random: np.random.Generator) -> str:
+    """A caption with a colour drawn at random before every garment."""
+    return re.sub(GARMENT, lambda found: f"{random.choice(GUESSES)} {found[0]}", text)
+
+
+def place(options: argparse.Namespace, seed: int, variant: str) -> Path:
+    """The workdir of a run."""
+    number = list(VARIANTS[options.method]).index(variant)
+    name = f"{options.method}-{seed}-{number}-{options.epochs}-{options.pretrain}"
+    return (options.workdir / name).absolute()
 
 
 def table(runs: dict[str, dict[str, dict[str, float]]]) -> str:
@@ -201,14 +264,16 @@ def main() -> None:
         runs[str(seed)] = {}
         for variant in variants:
             begun = time.monotonic()
-            name = f"{options.method}-{seed}-{list(variants).index(variant)}-{options.epochs}-{options.pretrain}"
-            runs[str(seed)].update(one_run(seed, variant, options, (options.workdir / name).absolute()))
+            runs[str(seed)].update(one_run(seed, variant, options, place(options, seed, variant)))
             print(f"seed {seed}, {variant}: {runs[str(seed)][variant]} ({time.monotonic() - begun:.0f} s)", flush=True)
         if adapted := ADAPTED.get(options.method):
             print(f"seed {seed}, {adapted}: {runs[str(seed)][adapted]}", flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(runs, indent=1))
-    print(table(runs))
+    told = [name for name in next(iter(runs.values())) if "words of the infrared image" in name]
+    print(table({seed: {name: row for name, row in run.items() if name not in told} for seed, run in runs.items()}))
+    if told:
+        print("\n" + table({seed: {name: run[name] for name in told} for seed, run in runs.items()}))
 
 
 if __name__ == "__main__":
