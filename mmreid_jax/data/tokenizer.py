@@ -14,12 +14,11 @@ from __future__ import annotations
 import functools
 import gzip
 import html
-import importlib.util
 import itertools
 import logging
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 
 import numpy as np
@@ -161,26 +160,21 @@ def clean(text: str) -> str:
 
 
 def _mend(text: str) -> str:
-    if text.isascii():
-        return mend(text)
-    if not _installed():
-        _warn_once()
-        return mend(text)
-    import ftfy
-
-    return str(ftfy.fix_text(text))
-
-
-def _installed() -> bool:
-    return importlib.util.find_spec("ftfy") is not None
+    return mend(text) if text.isascii() else _mender()(text)
 
 
 @functools.cache
-def _warn_once() -> None:
-    _log.warning(
-        "a text holds characters beyond ASCII, and the package ftfy, with which CLIP mends such text, is not "
-        "installed: text decoded in a wrong encoding may give other tokens than CLIP's own"
-    )
+def _mender() -> Callable[[str], str]:
+    """`ftfy.fix_text`; where it is not installed `mend`, after a warning."""
+    try:
+        from ftfy import fix_text
+    except ImportError:
+        _log.warning(
+            "a text holds characters beyond ASCII, and the package ftfy, with which CLIP mends such text, is not "
+            "installed: text decoded in a wrong encoding may give other tokens than CLIP's own"
+        )
+        return mend
+    return fix_text
 
 
 _ENTITY = re.compile(r"&#?[0-9A-Za-z]{1,24};")

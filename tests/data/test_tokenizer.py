@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -94,10 +96,22 @@ def test_mending(text, mended):
 
 
 def test_one_warning_without_ftfy(monkeypatch, caplog):
-    monkeypatch.setattr(tokenizer, "_installed", lambda: False)
-    tokenizer._warn_once.cache_clear()
+    monkeypatch.setitem(sys.modules, "ftfy", None)
+    tokenizer._mender.cache_clear()
     tokenizer._encode.cache_clear()
     with caplog.at_level(logging.WARNING):
         tokenizer.tokenize(["ascii", "naïve", "café"])
     assert len(caplog.records) == 1
     assert "ftfy" in caplog.text
+    tokenizer._mender.cache_clear()
+
+
+def test_ftfy_mends_where_it_is_installed(monkeypatch):
+    installed = types.ModuleType("ftfy")
+    installed.fix_text = lambda text: text.replace("ï", "i")
+    monkeypatch.setitem(sys.modules, "ftfy", installed)
+    tokenizer._mender.cache_clear()
+    tokenizer._encode.cache_clear()
+    assert tokenizer.encode("naïve") == tokenizer.encode("naive")
+    tokenizer._mender.cache_clear()
+    tokenizer._encode.cache_clear()

@@ -16,7 +16,7 @@ def ftfy(request, monkeypatch):
     """With the package ftfy where it is installed, and without it."""
     tokenizer._encode.cache_clear()
     if request.param == "without ftfy":
-        monkeypatch.setattr(tokenizer, "_installed", lambda: False)
+        monkeypatch.setattr(tokenizer, "_mender", lambda: tokenizer.mend)
     yield
     tokenizer._encode.cache_clear()
 
