@@ -195,3 +195,8 @@ def test_command_converts_resizes_and_exports(name, tmp_path):
     command.convert(source, name, str(tmp_path / "resized"), size=(64, 32))
     resized, _ = store.load(tmp_path / "resized")
     assert resized["params"]["visual"]["pos_embed"].shape == (1, 33, WIDTH)
+
+
+def test_layouts_that_write_other_names_are_no_parts():
+    with pytest.raises(ValueError, match="clip_hf cannot be part"):
+        layouts.nest(clip.hugging_face_layout(), "model.")
