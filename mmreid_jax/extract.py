@@ -30,7 +30,8 @@ class Extractor:
     Attributes:
       config: that the model was trained with.
       method: the system.
-      feature: name of the feature that retrieval compares.
+      comparison: how images are compared that have no text beside them.
+      feature: name of the feature of its queries.
     """
 
     def __init__(self, checkpoint: str | Path, which: str = "best", config: Any = None) -> None:
@@ -65,9 +66,10 @@ class Extractor:
             self.config = ConfigDict(meta["config"])
             facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
             self.method = base.build(self.config, base.DataFacts(**facts))
-        self.feature = self.method.protocols()[0].feature
         self._parallel = step.Parallel()
         self._variables = self._parallel.place_state(variables)
+        self.comparison = self._of_images()
+        self.feature = self.comparison.feature
 
     @property
     def one_modality(self) -> bool:
@@ -75,7 +77,7 @@ class Extractor:
         first = self.method.protocols()[0]
         return first.query != first.gallery
 
-    def of_images(self) -> base.Comparison:
+    def _of_images(self) -> base.Comparison:
         """The first comparison of the model whose features images alone give, without a text beside them."""
         comparisons, modalities = self.method.protocols(), self.method.facts.modalities
         if not self.one_modality:
@@ -86,7 +88,7 @@ class Extractor:
         return next(
             each
             for each in comparisons
-            if each.feature in found[each.query[0]] and each.gallery_feature in found[each.gallery[0]]
+            if each.feature in found[each.query[0]] and (each.gallery_feature or each.feature) in found[each.gallery[0]]
         )
 
     def __call__(
@@ -116,8 +118,9 @@ class Extractor:
                 raise UserError(
                     f"{records.name} holds {', '.join(present)}, but this model sees one modality at a time; choose one"
                 )
-            usual = self.of_images()
-            feature = feature or (usual.feature if usual.query == present else usual.gallery_feature)
+            if not feature:
+                usual = self.comparison
+                feature = usual.gallery_feature if usual.gallery == present else usual.feature
             records, absent = records.of_modality(present[0]), ()
         feature = feature or self.feature
         embed = self._parallel.jit_embed(step.embed_step(self.method.embed, normalization(data), absent))
