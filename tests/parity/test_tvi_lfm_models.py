@@ -43,7 +43,7 @@ def test_evaluation(path, dtype, x64):
 
         def inside(variables, images, tokens, method=method, count=count):
             params, stats = variables["params"], variables["batch_stats"]
-            streams = dict(zip(("visible", "infrared"), images.values(), strict=True))
+            streams = {"visible": images["rgb"], "infrared": images["nir"]}
             maps, _ = method.trunk(params["backbone"], stats["backbone"], streams, False)
             pooled, texts = method.pooled(params, maps), method.read(params, tokens)
             fusion = method.fuse(pooled[count:], texts)
@@ -141,13 +141,14 @@ def test_training(path, dtype, x64):
     precisions.forget()
 
 
+@pytest.mark.parametrize("variant", sorted({name for _, name in VARIANTS}))
 @pytest.mark.parametrize(
     ("path", "dtype"), list(precisions.runs(sorted({path for path, _ in VARIANTS}), lambda *_: True))
 )
-def test_variants(path, dtype, x64):
+def test_variant(path, dtype, variant, x64):
     golden = FILES[path]
-    for name in golden.json["variants"]:
-        check_variant(golden, dtype, name)
+    if variant in golden.json["variants"]:
+        check_variant(golden, dtype, variant)
         precisions.forget()
 
 

@@ -130,8 +130,8 @@ class Run:
     def __init__(self, golden, dtype, config, entries=None):
         self.golden, self.case, self.dtype = golden, golden.json, jnp.dtype(dtype)
         self.recipe, options = goldens.recipe(), golden.json["config"]
-        # The same numbers in less memory, which large images in float64 need.
-        config.model.remat = True
+        # The same numbers in less memory, which large images in float64 need where gradients reach the visual network.
+        config.model.remat = config.model.stage == "base"
         self.image_hw = (288, 144)
         config.data.image_size = self.image_hw
         self.method = base.build(config, base.DataFacts(options["pid_num"], 4, 1, tuple(MODALITIES)))
