@@ -449,6 +449,10 @@ class Text(Base):
             features = {kind: features[kind] for kind in ("visible", "fusion")}
         _, logits, of_neck = self.head(params, stats, features, True)
         total, terms = self.objective(features, logits, batch["identity"])
+        others = {kind: own for kind, own in features.items() if kind != "infrared"}
+        if "ce_without_ir" in self._optional:
+            # Parity: these rows are normalised once more, by statistics of their own, which move the running ones.
+            _, logits, of_neck = self.head(params, of_neck, others, True)
         for name, value in self._optional_terms(params, features, texts, logits, batch["identity"]).items():
             terms[name] = value
             total = total + options[f"{name}_weight"] * value
@@ -463,7 +467,7 @@ class Text(Base):
         logits: Mapping[str, Array],
         identities: Array,
     ) -> Terms:
-        """The terms of `OPTIONAL` that have a weight."""
+        """The terms of `OPTIONAL` that have a weight; `logits` of ``ce_without_ir`` are those of these rows alone."""
         wanted = self._optional
         if not wanted:
             return {}
