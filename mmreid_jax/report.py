@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import shlex
 import sys
@@ -66,7 +67,9 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
 
     def lists(rows: np.ndarray) -> list[ranked_lists.RankedList]:
         top = experiment.config.eval.visrank_topk
-        return ranked_lists.ranked_lists(shown.distances, query, gallery, images, rows, ignore, top)
+        return with_captions(
+            ranked_lists.ranked_lists(shown.distances, query, gallery, images, rows, ignore, top), query
+        )
 
     entries = log_entries(experiment.workdir)
     rows: dict[str, Mapping[str, tables.Score]] = dict(untrained(experiment.workdir))
@@ -75,7 +78,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
     compute = on_one_device(experiment, variables)
     page = report.Report(
-        title=f"{experiment.config.method.upper()} on {experiment.config.data.dataset}",
+        title=f"{experiment.config.method.upper().replace('_', '-')} on {experiment.config.data.dataset}",
         summary=summary(shown),
         headline={name: shown.row()[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
         command=" ".join(["python", *map(shlex.quote, sys.argv)]),
@@ -85,7 +88,9 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
         scores=score_tables(rows, results),
         curves=charts(entries, whole, results),
         ranked_lists=lists(chosen),
-        failures=lists(selection.hardest_failures(outcomes, SHOWN, query.identity)),
+        failures=ranked_lists.with_failure_sentences(
+            lists(selection.hardest_failures(outcomes, SHOWN, query.identity))
+        ),
         successes=lists(selection.typical_successes(outcomes, 3, query.identity)),
         attention=attention_examples(experiment, compute, query, images, chosen[:4]),
         attention_note="Attention rollout (Abnar and Zuidema 2020): what the class token draws from each patch.",
@@ -101,6 +106,14 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     if experiment.config.eval.visrank:
         write_every_list(experiment.workdir / "figures" / "ranked_lists", lists, np.flatnonzero(~outcomes.skipped))
     return report.write_report(experiment.workdir / "report.html", page)
+
+
+def with_captions(lists: Sequence[ranked_lists.RankedList], query: Records) -> list[ranked_lists.RankedList]:
+    """The lists with the captions of their queries, where the table has any, as their comment."""
+    if query.captions is None:
+        return list(lists)
+    told = ["; ".join(f"{name.upper()}: {texts[item.row]}" for name, texts in query.captions.items()) for item in lists]
+    return [dataclasses.replace(item, comment=f"{text}.") for item, text in zip(lists, told, strict=True)]
 
 
 def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], rows: np.ndarray) -> None:

@@ -145,8 +145,8 @@ def _sample(side: str, index: int, labels: Labels, images: Images) -> Sample:
 
 
 def with_failure_sentences(lists: Sequence[RankedList]) -> list[RankedList]:
-    """The lists with a sentence each that says what went wrong, as their comment."""
-    return [dataclasses.replace(item, comment=failure_sentence(item)) for item in lists]
+    """The lists with a sentence each that says what went wrong, behind what their comments say already."""
+    return [dataclasses.replace(item, comment=f"{item.comment} {failure_sentence(item)}".strip()) for item in lists]
 
 
 def failure_sentence(item: RankedList) -> str:
