@@ -119,6 +119,7 @@ def test_eight_devices_have_the_weight_of_one(x64):
         np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-10 * max(1.0, np.abs(wanted).max(initial=0.0)))
 
 
+@pytest.mark.slow
 def test_in_the_first_epoch_the_graph_only_decays():
     config, step, state = compiled()
     _, after = run(config, step, state, [0])

@@ -21,12 +21,14 @@ from mmreid_jax.training import state as states
 from mmreid_jax.training import step as steps
 
 METHODS = base.names()
+# Three streams take long to compile.
+SLOW = {"ieee"}
 EPOCH_ENDS = np.array([4, 8, 12])
 # Of the tests of a step, which thereby share what they compile.
 STEADY = {"optim__schedule": "constant", "optim__lr": 0.01}
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[pytest.param(each, marks=[pytest.mark.slow] * (each in SLOW)) for each in METHODS])
 def name(request):
     return request.param
 

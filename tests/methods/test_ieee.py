@@ -158,6 +158,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(name, weight_x, weight_m):
     assert total == pytest.approx(float(weight_x * entropy.sum() + weight_m * between), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_closed_layers_neither_move_nor_see_statistics_until_they_open():
     config, method = tiny.method(
         "ieee", train__fixbase_epochs=1, train__open_layers=("embed", "classifier"), optim__lr=0.01

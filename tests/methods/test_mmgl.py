@@ -84,6 +84,7 @@ def test_all_orders_are_drawn():
     assert len(seen) == permutation.count(4)
 
 
+@pytest.mark.slow
 def test_a_branch_of_no_weight_does_not_exist():
     for weight, branch in (("loss__perm_weight", "order"), ("loss__cl_weight", "projections")):
         config, method, variables = made(**{weight: 0.0})
@@ -94,6 +95,7 @@ def test_a_branch_of_no_weight_does_not_exist():
         np.testing.assert_allclose(total, weight * terms[term], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_contrast_begins_when_told():
     config, method, variables = made(loss__cl_start=3)
     totals = {}
@@ -112,6 +114,7 @@ def test_noise_is_averaged_over_samples_and_depends_on_the_key():
     assert found[0] == found[2] != found[1]
 
 
+@pytest.mark.slow
 def test_examination_depends_on_the_index_of_an_image_alone():
     config, method, variables = made()
     images = {"rgb": tiny.batch(config)["images"]["rgb"]}
@@ -207,6 +210,7 @@ def test_only_shapes_read_no_file():
     assert jax.eval_shape(method.init, KEY)["params"]["backbone"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_handed_over_is_named(tmp_path):
     place = saved(tmp_path / "run")
     config, method = tiny.method("agw")

@@ -101,6 +101,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, fails):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_nan_names_the_first_bad_term(small, tmp_path, fails, monkeypatch):
     true = identity.cross_entropy
     monkeypatch.setattr(identity, "cross_entropy", lambda *a, **k: true(*a, **k) * jnp.nan)

@@ -99,6 +99,7 @@ def images():
     return dict.fromkeys(("rgb", "nir", "tir"), shape(1, 256, 128, 3))
 
 
+@pytest.mark.slow
 def test_the_whole_table_of_a_tiny_model():
     config, method = tiny.method("htt")
     found = complexity.measure(config.lock(), method.facts)

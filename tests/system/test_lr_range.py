@@ -90,6 +90,7 @@ def test_the_factor_on_the_updates_is_the_rate_of_every_group():
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8), one, two)
 
 
+@pytest.mark.slow
 def test_the_command_draws_a_curve_and_leaves_no_model(small, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(lr_range.configs, "from_arguments", lambda _: (small(), "small"))
     whole, one = lr_range.open_experiment, step.Parallel(jax.devices()[:1])

@@ -103,6 +103,7 @@ def test_interrupted_in_the_second_epoch_and_resumed_is_uninterrupted(tiny_run, 
     assert any("memory" in name for name in whole[1]) == (method == "ddag")
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_named(tiny_run, tmp_path):
     for changes, message in (
         ({"train__images_per_identity": 50, "train__replacement": False}, "50"),
