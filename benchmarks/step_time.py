@@ -92,6 +92,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--streams", nargs="+", default=["loop"], help="of our IEEE: loop, vmap")
     parser.add_argument("--remat", action="store_true", help="our side recomputes the blocks in the backward pass")
     parser.add_argument("--threads", type=int, default=0, help="cores that both sides may use; 0: all")
+    parser.add_argument("--compiler", choices=("auto", "plain"), default="auto", help="options of our compiler")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side")
     parser.add_argument("--inner", type=int, default=0, help="steps in one turn; 0: 1 on a CPU, 10 on a GPU")
     parser.add_argument("--only", choices=("jax", "torch"), help="time one side alone (memory)")
@@ -142,11 +143,12 @@ from mmreid_jax.methods.base import DataFacts, build  # noqa: E402
 from mmreid_jax.models import layers, two_stream, vit  # noqa: E402
 from mmreid_jax.models.clip import TEXT_TOWERS  # noqa: E402
 from mmreid_jax.models.resnet import RESNETS, STAGES  # noqa: E402
-from mmreid_jax.training import optimizers, state, step  # noqa: E402
+from mmreid_jax.training import compilation, optimizers, state, step  # noqa: E402
 
 if "float64" in OPTIONS.precision:
     jax.config.update("jax_enable_x64", True)
     torch.set_default_dtype(torch.float64)
+compilation.choose(OPTIONS.compiler)
 DEVICE = torch.device("cuda" if OPTIONS.device == "gpu" else "cpu")
 PAIRED = OPTIONS.method in VISIBLE_INFRARED
 TVI = OPTIONS.method in ("tvi_base", "tvi_lfm")

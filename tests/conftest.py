@@ -29,7 +29,7 @@ def quick_compilation(request):
     network XLA makes NaN gradients in this way (op by op, or optimised, there are none).
     ``MMREID_OPTIMISED_TESTS=1`` compiles everything as users do.
     """
-    whole = request.node.get_closest_marker("xdist_group") is not None or "/system/" in str(request.node.path)
+    whole = request.node.get_closest_marker("xdist_group") is not None
     quick = not (whole or "ieee" in request.node.name or os.environ.get("MMREID_OPTIMISED_TESTS"))
     jax.config.update("jax_disable_most_optimizations", quick)
     yield

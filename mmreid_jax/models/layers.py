@@ -1,9 +1,10 @@
 """Layers shared by the backbones: PyTorch's batch normalisation and convolution, and stochastic depth.
 
-`project`, `max_pool`, `gelu` and `attention` have backward passes of their own. They equal what autodiff derives from
-the plain forms (``tests/models/test_fast_forms.py``) and are faster on a CPU (``benchmarks/step_time.py``). On an
-accelerator they cost nothing: the same products in the same precision, fewer arrays kept for the backward pass, and
-`max_pool` keeps its plain form. Such functions cannot be differentiated in forward mode.
+`normalise_batches`, `project`, `max_pool`, `gelu` and `attention` have backward passes of their own. They equal what
+autodiff derives from the plain forms (``tests/models/test_fast_forms.py``) and are faster on a CPU
+(``benchmarks/step_time.py``). On an accelerator they cost nothing: the same products in the same precision, fewer
+arrays kept for the backward pass, and `max_pool` keeps its plain form. Such functions cannot be differentiated in
+forward mode.
 """
 
 from __future__ import annotations
@@ -20,11 +21,6 @@ import numpy as np
 
 Array = jax.Array
 Dtype = Any
-
-# Bytes of a page of memory. Rows of a multiple of it fall on the same few cache lines, which halves the speed of a
-# product that walks down columns; a cache line more keeps them apart.
-_PAGE = 4096
-_LINE = 64
 
 
 torch_uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
@@ -64,23 +60,68 @@ class TorchBatchNorm(nn.Module):
         mean = self.variable("batch_stats", "mean", jnp.zeros, width)
         var = self.variable("batch_stats", "var", jnp.ones, width)
         count = self.variable("batch_stats", "count", jnp.zeros, (), jnp.int32)
-        exact = jnp.promote_types(x.dtype, jnp.float32)
         if not train:
             factor = jax.lax.rsqrt(var.value + self.epsilon) * scale
             return (x * factor + (bias - mean.value * factor)).astype(x.dtype)
-        y = x.astype(exact).reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
-        axes = tuple(range(1, y.ndim - 1))
-        batch_mean = y.mean(axes, keepdims=True)
-        centred = y - batch_mean
-        batch_var = jnp.square(centred).mean(axes, keepdims=True)
+        grouped = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
+        y, batch_mean, batch_var = normalise_batches(grouped, scale, bias, self.epsilon)
         if not self.is_initializing():
-            samples = y.size // (self.groups * y.shape[-1])
+            samples = x.size // (self.groups * x.shape[-1])
             unbiased = batch_var * (samples / max(samples - 1, 1))
             for group in range(self.groups):
                 mean.value += self.momentum * (batch_mean[group].reshape(width) - mean.value)
                 var.value += self.momentum * (unbiased[group].reshape(width) - var.value)
             count.value += self.groups
-        return (centred * (jax.lax.rsqrt(batch_var + self.epsilon) * scale) + bias).reshape(x.shape).astype(x.dtype)
+        return y.reshape(x.shape)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalise_batches(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+    """Normalises each of several batches by its own statistics, in at least float32.
+
+    Autodiff keeps the centred images beside the images for the backward pass; here they are formed again where they
+    are needed. The statistics carry no gradient.
+
+    Args:
+      x: [groups, B, ..., C].
+      scale: [C].
+      bias: [C].
+      epsilon: added to the variance.
+
+    Returns:
+      The normalised x; mean and biased variance of every group, [groups, 1, ..., C].
+    """
+    return _normalise_batches(x, scale, bias, epsilon)[0]
+
+
+def _normalise_batches(
+    x: Array, scale: Array, bias: Array, epsilon: float
+) -> tuple[tuple[Array, ...], tuple[Any, ...]]:
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    axes = tuple(range(1, y.ndim - 1))
+    mean = y.mean(axes, keepdims=True)
+    var = jnp.square(y - mean).mean(axes, keepdims=True)
+    inverse = jax.lax.rsqrt(var + epsilon)
+    return (((y - mean) * (inverse * scale) + bias).astype(x.dtype), mean, var), (x, mean, inverse, scale)
+
+
+def _normalise_batches_gradient(
+    epsilon: float, saved: tuple[Any, ...], gradients: tuple[Array, ...]
+) -> tuple[Any, ...]:
+    del epsilon
+    x, mean, inverse, scale = saved
+    g = gradients[0].astype(mean.dtype)
+    centred = x.astype(mean.dtype) - mean
+    axes = tuple(range(1, x.ndim - 1))
+    of_bias = g.sum(axes, keepdims=True)
+    of_scale = (g * centred).sum(axes, keepdims=True) * inverse
+    samples = x.size // (len(x) * x.shape[-1])
+    of_x = (g - of_bias / samples - centred * (inverse * of_scale / samples)) * (inverse * scale)
+    width = scale.shape
+    return of_x.astype(x.dtype), of_scale.sum(0).reshape(width), of_bias.sum(0).reshape(width)
+
+
+normalise_batches.defvjp(_normalise_batches, _normalise_batches_gradient)
 
 
 class Conv(nn.Module):
@@ -148,7 +189,8 @@ def drop_path_multipliers(key: Array, rates: Sequence[float] | np.ndarray, sampl
 def project(x: Array, kernel: Array) -> Array:
     """The product of a linear layer: [..., I], [I, O] -> [..., O].
 
-    Autodiff transposes an operand to form the gradient of the kernel; here it is the product x^T g as it stands.
+    Of the gradient of the kernel the smaller side is put first: a product of two tall arrays takes up to half as long
+    again on a CPU where its result has more rows than columns.
     """
     return x @ kernel
 
@@ -165,10 +207,11 @@ def _project(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
 
 def _project_gradient(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = saved
-    rows = x.reshape(-1, x.shape[-1])
-    columns = g.reshape(-1, g.shape[-1])
-    product = jax.lax.platform_dependent(rows, columns, cpu=_product_off_pages, default=_product_of_columns)
-    return g @ kernel.T, product
+    rows, columns = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+    if x.shape[-1] <= g.shape[-1]:
+        return g @ kernel.T, _product_of_columns(rows, columns)
+    # XLA would take the transposition into the product.
+    return g @ kernel.T, jax.lax.optimization_barrier(_product_of_columns(columns, rows)).T
 
 
 project.defvjp(_project, _project_gradient)
@@ -177,15 +220,6 @@ project.defvjp(_project, _project_gradient)
 def _product_of_columns(x: Array, y: Array) -> Array:
     """x^T y of [N, I] and [N, O]."""
     return jax.lax.dot_general(x, y, (((0,), (0,)), ((), ())))
-
-
-def _product_off_pages(x: Array, y: Array) -> Array:
-    return _product_of_columns(_pad_row(x), _pad_row(y))[: x.shape[1], : y.shape[1]]
-
-
-def _pad_row(x: Array) -> Array:
-    width = x.shape[1] * x.dtype.itemsize
-    return jnp.pad(x, ((0, 0), (0, _LINE // x.dtype.itemsize if width % _PAGE == 0 else 0)))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))

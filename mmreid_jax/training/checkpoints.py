@@ -41,6 +41,10 @@ _SCORE = "score"  # What decides, under one name whatever the metric of the run.
 _SHOWN_DIFFERENCES = 3
 
 
+_SLICE = 1 << 20
+"""Bytes from which a device writes a part of an array that several hold; smaller ones are written by one."""
+
+
 class Checkpoints:
     """The checkpoints of one run. A context manager: leaving it waits for what is being written."""
 
@@ -65,6 +69,9 @@ class Checkpoints:
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
             cleanup_tmp_directories=True,
         )
+        # By default every array is cut among the devices that hold it, by a program compiled for its shape.
+        arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE)
+        ocp.type_handlers.register_type_handler(jax.Array, arrays, override=True)
         with self._readable_errors("open"):
             self._manager = ocp.CheckpointManager(self.directory, options=options)
         logging.getLogger("absl").addFilter(self._quiet)

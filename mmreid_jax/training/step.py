@@ -17,7 +17,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.training import inputs
+from mmreid_jax.training import compilation, inputs
 from mmreid_jax.training.state import TrainState
 
 Array = jax.Array
@@ -123,12 +123,21 @@ class Parallel:
     def jit_train(self, step: Step) -> Step:
         """Compiles a training step; the state given is consumed (its memory is reused)."""
         return jax.jit(
-            step, in_shardings=(self.everywhere, self.split), out_shardings=self.everywhere, donate_argnums=0
+            step,
+            in_shardings=(self.everywhere, self.split),
+            out_shardings=self.everywhere,
+            donate_argnums=0,
+            compiler_options=compilation.options(),
         )
 
     def jit_embed(self, embed: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles (variables, batch) -> features; the features come back whole on every device."""
-        return jax.jit(embed, in_shardings=(self.everywhere, self.split), out_shardings=self.everywhere)
+        return jax.jit(
+            embed,
+            in_shardings=(self.everywhere, self.split),
+            out_shardings=self.everywhere,
+            compiler_options=compilation.options(),
+        )
 
     def place_state(self, state: Any) -> Any:
         """Copies a pytree to every device."""

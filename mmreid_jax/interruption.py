@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM: acknowledged at once, obeyed where nothing is lost, and obeyed at once the second time.
+
+Python runs a signal's handler when the main thread is back from whatever library it is in, which may compile for a
+minute. A thread that the operating system wakes by a pipe answers meanwhile.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AT_ONCE = "ended at once; complete checkpoints are kept"
+
+
+@contextmanager
+def acknowledged(answer: str, *, obey: bool) -> Iterator[Callable[[], bool]]:
+    """Answers the first signal with a line on standard error, and ends the process at the second.
+
+    Signals belong to the main thread: in any other one, and there alone, this changes nothing.
+
+    Args:
+      answer: the line: what happens now, and what a second signal does.
+      obey: the first signal raises KeyboardInterrupt in the main thread; else it is only noted.
+
+    Yields:
+      A function that tells whether a signal came.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        received.append(number)
+        if obey:
+            raise KeyboardInterrupt
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    watcher = threading.Thread(target=_watch, args=(reading, answer), daemon=True)
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    outer = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    watcher.start()
+    try:
+        yield lambda: bool(received)
+    finally:
+        signal.set_wakeup_fd(outer)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.close(writing)
+        watcher.join()
+
+
+def _watch(reading: int, answer: str) -> None:
+    """Answers the signals whose numbers arrive as bytes in a pipe, until it is closed."""
+    answered = False
+    with os.fdopen(reading, "rb", buffering=0) as pipe:
+        while received := pipe.read(1):
+            if received[0] not in SIGNALS:
+                continue
+            if answered:
+                _say(AT_ONCE)
+                for child in multiprocessing.active_children():
+                    child.kill()
+                os._exit(128 + received[0])
+            _say(answer)
+            answered = True
+
+
+def _say(line: str) -> None:
+    # Python's own streams may be locked by the thread that is being interrupted.
+    os.write(2, f"\n{line}\n".encode())
