@@ -119,6 +119,11 @@ class RunLog:
         self._progress.update(step, f"epoch {epoch}  {_brief(means)}", f"{rate:.1f} images/s" if timing else "")
         self._pending, self._clock, self._images = [], time.monotonic(), 0
 
+    @property
+    def timed(self) -> bool:
+        """Whether the next step counts in the rate: not the first one, which includes compiling or waiting."""
+        return self._clock is not None
+
     def evaluation(self, step: int, epoch: int, scores: Mapping[str, Any]) -> None:
         """Writes the scores of a state, numbers and texts by name; the time it took does not count as training."""
         self._write("eval", step, epoch, scores, {})

@@ -7,6 +7,7 @@ result on many devices is the result on one. (JAX's own documentation points fro
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,12 +18,14 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.training import inputs
+from mmreid_jax.training import augment, inputs
 from mmreid_jax.training.state import TrainState
 
 Array = jax.Array
 LossFunction = Callable[[Any, Mapping[str, Any], Array, Array, Any], tuple[Array, tuple[dict[str, Array], Any, Any]]]
-Step = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, dict[str, Array]]]
+Step = Callable[..., tuple[TrainState, dict[str, Array]]]
+HOST_ONLY = ("index", "valid")
+"""Columns of a batch that no network reads."""
 
 
 def train_step(
@@ -32,7 +35,7 @@ def train_step(
     seed: int,
     normalization: inputs.Normalization | None = None,
 ) -> Step:
-    """Builds the pure step (state, batch) -> (state, metrics).
+    """Builds the pure step (state, batch) -> (state, metrics); with images that lie on the device (state, batch, held).
 
     Args:
       loss: `Method.loss`, or `Method.adapt_loss` for test-time training.
@@ -46,10 +49,12 @@ def train_step(
     """
     normalization = normalization or inputs.Normalization()
 
-    def step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, dict[str, Array]]:
+    def step(
+        state: TrainState, batch: Mapping[str, Any], held: augment.Held | None = None
+    ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         erase_key, loss_key = jax.random.split(key)
-        prepared = inputs.prepare(batch, normalization, erase_key)
+        prepared = inputs.prepare(augment.gather(batch, held), normalization, erase_key)
 
         def objective(params: Any) -> tuple[Array, tuple[dict[str, Array], Any, Any]]:
             variables = {"params": params, "batch_stats": state.batch_stats}
@@ -69,6 +74,20 @@ def train_step(
         return new_state, metrics
 
     return step
+
+
+def several(step: Step) -> Callable[..., tuple[TrainState, list[dict[str, Array]]]]:
+    """Builds (state, batches [K, B, ...], held) -> (state, the metrics of each step): K steps in one program."""
+
+    def run(
+        state: TrainState, batches: Mapping[str, Any], held: augment.Held | None = None
+    ) -> tuple[TrainState, list[dict[str, Array]]]:
+        state, metrics = jax.lax.scan(lambda before, batch: step(before, batch, held), state, batches)
+        # Taken apart here: on the host every number would be a program of its own.
+        count = len(metrics["loss"])
+        return state, [{name: values[i] for name, values in metrics.items()} for i in range(count)]
+
+    return run
 
 
 def embed_step(
@@ -98,6 +117,7 @@ class Parallel:
       mesh: of the devices used.
       everywhere: sharding of what every device holds whole (state).
       split: sharding of the leading axis (batch).
+      stacked: sharding of the second axis, of batches one upon the other.
     """
 
     def __init__(self, devices: Sequence[Any] | None = None) -> None:
@@ -106,6 +126,7 @@ class Parallel:
         self.mesh = Mesh(np.array(jax.devices() if devices is None else devices), ("data",))
         self.everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.split = NamedSharding(self.mesh, PartitionSpec("data"))
+        self.stacked = NamedSharding(self.mesh, PartitionSpec(None, "data"))
 
     @property
     def size(self) -> int:
@@ -120,11 +141,26 @@ class Parallel:
                 f"or run on fewer devices (CUDA_VISIBLE_DEVICES)"
             )
 
-    def jit_train(self, step: Step) -> Step:
-        """Compiles a training step; the state given is consumed (its memory is reused)."""
-        return jax.jit(
-            step, in_shardings=(self.everywhere, self.split), out_shardings=self.everywhere, donate_argnums=0
-        )
+    def jit_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Compiles a training step of placed arguments; the state given is consumed (its memory is reused)."""
+        return jax.jit(step, out_shardings=self.everywhere, donate_argnums=0)
+
+    def jit_steps(self, step: Step) -> Callable[..., tuple[TrainState, list[dict[str, Array]]]]:
+        """Compiles (state, batches of the host, held) -> (state, metrics of each step); the state is consumed.
+
+        One batch goes through the step alone, several through one program; each number of them is another program.
+        """
+        one, many = self.jit_train(step), self.jit_train(several(step))
+
+        def run(
+            state: TrainState, batches: Sequence[Mapping[str, Any]], held: augment.Held | None = None
+        ) -> tuple[TrainState, list[dict[str, Array]]]:
+            if len(batches) == 1:
+                state, metrics = one(state, self.place_batch(batches[0]), held)
+                return state, [metrics]
+            return many(state, self.place_batches(batches), held)
+
+        return run
 
     def jit_embed(self, embed: Callable[..., Any]) -> Callable[..., Any]:
         """Compiles (variables, batch) -> features; the features come back whole on every device."""
@@ -134,9 +170,31 @@ class Parallel:
         """Copies a pytree to every device."""
         return jax.device_put(state, self.everywhere)
 
-    def place_batch(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Spreads this process's part of a batch of numpy arrays over its devices: the global batch."""
-        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(self.split, np.asarray(x)), dict(batch))
+    def place_batch(
+        self, batch: Mapping[str, Any], held: augment.Held | None = None, keep: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Spreads this process's part of a batch of numpy arrays over its devices: the global batch.
+
+        Args:
+          batch: see `mmreid_jax.data.pipeline`.
+          held: images on the devices; those that the batch names are put into it, by a small program of its own, so
+            that a network is compiled once for all tables.
+          keep: columns among HOST_ONLY that are wanted.
+        """
+        placed = self._place(batch, self.split, keep)
+        return placed if held is None else self._gather(placed, held)
+
+    def place_batches(self, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """The same of K batches one upon the other, [K, B, ...], of which images on the devices stay named."""
+        return self._place(jax.tree.map(lambda *x: np.stack(x), *batches), self.stacked, ())
+
+    def _place(self, batch: Mapping[str, Any], sharding: NamedSharding, keep: Sequence[str]) -> dict[str, Any]:
+        wanted = {name: value for name, value in batch.items() if name not in HOST_ONLY or name in keep}
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), wanted)
+
+    @functools.cached_property
+    def _gather(self) -> Callable[..., dict[str, Any]]:
+        return jax.jit(augment.gather, out_shardings=self.split)
 
 
 def fetch(tree: Any) -> Any:
