@@ -140,7 +140,7 @@ def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any
                 held=table.host,
             ) as batches:
                 for batch in batches:
-                    reached, _ = run_step(reached, parallel.place_batch(batch), table.arrays)
+                    reached, _ = run_step(reached, parallel.place_batch(batch, table.arrays))
             current = step.fetch(reached.variables)
         placed = parallel.place_state(current)
         query = embedder(placed, queries, [comparison.feature])[comparison.feature]

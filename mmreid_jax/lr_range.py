@@ -168,7 +168,7 @@ def run(experiment: Experiment, rates: np.ndarray, width: float) -> Range:
     )
     with batches, tqdm(rates, unit="step", disable=not sys.stderr.isatty()) as bar:
         for rate, batch in zip(bar, batches, strict=False):
-            current, metrics = run_step(current, parallel.place_batch(batch), table.arrays)
+            current, metrics = run_step(current, parallel.place_batch(batch, table.arrays))
             losses.append(float(metrics["loss"]))
             bar.set_postfix(rate=f"{rate:.1e}", loss=f"{losses[-1]:.3f}")
             if diverges(losses, width):

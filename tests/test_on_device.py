@@ -133,6 +133,20 @@ def test_evaluation_equals_the_hosts(parallel, records, share):
     )
 
 
+def test_batches_one_upon_the_other(parallel, records, share):
+    del share
+    plan, holder = samplers.pk(records.identity, 2, 4, 1, 0), on_device.OnDevice("on")
+    single = trained(parallel, records, plan, EVERYTHING, holder)
+    table = holder.open(parallel, records, EVERYTHING, training=True)
+    with pipeline.train_batches(records, plan, EVERYTHING, seed=SEED, threads=0, held=table.host) as batches:
+        stacked = parallel.place_batches(list(batches), table.arrays)
+    assert len(single) > 1
+    for name in ("images", "erase"):
+        for view, found in stacked[name].items():
+            np.testing.assert_array_equal(found, np.stack([np.asarray(batch[name][view]) for batch in single]))
+    assert stacked["images"]["rgb"].sharding.is_equivalent_to(parallel.stacked, 5)
+
+
 def test_spread_images_are_never_gathered_whole(parallel, records, monkeypatch):
     """Devices with a part each exchange the images of a batch, not the table."""
     monkeypatch.setattr(on_device, "memory_limit", lambda parallel: on_device.SHARE * 19 * 3 * 16 * 8 * 3 // 2)

@@ -23,7 +23,8 @@ from mmreid_jax.training.state import TrainState
 
 Array = jax.Array
 LossFunction = Callable[[Any, Mapping[str, Any], Array, Array, Any], tuple[Array, tuple[dict[str, Array], Any, Any]]]
-Step = Callable[..., tuple[TrainState, dict[str, Array]]]
+Step = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, dict[str, Array]]]
+Steps = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, list[dict[str, Array]]]]
 HOST_ONLY = ("index", "valid")
 """Columns of a batch that no network reads."""
 
@@ -35,7 +36,7 @@ def train_step(
     seed: int,
     normalization: inputs.Normalization | None = None,
 ) -> Step:
-    """Builds the pure step (state, batch) -> (state, metrics); with images that lie on the device (state, batch, held).
+    """Builds the pure step (state, batch) -> (state, metrics).
 
     Args:
       loss: `Method.loss`, or `Method.adapt_loss` for test-time training.
@@ -49,12 +50,10 @@ def train_step(
     """
     normalization = normalization or inputs.Normalization()
 
-    def step(
-        state: TrainState, batch: Mapping[str, Any], held: augment.Held | None = None
-    ) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, batch: Mapping[str, Any]) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         erase_key, loss_key = jax.random.split(key)
-        prepared = inputs.prepare(augment.gather(batch, held), normalization, erase_key)
+        prepared = inputs.prepare(batch, normalization, erase_key)
 
         def objective(params: Any) -> tuple[Array, tuple[dict[str, Array], Any, Any]]:
             variables = {"params": params, "batch_stats": state.batch_stats}
@@ -76,13 +75,11 @@ def train_step(
     return step
 
 
-def several(step: Step) -> Callable[..., tuple[TrainState, list[dict[str, Array]]]]:
-    """Builds (state, batches [K, B, ...], held) -> (state, the metrics of each step): K steps in one program."""
+def several(step: Step) -> Steps:
+    """Builds (state, batches [K, B, ...]) -> (state, the metrics of each step): K steps in one program."""
 
-    def run(
-        state: TrainState, batches: Mapping[str, Any], held: augment.Held | None = None
-    ) -> tuple[TrainState, list[dict[str, Array]]]:
-        state, metrics = jax.lax.scan(lambda before, batch: step(before, batch, held), state, batches)
+    def run(state: TrainState, batches: Mapping[str, Any]) -> tuple[TrainState, list[dict[str, Array]]]:
+        state, metrics = jax.lax.scan(step, state, batches)
         # Taken apart here: on the host every number would be a program of its own.
         count = len(metrics["loss"])
         return state, [{name: values[i] for name, values in metrics.items()} for i in range(count)]
@@ -141,24 +138,26 @@ class Parallel:
                 f"or run on fewer devices (CUDA_VISIBLE_DEVICES)"
             )
 
-    def jit_train(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """Compiles a training step of placed arguments; the state given is consumed (its memory is reused)."""
-        return jax.jit(step, out_shardings=self.everywhere, donate_argnums=0)
+    def jit_train(self, step: Callable[..., Any], stacked: bool = False) -> Callable[..., Any]:
+        """Compiles a training step, or `several` of stacked batches; the state given is consumed (memory is reused)."""
+        batch = self.stacked if stacked else self.split
+        return jax.jit(step, in_shardings=(self.everywhere, batch), out_shardings=self.everywhere, donate_argnums=0)
 
     def jit_steps(self, step: Step) -> Callable[..., tuple[TrainState, list[dict[str, Array]]]]:
-        """Compiles (state, batches of the host, held) -> (state, metrics of each step); the state is consumed.
+        """Compiles (state, batches of the host, images on the devices) -> (state, metrics of each step).
 
-        One batch goes through the step alone, several through one program; each number of them is another program.
+        One batch goes through the step alone, several through one program; each number of them is another program. The
+        state is consumed.
         """
-        one, many = self.jit_train(step), self.jit_train(several(step))
+        one, many = self.jit_train(step), self.jit_train(several(step), stacked=True)
 
         def run(
             state: TrainState, batches: Sequence[Mapping[str, Any]], held: augment.Held | None = None
         ) -> tuple[TrainState, list[dict[str, Array]]]:
             if len(batches) == 1:
-                state, metrics = one(state, self.place_batch(batches[0]), held)
+                state, metrics = one(state, self.place_batch(batches[0], held))
                 return state, [metrics]
-            return many(state, self.place_batches(batches), held)
+            return many(state, self.place_batches(batches, held))
 
         return run
 
@@ -177,16 +176,18 @@ class Parallel:
 
         Args:
           batch: see `mmreid_jax.data.pipeline`.
-          held: images on the devices; those that the batch names are put into it, by a small program of its own, so
-            that a network is compiled once for all tables.
+          held: images on the devices; those that the batch names are put into it, by a small program of their own.
+            A network is then compiled once for all tables, and is the very program that takes the host's images:
+            compiled together with what makes them, their normalisation would be rounded differently.
           keep: columns among HOST_ONLY that are wanted.
         """
         placed = self._place(batch, self.split, keep)
         return placed if held is None else self._gather(placed, held)
 
-    def place_batches(self, batches: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """The same of K batches one upon the other, [K, B, ...], of which images on the devices stay named."""
-        return self._place(jax.tree.map(lambda *x: np.stack(x), *batches), self.stacked, ())
+    def place_batches(self, batches: Sequence[Mapping[str, Any]], held: augment.Held | None = None) -> dict[str, Any]:
+        """The same of K batches one upon the other, [K, B, ...]."""
+        placed = self._place(jax.tree.map(lambda *x: np.stack(x), *batches), self.stacked, ())
+        return placed if held is None else self._gather_stacked(placed, held)
 
     def _place(self, batch: Mapping[str, Any], sharding: NamedSharding, keep: Sequence[str]) -> dict[str, Any]:
         wanted = {name: value for name, value in batch.items() if name not in HOST_ONLY or name in keep}
@@ -195,6 +196,10 @@ class Parallel:
     @functools.cached_property
     def _gather(self) -> Callable[..., dict[str, Any]]:
         return jax.jit(augment.gather, out_shardings=self.split)
+
+    @functools.cached_property
+    def _gather_stacked(self) -> Callable[..., dict[str, Any]]:
+        return jax.jit(jax.vmap(augment.gather, in_axes=(0, None)), out_shardings=self.stacked)
 
 
 def fetch(tree: Any) -> Any:
