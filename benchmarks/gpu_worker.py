@@ -87,10 +87,11 @@ class Clock:
     The first row of a kind takes longest, for it compiles most. What is not done in time `gpu.py` ends.
     """
 
-    def __init__(self, seconds: float) -> None:
-        """Begins now."""
+    def __init__(self, seconds: float, turns: int) -> None:
+        """Begins now; a measurement is the fastest of so many turns."""
         self._end = time.monotonic() + seconds
         self._longest = 0.0
+        self._turns = turns
 
     def rows(self, items: Mapping[str, Any]) -> Iterator[Any]:
         """The items as long as there is time for another; says by name which are left out."""
@@ -102,21 +103,20 @@ class Clock:
             yield item
             self._longest = max(self._longest, time.monotonic() - begun)
 
-
-def fastest(call: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
-    """Seconds of a call: the fastest of TURNS turns, each of so many calls that it takes SHORTEST."""
-    wait(call())
-    begun = time.perf_counter()
-    wait(call())
-    calls = max(1, int(SHORTEST / max(time.perf_counter() - begun, 1e-6)))
-    best = float("inf")
-    for _ in range(TURNS):
+    def fastest(self, call: Callable[[], Any], wait: Callable[[Any], Any]) -> float:
+        """Seconds of a call: of the fastest turn, each of so many calls that it takes SHORTEST."""
+        wait(call())
         begun = time.perf_counter()
-        for _ in range(calls):
-            result = call()
-        wait(result)
-        best = min(best, (time.perf_counter() - begun) / calls)
-    return best
+        wait(call())
+        calls = max(1, int(SHORTEST / max(time.perf_counter() - begun, 1e-6)))
+        best = float("inf")
+        for _ in range(self._turns):
+            begun = time.perf_counter()
+            for _ in range(calls):
+                result = call()
+            wait(result)
+            best = min(best, (time.perf_counter() - begun) / calls)
+        return best
 
 
 @contextlib.contextmanager
@@ -153,7 +153,7 @@ def peak(clock: Clock, quick: bool) -> None:
         precision, dtype = PRECISIONS[name]
         x = jax.random.normal(jax.random.key(0), (size, size), dtype)
         multiply = jax.jit(functools.partial(jnp.matmul, precision=precision))
-        seconds = fastest(lambda call=multiply, x=x: call(x, x), jax.block_until_ready)
+        seconds = clock.fastest(lambda call=multiply, x=x: call(x, x), jax.block_until_ready)
         emit("peak", precision=name, size=size, seconds=seconds, flops_per_second=2 * size**3 / seconds)
 
 
@@ -234,6 +234,7 @@ class Ours:
             batch["tokens"] = dict.fromkeys(shapes["tokens"], tokens)
         return batch
 
+    @functools.cached_property
     def work(self) -> float:
         """Floating-point operations of the products of a training step, for each sample."""
         import jax
@@ -244,7 +245,7 @@ class Ours:
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.batch(config))
         return 2 * complexity.multiply_adds(pure, begin, batch) / 8
 
-    def measure(self, setting: Setting) -> dict[str, Any]:
+    def measure(self, setting: Setting, clock: Clock) -> dict[str, Any]:
         """Seconds of a step, compile time and memory of a setting.
 
         Raises:
@@ -271,7 +272,7 @@ class Ours:
                 held[0], metrics = program(held[0], placed)
                 return metrics
 
-            seconds = fastest(call, jax.block_until_ready) / setting.together
+            seconds = clock.fastest(call, jax.block_until_ready) / setting.together
         memory = program.memory_analysis()
         needed = memory and memory.argument_size_in_bytes + memory.temp_size_in_bytes
         images = sum(len(pixels) for pixels in batch["images"].values())
@@ -284,25 +285,41 @@ class Ours:
         }
 
 
+def tried(side: Ours, setting: Setting, clock: Clock) -> Setting | None:
+    """Emits the row of a setting; returns the setting, or the one without its attention where that does not run.
+
+    None where it does not fit, or does not run at all.
+    """
+    row = {"method": side.name, "side": "mmreid_jax", **dataclasses.asdict(setting)}
+    try:
+        emit("step", **row, flops=side.work * setting.batch, **side.measure(setting, clock))
+        return setting
+    except OutOfMemory:
+        emit("step", **row, note="does not fit")
+    except Exception as error:  # another library's, of any kind: the other rows are still worth having
+        emit("step", **row, note=f"failed: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
+        if setting.attention != "plain":
+            return tried(side, dataclasses.replace(setting, attention="plain"), clock)
+    return None
+
+
 def ours(method: str, clock: Clock, quick: bool) -> None:
     """Training steps of a method."""
     import jax
 
     side = Ours(method, quick)
-    work = side.work()
-    full: dict[str, int] = {}
+    refused, full = set(), dict.fromkeys(PRECISIONS, sys.maxsize)
     gpu = jax.default_backend() != "cpu"
     for setting in clock.rows({f"{method}: {each}": each for each in settings(method, quick, gpu)}):
-        row = {"method": method, "side": "mmreid_jax", **dataclasses.asdict(setting)}
-        if setting.batch >= full.get(setting.precision, sys.maxsize):
+        if setting.attention in refused:
+            setting = dataclasses.replace(setting, attention="plain")
+        if setting.batch >= full[setting.precision]:
             continue
-        try:
-            emit("step", **row, flops=work * setting.batch, **side.measure(setting))
-        except OutOfMemory:
+        reached = tried(side, setting, clock)
+        if reached is None:
             full[setting.precision] = setting.batch
-            emit("step", **row, note="does not fit")
-        except Exception as error:
-            emit("step", **row, note=f"failed: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
+        elif reached != setting:
+            refused.add(setting.attention)
 
 
 def theirs(method: str, clock: Clock, quick: bool) -> None:
@@ -319,14 +336,18 @@ def theirs(method: str, clock: Clock, quick: bool) -> None:
     import step_time
 
     options = step_time.OPTIONS
-    wanted = [each for each in settings(method, quick, gpu) if each.together == 1 or quick]
+    wanted = [each for each in settings(method, quick, gpu) if each.together == 1]
     plain = list(dict.fromkeys((each.batch, each.precision) for each in wanted))
     # Compiled by PyTorch is measured where it is fastest; it takes a minute or so.
     sides = [(False, *plain[0]), (True, *plain[0]), *((False, *each) for each in plain[1:])]
+    if quick:
+        sides = [(False, 8, "float32")]
     given = step_time.Ours(step_time.Setting(options.backbone, 8, "float32"))
     full: dict[str, int] = {}
     for compiled, batch, precision in clock.rows({f"PyTorch's {method}: {each}": each for each in sides}):
-        row = {"method": method, "side": "PyTorch compiled" if compiled else "PyTorch", "together": 1}
+        # Quick networks are not those of our side, and not to be compared.
+        name = f"{method}, {backbone}" if quick else method
+        row = {"method": name, "side": "PyTorch compiled" if compiled else "PyTorch", "together": 1}
         row |= {"batch": batch, "precision": precision, "attention": "sdpa" if method == "htt" else "plain"}
         if batch >= full.get(precision, sys.maxsize):
             continue
@@ -339,7 +360,7 @@ def theirs(method: str, clock: Clock, quick: bool) -> None:
             peer = step_time.Theirs(step_time.Setting(options.backbone, batch, precision), given)
             peer.wait(peer.train())
             first = time.perf_counter() - begun
-            seconds = fastest(peer.train, peer.wait)
+            seconds = clock.fastest(peer.train, peer.wait)
             images = batch * len(peer.images)
             memory = torch.cuda.max_memory_allocated() / 2**30 if gpu else None
             emit(
@@ -370,7 +391,9 @@ def data(clock: Clock, quick: bool) -> None:
 
     side = Ours("htt", quick)
     gpu = jax.default_backend() != "cpu"
-    setting = settings("htt", quick, gpu)[0]
+    setting = tried(side, settings("htt", quick, gpu)[0], clock)
+    if setting is None:
+        return
     pure, begin, config = side.start(setting)
     threads = max(2, min(8, len(os.sched_getaffinity(0)) - 2))
     steps = STEPS_PER_CALL if quick else 40
@@ -459,7 +482,7 @@ def retrieval(clock: Clock, quick: bool) -> None:
         emit(
             "retrieval",
             side="the product alone, on the device",
-            seconds=fastest(lambda x=x, y=y, call=product: call(x, y), jax.block_until_ready),
+            seconds=clock.fastest(lambda x=x, y=y, call=product: call(x, y), jax.block_until_ready),
             **shape,
         )
 
@@ -471,7 +494,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
-    clock = Clock(options.seconds)
+    clock = Clock(options.seconds, turns=1 if options.quick else TURNS)
     if options.quick:
         import jax
 
