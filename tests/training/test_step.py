@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from mmreid_jax.testing import tiny
 from mmreid_jax.training import state, step
 
 SIZE = (4, 3)
@@ -82,3 +83,27 @@ def test_columns_of_the_host_stay_there(parallel, held):
     assert set(placed) == {"images", "erase", "identity", "index"}
     assert placed["images"]["rgb"].sharding.is_equivalent_to(parallel.split, 4)
     assert parallel.place_batches(batches(3))["identity"].sharding.is_equivalent_to(parallel.stacked, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["htt", "caj", "ddag"])
+def test_several_steps_of_whole_networks(x64, parallel, name):
+    """In float64: in float32 the normalisation of uint8 images rounds differently in the two programs."""
+    config, method = tiny.method(name, train__identities_per_batch=4, train__images_per_identity=2)
+    wide = lambda x: np.asarray(x, np.float64 if jnp.issubdtype(x.dtype, jnp.floating) else x.dtype)  # noqa: E731
+    variables = jax.tree.map(wide, method.init(jax.random.key(0)))
+    ends = np.array([2, 4])
+    optimizer = method.optimizer(variables["params"], ends)
+    memory = method.start_memory(ends) if hasattr(method, "start_memory") else {}
+    drawn = [tiny.batch(config, seed=number, dtype=np.float64) for number in range(4)]
+    run = parallel.jit_steps(step.train_step(method.loss, optimizer, seed=3))
+    found = []
+    for sizes in ((1, 1, 1, 1), (1, 3)):
+        current, waiting = parallel.place_state(step.fetch(state.create(variables, optimizer, memory))), list(drawn)
+        losses = []
+        for size in sizes:
+            current, metrics = run(current, waiting[:size])
+            waiting = waiting[size:]
+            losses += [values["loss"] for values in metrics]
+        found.append(step.fetch((current, losses)))
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(other, one, rtol=1e-10, atol=1e-12), *found)
