@@ -151,9 +151,9 @@ def open_experiment(config: Any, workdir: Path) -> Experiment:
       UserError: something in the config or the data does not fit.
     """
     compile_cache(config)
+    held = OnDevice(config.data.on_device, config.data.threads)
     splits = load_splits(config.data)
     facts = splits.facts()
-    held = OnDevice(config.data.on_device, config.data.threads)
     return Experiment(config, workdir, splits, base.build(config, facts), Parallel(), held)
 
 
