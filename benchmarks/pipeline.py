@@ -29,6 +29,8 @@ FILE_SIZE = (288, 144)
 MODALITIES = ("rgb", "nir", "tir")
 PER_IDENTITY = 4
 LAYOUTS = ((0, 0), (1, 0), (2, 0), (1, 1), (1, 2))
+TORCHREID = {"flip": 0.5, "random_crop": 0.5, "brightness": 0.2, "contrast": 0.15}
+"""More of augmentation than HTT's crop and erasing."""
 
 
 def main() -> None:
@@ -49,13 +51,15 @@ def main() -> None:
         position = np.arange(len(records) * len(MODALITIES), dtype=np.int32).reshape(len(records), -1)
         on_device = images.Held(position, np.ones(len(records), bool))
         cache = str(Path(folder) / "cache")
-        for name, place, held in (
-            ("batches, decoding", "", None),
-            ("batches, from the store", cache, None),
-            ("batches, images on the device", "", on_device),
+        for name, more, place, held, layouts in (
+            ("batches, decoding", {}, "", None, LAYOUTS),
+            ("batches, from the store", {}, cache, None, LAYOUTS),
+            ("batches, images on the device", {}, "", on_device, LAYOUTS),
+            ("torchreid's augmentation, from the store", TORCHREID, cache, None, LAYOUTS[:1]),
+            ("torchreid's augmentation, images on the device", TORCHREID, "", on_device, LAYOUTS[:1]),
         ):
-            options = pipeline.ImageOptions(SIZE, cache=place)
-            for threads, workers in LAYOUTS:
+            options = pipeline.ImageOptions(SIZE, cache=place, **more)
+            for threads, workers in layouts:
                 rate, first = batches(records, options, threads, workers, arguments, held)
                 print(f"| {name} | {threads} | {workers} | {rate:,.0f} | {first:.2f} |", flush=True)
 
