@@ -2,8 +2,9 @@
 
 Writes three-modality noise JPEGs to a temporary folder, and measures the stages of the pipeline one by one in one
 thread, then whole training batches (P x K, HTT's augmentation) for several numbers of threads and worker processes,
-decoding on the fly and from the store of decoded images. Prints a markdown table. Images are single modalities: a batch
-of 32 samples holds 96. Every figure is the best of several rounds, which is what a busy machine disturbs least.
+decoding on the fly, from the store of decoded images, and, of images that lie on the device, what is left to the host.
+Prints a markdown table. Images are single modalities: a batch of 32 samples holds 96. Every figure is the best of
+several rounds, which is what a busy machine disturbs least.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ FILE_SIZE = (288, 144)
 MODALITIES = ("rgb", "nir", "tir")
 PER_IDENTITY = 4
 LAYOUTS = ((0, 0), (1, 0), (2, 0), (1, 1), (1, 2))
+TORCHREID = {"flip": 0.5, "random_crop": 0.5, "brightness": 0.2, "contrast": 0.15}
+"""More of augmentation than HTT's crop and erasing."""
 
 
 def main() -> None:
@@ -45,10 +48,19 @@ def main() -> None:
         print("|---|---|---|---|---|")
         for name, rate in stages(records, arguments.rounds):
             print(f"| {name} | 1 | 0 | {rate:,.0f} | |", flush=True)
-        for name, cache in (("batches, decoding", ""), ("batches, from the store", str(Path(folder) / "cache"))):
-            options = pipeline.ImageOptions(SIZE, cache=cache)
-            for threads, workers in LAYOUTS:
-                rate, first = batches(records, options, threads, workers, arguments)
+        position = np.arange(len(records) * len(MODALITIES), dtype=np.int32).reshape(len(records), -1)
+        on_device = images.Held(position, np.ones(len(records), bool))
+        cache = str(Path(folder) / "cache")
+        for name, more, place, held, layouts in (
+            ("batches, decoding", {}, "", None, LAYOUTS),
+            ("batches, from the store", {}, cache, None, LAYOUTS),
+            ("batches, images on the device", {}, "", on_device, LAYOUTS),
+            ("torchreid's augmentation, from the store", TORCHREID, cache, None, LAYOUTS[:1]),
+            ("torchreid's augmentation, images on the device", TORCHREID, "", on_device, LAYOUTS[:1]),
+        ):
+            options = pipeline.ImageOptions(SIZE, cache=place, **more)
+            for threads, workers in layouts:
+                rate, first = batches(records, options, threads, workers, arguments, held)
                 print(f"| {name} | {threads} | {workers} | {rate:,.0f} | {first:.2f} |", flush=True)
 
 
@@ -110,15 +122,22 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def batches(
-    records: Records, options: pipeline.ImageOptions, threads: int, workers: int, arguments: argparse.Namespace
+    records: Records,
+    options: pipeline.ImageOptions,
+    threads: int,
+    workers: int,
+    arguments: argparse.Namespace,
+    held: images.Held | None,
 ) -> tuple[float, float]:
-    """(images a second, seconds until the first batch) of training batches."""
+    """(images a second, seconds until the first batch) of training batches; `held`: of images on the device."""
     identities = samplers.identities_per_batch(arguments.batch, PER_IDENTITY)
     steps = arguments.steps * (arguments.rounds + 1)
     plan = samplers.pk(records.identity, identities, PER_IDENTITY, 1, 0, steps_per_epoch=steps)
-    pipeline.train_batches(records, plan, options, seed=0).close()  # builds the store, where there is one
+    pipeline.train_batches(records, plan, options, seed=0, held=held).close()  # builds the store, where there is one
     start = time.perf_counter()
-    with pipeline.train_batches(records, plan, options, seed=0, threads=threads, workers=workers) as iterator:
+    with pipeline.train_batches(
+        records, plan, options, seed=0, threads=threads, workers=workers, held=held
+    ) as iterator:
         next(iterator)
         first = time.perf_counter() - start
         for _ in range(arguments.steps - 1):  # a first round fills caches and buffers

@@ -53,6 +53,9 @@ def data() -> ConfigDict:
             rgbnt100_third="thermal",  # or "reference": the released code's crop of NIR and TIR together
             rgbn300_third="",  # "reference": NIR once more as third modality, as the released code feeds it
             broken_images="error",  # "skip": leave out and report; "truncated": take what is there
+            # Decoded images are uploaded once and batches only name them; they equal the host's to the bit. "auto": on
+            # accelerators where the images fit a third of the memory; "on", "off".
+            on_device="auto",
             cache_gib=8.0,  # decoded images are kept on disk up to this size; 0: decode in every epoch
             threads=2,
             workers=0,  # processes; worth it on machines with many cores
@@ -102,7 +105,12 @@ def train() -> ConfigDict:
             evaluate_first=False,  # also score the untrained network
             checkpoint_every=1,  # epochs
             log_every=10,  # steps
+            # Steps in one compiled call, while nothing on the host is due between them (log line, evaluation,
+            # checkpoint): a divisor of log_every. Worth it where a step takes a few milliseconds.
+            steps_per_call=1,
+            profile=0,  # trace so many steps after the first ones into WORKDIR/profile, for TensorBoard and Perfetto
             compilation_cache=True,
+            compiler="auto",  # XLA's options that are fastest on this backend; "plain": its defaults
         )
     )
 

@@ -108,11 +108,13 @@ def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any
         for start in range(0, len(splits.query), config.mtt.episode_size)
     ]
     # Sets of queries are small and seen once: no store of decoded images for each.
-    images = image_options(config.data, cache=False).without_augmentation()
+    options = image_options(config.data, cache=False)
+    images = options.without_augmentation()
     compiled: dict[int, Any] = {}
     rows = []
     for number, chosen in enumerate(sets):
         queries = splits.query.select(chosen, f"{splits.query.name}[{chosen[0]}:{chosen[-1] + 1}]")
+        experiment.on_device.select(parallel, queries, options, splits.query, chosen)
         current = variables
         if len(queries) >= config.mtt.batch_size:
             plan = samplers.shuffled(len(queries), config.mtt.batch_size, config.mtt.optim.epochs, config.seed)
@@ -127,16 +129,23 @@ def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any
                 ),
             )
             reached = parallel.place_state(state.create(variables, optimizer))
+            table = experiment.held(queries, images, training=True)
             with pipeline.train_batches(
-                queries, plan, images, seed=config.seed, threads=config.data.threads, shard=experiment.shard
+                queries,
+                plan,
+                images,
+                seed=config.seed,
+                threads=config.data.threads,
+                shard=experiment.shard,
+                held=table.host,
             ) as batches:
                 for batch in batches:
-                    on_device = {name: value for name, value in batch.items() if name != "index"}
-                    reached, _ = run_step(reached, parallel.place_batch(on_device))
+                    reached, _ = run_step(reached, parallel.place_batch(batch, table.arrays))
             current = step.fetch(reached.variables)
         placed = parallel.place_state(current)
         query = embedder(placed, queries, [comparison.feature])[comparison.feature]
         gallery = embedder(placed, splits.gallery, [comparison.feature])[comparison.feature]
+        experiment.on_device.release(queries)
         rows.append(protocol.distances(query, gallery))
         if distributed.is_main():
             print(f"episode {number + 1} of {len(sets)}: {len(queries)} queries", flush=True)

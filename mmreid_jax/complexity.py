@@ -73,6 +73,11 @@ def cost(function: Callable[..., Any], *arguments: Any) -> Cost:
     return Cost(_multiply_adds(program.jaxpr), float(analysis["flops"]) if analysis and "flops" in analysis else None)
 
 
+def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
+    """Multiply-adds of the products of ``function(*arguments)``, as `cost` counts them, without asking XLA."""
+    return _multiply_adds(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
 def _inner(value: Any) -> list[Any]:
     """The programs in a parameter of an operation."""
     if isinstance(value, jaxpr.ClosedJaxpr):

@@ -96,15 +96,13 @@ class Embedder:
             self._compiled[key] = self.experiment.parallel.jit_embed(pure)
         parts: dict[str, list[np.ndarray]] = {}
         seen = 0
-        with self.experiment.evaluation_batches(records) as batches:
-            for batch in batches:
-                # Padding rows follow the last sample of the global batch, whatever part of it this process loaded.
-                on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
-                features = self._compiled[key](variables, self.experiment.parallel.place_batch(on_device))
-                rows = min(len(records) - seen, len(next(iter(features.values()))))
-                seen += rows
-                for name in features.keys() & set(names):
-                    parts.setdefault(name, []).append(np.asarray(features[name])[:rows])
+        for batch in self.experiment.evaluation_batches(records):
+            features = self._compiled[key](variables, batch)
+            # Padding rows follow the last sample of the global batch, whatever part of it this process loaded.
+            rows = min(len(records) - seen, len(next(iter(features.values()))))
+            seen += rows
+            for name in features.keys() & set(names):
+                parts.setdefault(name, []).append(np.asarray(features[name])[:rows])
         return {name: np.concatenate(blocks) for name, blocks in parts.items()}
 
 

@@ -18,7 +18,8 @@ from mmreid_jax.data import captions, catalogue, images, pipeline, subset
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
-from mmreid_jax.training import checkpoints, inputs
+from mmreid_jax.on_device import OnDevice, Table
+from mmreid_jax.training import checkpoints, compilation, inputs
 from mmreid_jax.training.step import Parallel
 
 
@@ -72,6 +73,7 @@ class Experiment:
       splits: the data.
       method: the system.
       parallel: the devices.
+      on_device: the tables whose images lie there.
     """
 
     config: Any
@@ -79,6 +81,7 @@ class Experiment:
     splits: Splits
     method: Any
     parallel: Parallel
+    on_device: OnDevice = dataclasses.field(default_factory=OnDevice)
 
     @property
     def normalization(self) -> inputs.Normalization:
@@ -116,13 +119,29 @@ class Experiment:
         shapes = jax.eval_shape(self.method.init, jax.random.key(0))
         return checkpoints.load_variables(chosen.checkpoint, like=shapes, which=chosen.which)
 
-    def evaluation_batches(self, records: Records) -> pipeline.Batches:
-        """All samples in order, in batches that spread evenly over the devices."""
-        options, data = self.config.eval, self.config.data
-        size = -(-options.batch_size // self.parallel.size) * self.parallel.size
-        return pipeline.eval_batches(
-            records, self.image_options, size, threads=data.threads, workers=data.workers, shard=self.shard
-        )
+    def held(self, records: Records, options: pipeline.ImageOptions, *, training: bool) -> Table:
+        """The table where its images lie on the devices; an empty one where they do not."""
+        return self.on_device.open(self.parallel, records, options, training=training)
+
+    def evaluation_batches(self, records: Records, keep: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+        """All samples in order, in placed batches that spread evenly over the devices; `keep`: see `place_batch`.
+
+        Rows after the table's last sample fill up the last batch.
+        """
+        config, images = self.config, self.image_options
+        size = -(-config.eval.batch_size // self.parallel.size) * self.parallel.size
+        table = self.held(records, images, training=False)
+        with pipeline.eval_batches(
+            records,
+            images,
+            size,
+            threads=config.data.threads,
+            workers=config.data.workers,
+            shard=self.shard,
+            held=table.host,
+        ) as batches:
+            for batch in batches:
+                yield self.parallel.place_batch(batch, table.arrays, keep)
 
 
 def open_experiment(config: Any, workdir: Path) -> Experiment:
@@ -132,9 +151,11 @@ def open_experiment(config: Any, workdir: Path) -> Experiment:
       UserError: something in the config or the data does not fit.
     """
     compile_cache(config)
+    compilation.choose(config.train.compiler)
+    held = OnDevice(config.data.on_device, config.data.threads)
     splits = load_splits(config.data)
     facts = splits.facts()
-    return Experiment(config, workdir, splits, base.build(config, facts), Parallel())
+    return Experiment(config, workdir, splits, base.build(config, facts), Parallel(), held)
 
 
 def compile_cache(config: Any) -> None:

@@ -130,10 +130,9 @@ class Extractor:
         with pipeline.eval_batches(records, options, size, threads=data.threads) as batches:
             total = -(-len(records) // size)
             for batch in tqdm(batches, total=total, unit="batch", disable=not sys.stderr.isatty()):
-                on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
                 if tokens:
-                    on_device["tokens"] = {name: np.tile(row, (size, 1)) for name, row in tokens.items()}
-                features = embed(self._variables, self._parallel.place_batch(on_device))[feature]
+                    batch["tokens"] = {name: np.tile(row, (size, 1)) for name, row in tokens.items()}
+                features = embed(self._variables, self._parallel.place_batch(batch))[feature]
                 rows.append(np.asarray(features)[batch["valid"]])
         features = np.concatenate(rows)
         return distances.l2_normalise(features) if self.config.eval.normalize else features

@@ -144,9 +144,9 @@ def run(experiment: Experiment, rates: np.ndarray, width: float) -> Range:
     )
     plan = plan_of(experiment, len(rates))
     variables = train.start_variables(experiment)
-    table = jnp.asarray(rates)
+    by_step = jnp.asarray(rates)
     optimizer = optax.chain(
-        method.optimizer(variables["params"], plan.epoch_ends), optax.scale_by_schedule(lambda count: table[count])
+        method.optimizer(variables["params"], plan.epoch_ends), optax.scale_by_schedule(lambda count: by_step[count])
     )
     memory = method.start_memory(plan.epoch_ends) if hasattr(method, "start_memory") else None
     current = parallel.place_state(state.create(variables, optimizer, memory))
@@ -154,19 +154,21 @@ def run(experiment: Experiment, rates: np.ndarray, width: float) -> Range:
         step.train_step(method.loss, optimizer, seed=config.seed, normalization=experiment.normalization)
     )
     losses: list[float] = []
+    records, images = experiment.splits.train, experiment.image_options
+    table = experiment.held(records, images, training=True)
     batches = pipeline.train_batches(
-        experiment.splits.train,
+        records,
         plan,
-        experiment.image_options,
+        images,
         seed=config.seed,
         threads=config.data.threads,
         workers=config.data.workers,
         shard=experiment.shard,
+        held=table.host,
     )
     with batches, tqdm(rates, unit="step", disable=not sys.stderr.isatty()) as bar:
         for rate, batch in zip(bar, batches, strict=False):
-            on_device = {name: value for name, value in batch.items() if name != "index"}
-            current, metrics = run_step(current, parallel.place_batch(on_device))
+            current, metrics = run_step(current, parallel.place_batch(batch, table.arrays))
             losses.append(float(metrics["loss"]))
             bar.set_postfix(rate=f"{rate:.1e}", loss=f"{losses[-1]:.3f}")
             if diverges(losses, width):

@@ -39,11 +39,8 @@ class Examiner:
         return row
 
     def _means(self, variables: Any, records: Records) -> dict[str, Any]:
-        parallel, parts = self.experiment.parallel, []
-        with self.experiment.evaluation_batches(records) as batches:
-            for batch in batches:
-                on_device = {name: value for name, value in batch.items() if name != "valid"}
-                parts.append(step.fetch(self._compiled(variables, parallel.place_batch(on_device))))
+        batches = self.experiment.evaluation_batches(records, keep=("index",))
+        parts = [step.fetch(self._compiled(variables, batch)) for batch in batches]
         # The rows after the table's last one only fill up the last batch.
         return {name: float(np.concatenate([p[name] for p in parts])[: len(records)].mean()) for name in parts[0]}
 

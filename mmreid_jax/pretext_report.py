@@ -230,7 +230,7 @@ def explainer(experiment: Experiment, variables: Any) -> Callable[[Records, np.n
         with pipeline.eval_batches(table.select(rows), options, size) as batches:
             for batch in batches:
                 seen = {"images": batch["images"], "index": rows[batch["index"]].astype(np.int32)}
-                parts.append(step.fetch(run(placed, parallel.place_batch(seen))))
+                parts.append(step.fetch(run(placed, parallel.place_batch(seen, keep=("index",)))))
         return {name: np.concatenate([part[name] for part in parts])[: len(rows)] for name in parts[0]}
 
     return explain

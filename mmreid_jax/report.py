@@ -226,8 +226,7 @@ def on_one_device(experiment: Experiment, variables: Any) -> Compute:
         parts = []
         with pipeline.eval_batches(records, options, size) as batches:
             for batch in batches:
-                on_device = {name: value for name, value in batch.items() if name not in ("valid", "index")}
-                parts.append(step.fetch(run(placed, parallel.place_batch(on_device))))
+                parts.append(step.fetch(run(placed, parallel.place_batch(batch))))
         rows = np.arange(len(records))
         return {name: np.concatenate([p[name] for p in parts], axis).take(rows, axis) for name in parts[0]}
 

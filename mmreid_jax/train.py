@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,13 +13,16 @@ import jax
 import numpy as np
 import optax
 
-from mmreid_jax import evaluate
+from mmreid_jax import evaluate, interruption
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment, steps_of
-from mmreid_jax.training import checkpoints, distributed, logs, optimizers, state, step
+from mmreid_jax.training import checkpoints, distributed, logs, optimizers, profiling, state, step
 from mmreid_jax.training import config as configs
+
+STOPPING = "stopping after this step or evaluation, whose state is saved (once more: at once)"
+"""The answer to the first Ctrl-C."""
 
 
 def main(config: Any, workdir: Path) -> None:
@@ -142,6 +145,14 @@ class Job:
     memory: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     before_evaluation: Callable[[Any], Any] = lambda variables: variables
 
+    def due(self, epoch: int, epoch_ends: bool) -> tuple[bool, bool]:
+        """Whether to evaluate and whether to save after a step of an epoch (from 0), by whether that ends with it."""
+        last = epoch + 1 == len(self.plan.epoch_ends)
+        evaluating, saving = (
+            (epoch + 1) % every == 0 or last for every in (self.evaluate_every, self.checkpoint_every)
+        )
+        return epoch_ends and evaluating, epoch_ends and saving
+
 
 def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str]) -> None:
     """THE loop: steps, logs, evaluates and saves until the plan ends; goes on where the job's checkpoints stop.
@@ -157,13 +168,15 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
     """
     config, parallel, plan = experiment.config, experiment.parallel, job.plan
     parallel.check_batch(plan.batch)
+    together = steps_per_call(config)
     current = parallel.place_state(state.create(variables, job.optimizer, dict(job.memory)))
-    run_step = parallel.jit_train(
-        step.train_step(job.loss, job.optimizer, seed=config.seed, normalization=experiment.normalization)
-    )
+    pure = step.train_step(job.loss, job.optimizer, seed=config.seed, normalization=experiment.normalization)
     scored = evaluate.scorer(experiment)
 
-    with checkpoints.Checkpoints(experiment.workdir / job.folder) as store, interruption() as interrupted:
+    with (
+        checkpoints.Checkpoints(experiment.workdir / job.folder) as store,
+        interruption.acknowledged(STOPPING, obey=False) as interrupted,
+    ):
         start = 0
         if store.latest_step() is not None:
             current, meta = store.restore(step.abstract(current, parallel.everywhere))
@@ -186,6 +199,9 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
 
             if start == 0 and job.evaluate_first:
                 score(job.evaluate_first, 0, 0)
+            run_steps = announced(parallel.jit_steps(pure), log.say)
+            trace = profiling.Trace(experiment.workdir, config.train.profile, start, 2 * together + 1, log.say)
+            table = experiment.held(job.records, job.images, training=True)
             batches = pipeline.train_batches(
                 job.records,
                 plan,
@@ -195,16 +211,25 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
                 threads=config.data.threads,
                 workers=config.data.workers,
                 shard=experiment.shard,
+                held=table.host,
             )
-            with batches:
-                for (index, epoch, epoch_ends), batch in zip(steps_of(plan.epoch_ends, start), batches, strict=True):
-                    on_device = {name: value for name, value in batch.items() if name != "index"}
-                    current, metrics = run_step(current, parallel.place_batch(on_device))
-                    metrics["learning_rate"] = job.learning_rate(index)
-                    log.step(index + 1, epoch + 1, metrics, images=plan.batch, every=config.train.log_every)
+
+            def halts(index: int, epoch: int, epoch_ends: bool) -> bool:
+                logging = (index + 1) % config.train.log_every == 0
+                return logging or any(job.due(epoch, epoch_ends)) or trace.begins_or_ends_after(index)
+
+            with batches, trace:
+                for group in grouped(steps_of(plan.epoch_ends, start), together, halts):
+                    trace.before(group[0][0], current)
+                    images = plan.batch if log.timed else 0
+                    with jax.profiler.StepTraceAnnotation("train", step_num=group[0][0]):
+                        drawn = list(itertools.islice(batches, len(group)))
+                        current, metrics = run_steps(current, drawn, table.arrays)
+                    for (index, epoch, epoch_ends), values in zip(group, metrics, strict=True):  # noqa: B007
+                        values["learning_rate"] = job.learning_rate(index)
+                        log.step(index + 1, epoch + 1, values, images=images, every=config.train.log_every)
                     done, stop = index + 1 == len(plan), interrupted()
-                    due = epoch_ends and ((epoch + 1) % job.evaluate_every == 0 or done)
-                    saving = epoch_ends and ((epoch + 1) % job.checkpoint_every == 0 or done)
+                    due, saving = job.due(epoch, epoch_ends)
                     if due or saving or stop:
                         log.check_finite()
                         scores = score(f"epoch {epoch + 1}", index + 1, epoch + 1) if due else None
@@ -219,6 +244,54 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
                             f"stopped by a signal after step {index + 1} of {len(plan)}; "
                             "the same command goes on from there"
                         )
+                trace.finish(current)
+            experiment.on_device.release(job.records)
+
+
+def announced(run_steps: Callable[..., Any], say: Callable[[str], None]) -> Callable[..., Any]:
+    """`Parallel.jit_steps` that says when it starts to compile a program, and how long that took."""
+    compiled: set[int] = set()
+
+    def run(current: Any, drawn: list[Any], held: Any) -> Any:
+        if len(drawn) in compiled:
+            return run_steps(current, drawn, held)
+        compiled.add(len(drawn))
+        several = f" ({len(drawn)} steps in one call)" if len(drawn) > 1 else ""
+        say(f"compiling the training step{several} ...")
+        begun = time.monotonic()
+        result = run_steps(current, drawn, held)
+        say(f"compiled in {time.monotonic() - begun:.1f} s; the first step runs")
+        return result
+
+    return run
+
+
+Numbered = tuple[int, int, bool]
+"""A step of `steps_of`: its number, its epoch, whether the epoch ends with it."""
+
+
+def grouped(steps: Iterable[Numbered], size: int, halts: Callable[[int, int, bool], bool]) -> Iterator[list[Numbered]]:
+    """Cuts steps into groups of `size` for one call each; a group never goes on after a step that `halts`.
+
+    What does not fill a group comes one by one, so that there are two programs and not one for each length.
+    """
+    group: list[Numbered] = []
+    for numbered in steps:
+        group.append(numbered)
+        if len(group) == size:
+            yield group
+            group = []
+        elif halts(*numbered):
+            yield from ([single] for single in group)
+            group = []
+    yield from ([single] for single in group)
+
+
+def steps_per_call(config: Any) -> int:
+    """``config.train.steps_per_call``, if it is a number of steps; else `UserError`."""
+    if config.train.steps_per_call < 1:
+        raise UserError(f"config.train.steps_per_call is {config.train.steps_per_call}; choose at least 1")
+    return config.train.steps_per_call
 
 
 def load(experiment: Experiment, job: Job, like: Any, which: Literal["best", "last"]) -> tuple[Any, dict[str, Any]]:
@@ -235,16 +308,24 @@ def start_variables(experiment: Experiment) -> Any:
 
 def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:
     """Raises a `UserError` where the workdir's checkpoint was made by a config that would train something else."""
-    free: tuple[str, ...] = (
+    free = (
         "data.threads",
         "data.workers",
         "data.cache_gib",
+        "data.on_device",
         "data.data_dir",
         "data.manual_dir",
         "eval.",
         "train.log_",
+        "train.compilation_cache",
+        "train.compiler",
+        "train.steps_per_call",
+        "train.profile",
+        "train.checkpoint_every",
+        "task",
+        "mtt.",
+        "init.",
     )
-    free += ("train.compilation_cache", "train.checkpoint_every", "task", "mtt.", "init.")
     changed = [line for line in configs.differences(meta["config"], config) if not line.startswith(free)]
     if changed:
         raise UserError(
@@ -282,26 +363,6 @@ def describe(experiment: Experiment, plan: samplers.Plan) -> str:
             f"{config.optim.epochs} epochs = {len(plan)} steps",
         )
     )
-
-
-@contextmanager
-def interruption() -> Iterator[Any]:
-    """Notes the first SIGTERM or SIGINT instead of obeying it; yields a function that tells whether one came."""
-    caught: list[int] = []
-
-    def note(received: int, _: Any) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(received)
-
-    before = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
-        before[number] = signal.signal(number, note)
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def finish(experiment: Experiment, variables: Any) -> None:

@@ -34,6 +34,7 @@ _SAME_AS_PILLOW = ("YCbCr", "Gray", "RGB")
 # What Pillow raises on bytes that are no image, or a damaged one, depending on the format.
 _PILLOW_ERRORS = (OSError, SyntaxError, ValueError, IndexError, TypeError, EOFError, struct.error)
 _SCAN_CHUNK = 256
+_READ_CHUNK = 32
 _truncated_lock = threading.Lock()
 _log = logging.getLogger(__name__)
 
@@ -48,6 +49,27 @@ class Pixels(Protocol):
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The images uint8 [n, M, H, W, 3] of `rows` [n], and bool [n]: False where a file is broken (zeros)."""
         ...
+
+    def whole(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """The same of all rows; `threads` decode."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Held:
+    """What the host knows of the images of a table that lie on the devices: there is no pixel here.
+
+    Attributes:
+      position: int32 [N, M], where the images of row i are in the devices' array.
+      readable: bool [N], False where a file is broken.
+    """
+
+    position: np.ndarray
+    readable: np.ndarray
+
+    def select(self, rows: np.ndarray) -> Held:
+        """Of a table that `Records.select` made of the rows."""
+        return Held(self.position[rows], self.readable[rows])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +100,18 @@ class DecodedImages:
                 if self.broken != "skip":
                     raise
                 readable[i] = False
+        return images, readable
+
+    def whole(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `Pixels.whole`."""
+        count = len(self.records)
+        images = np.empty((count, len(self.records.views), *self.size, 3), np.uint8)
+        readable = np.empty(count, bool)
+        chunks = [slice(start, min(start + _READ_CHUNK, count)) for start in range(0, count, _READ_CHUNK)]
+        with concurrent.futures.ThreadPoolExecutor(max(threads, 1)) as pool:
+            read = pool.map(lambda chunk: self.read(np.arange(chunk.start, chunk.stop)), chunks)
+            for chunk, (pixels, ok) in zip(chunks, read, strict=True):
+                images[chunk], readable[chunk] = pixels, ok
         return images, readable
 
     def resized(self, row: int, stored: Mapping[str, bytes]) -> np.ndarray:

@@ -14,6 +14,14 @@ A batch is a dict of numpy arrays, B samples of M modalities:
   evaluation of infrared images of a visible caption of the identity and of the image's own;
 * ``valid``: bool [B], evaluation only: False on the rows that fill up the last batch (copies of its last sample).
 
+Where the images lie on the devices already (`images.Held`), a batch says which they are and what to do to them, and
+`mmreid_jax.training.augment` does it there, with the same result to the bit: in place of ``images`` it has
+
+* ``augment``: {modality: choices}, a dict of ``row`` int32 [B], position in the devices' array, and of what the options
+  ask for: ``mirrored`` bool [B]; ``shift`` int32 [B, 2], rows and columns by which the image moves within its frame;
+  ``enlarged`` int32 [B, 3], whether, first row and first column; ``brightness`` uint8 [B, 256], ``contrast`` float32
+  [B, 256] (see `transforms.contrast_products`) and ``contrast_first`` bool [B]; ``grey`` bool [B].
+
 The position in a run is the step: a batch depends on (seed, step) and the plan, not on how many threads, workers or
 hosts there are, nor on where the run began.
 """
@@ -24,7 +32,7 @@ import dataclasses
 import functools
 import logging
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -119,6 +127,27 @@ class ImageOptions:
         """Whether training images are changed by more than flip, shifted crop and erasing."""
         return bool(self.random_crop or self.brightness or self.contrast)
 
+    def choices(self, drawn: Sequence[Sequence[transforms.Augmentation]]) -> dict[str, np.ndarray]:
+        """Augmentations of B samples in V views as arrays [B, V, ...] of what these options use (see the module)."""
+
+        def numbers(dtype: Any, take: Callable[[transforms.Augmentation], Any]) -> np.ndarray:
+            return np.array([[take(each) for each in sample] for sample in drawn], dtype)
+
+        arrays: dict[str, np.ndarray] = {}
+        if self.flip:
+            arrays["mirrored"] = numbers(bool, lambda each: each.mirrored)
+        if self.padding:
+            arrays["shift"] = self.padding - numbers(np.int32, lambda each: (each.top, each.left))
+        if self.random_crop:
+            arrays["enlarged"] = numbers(np.int32, lambda each: (1, *each.enlarged) if each.enlarged else (0, 0, 0))
+        if self.brightness or self.contrast:
+            arrays["brightness"] = transforms.brightness_values(numbers(np.float64, lambda each: each.brightness))
+            arrays["contrast"] = transforms.contrast_products(numbers(np.float64, lambda each: each.contrast))
+            arrays["contrast_first"] = numbers(bool, lambda each: each.contrast_first)
+        if self.grey_of:
+            arrays["grey"] = numbers(bool, lambda each: each.grey)
+        return arrays
+
     def draw(self, view: str, numbers: np.ndarray, more: np.ndarray | None, grey: float) -> transforms.Augmentation:
         """The random choices of an image.
 
@@ -184,7 +213,7 @@ class Loader:
 
     Attributes:
       records: the table.
-      pixels: its resized images.
+      pixels: its resized images; `images.Held` where they lie on the devices.
       options: see `ImageOptions`.
       identity: int32 [N], what the batches call identity.
       batch: samples in a global batch.
@@ -193,7 +222,7 @@ class Loader:
     """
 
     records: Records
-    pixels: images.Pixels
+    pixels: images.Pixels | images.Held
     options: ImageOptions
     identity: np.ndarray
     batch: int
@@ -211,13 +240,15 @@ class Loader:
         here = self._part(len(draw.indices))
         # One row for a sample, or one for each of its modalities.
         rows = draw.indices[here].reshape(here.stop - here.start, -1).copy()
-        resized, readable = self.pixels.read(rows.reshape(-1))
+        resized, readable = self._read(rows.reshape(-1))
         for i in np.flatnonzero(~readable):
-            rows.flat[i], resized[i] = self._stand_in(int(rows.flat[i]))
+            rows.flat[i] = self._stand_in(int(rows.flat[i]))
+            resized[i] = self._read(rows.flat[i : i + 1])[0][0]
         names = (*self.records.views, *(f"{name}_2" for name in options.second_views))
         views = resized.reshape(len(rows), len(self.records.views), *resized.shape[2:])
         twice = [self.records.modalities.index(name) for name in options.second_views]
-        images = np.concatenate([views, views[:, twice]], axis=1) if twice else views
+        # Images, or where they are.
+        seen = np.concatenate([views, views[:, twice]], axis=1) if twice else views
 
         def drawn_numbers(*kind: int) -> np.ndarray:
             streams = 1 if options.shared else len(names)
@@ -227,14 +258,22 @@ class Loader:
         numbers = drawn_numbers()
         more = drawn_numbers(transforms.NUMBERS_OF_OPTIONS, 2) if options.has_options else None
         grey = drawn_numbers(1, 4)[..., 0] if options.grey_of else np.ones((len(rows), len(names)))
-        erase = np.zeros((len(rows), len(names), 4), np.int32)
-        for i, m in np.ndindex(len(rows), len(names)):
-            augmentation = options.draw(
-                names[m], numbers[i, m], None if more is None else more[i, m], float(grey[i, m])
-            )
-            images[i, m] = transforms.apply(images[i, m], augmentation, options.padding)
-            erase[i, m] = augmentation.erase
-        batch = self._columns(rows[:, 0], _by_name(names, images)) | {"erase": _by_name(names, erase)}
+        drawn = [
+            [
+                options.draw(name, numbers[i, m], None if more is None else more[i, m], float(grey[i, m]))
+                for m, name in enumerate(names)
+            ]
+            for i in range(len(rows))
+        ]
+        erase = np.array([[choice.erase for choice in sample] for sample in drawn], np.int32)
+        if isinstance(self.pixels, images.Held):
+            choices = {"row": seen, **options.choices(drawn)}
+            delivered: Batch = {"augment": {name: _of_view(choices, m) for m, name in enumerate(names)}}
+        else:
+            for i, m in np.ndindex(len(rows), len(names)):
+                seen[i, m] = transforms.apply(seen[i, m], drawn[i][m], options.padding)
+            delivered = {"images": _by_name(names, seen)}
+        batch = delivered | self._columns(rows[:, 0]) | {"erase": _by_name(names, erase)}
         if self.records.captions is not None:
             spoken = len(self.records.views)
             chance = transforms.random_numbers(seed, draw.step, len(draw.indices), spoken, 1, 3)[here, :, 0]
@@ -248,15 +287,19 @@ class Loader:
         position = np.arange(self.batch)[self._part(self.batch)]
         rows = draw.indices[np.minimum(position, len(draw.indices) - 1)]
         distinct, back = np.unique(rows, return_inverse=True)
-        resized, readable = self.pixels.read(distinct)
+        resized, readable = self._read(distinct)
         if not readable.all():
             row = int(distinct[np.argmin(readable)])
             raise UserError(
                 f"{self.records.file[row]} of {self.records.name} cannot be read; drop broken images from the table "
                 "before the evaluation (images.drop_broken)"
             )
-        images = _by_name(self.records.modalities, resized[back])
-        batch = {**self._columns(rows, images), "valid": position < len(draw.indices)}
+        by_name = _by_name(self.records.modalities, resized[back])
+        if isinstance(self.pixels, images.Held):
+            delivered: Batch = {"augment": {name: {"row": row} for name, row in by_name.items()}}
+        else:
+            delivered = {"images": by_name}
+        batch = delivered | self._columns(rows) | {"valid": position < len(draw.indices)}
         if self.records.captions is not None:
             batch["tokens"] = _tokens({name: texts[rows] for name, texts in self.records.captions.items()})
         return batch
@@ -266,27 +309,31 @@ class Loader:
         index, count = self.shard
         return slice(index * batch // count, (index + 1) * batch // count)
 
-    def _columns(self, rows: np.ndarray, images_by_name: dict[str, np.ndarray]) -> Batch:
+    def _read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Images [n, M, H, W, 3] of `rows` [n], or where they are on the devices, int32 [n, M]; which are readable."""
+        if isinstance(self.pixels, images.Held):
+            return self.pixels.position[rows], self.pixels.readable[rows]
+        return self.pixels.read(rows)
+
+    def _columns(self, rows: np.ndarray) -> Batch:
         return {
-            "images": images_by_name,
             "identity": self.identity[rows].astype(np.int32),
             "camera": self.records.camera[rows].astype(np.int32),
             "scene": self.records.scene[rows].astype(np.int32),
             "index": rows.astype(np.int32),
         }
 
-    def _stand_in(self, row: int) -> tuple[int, np.ndarray]:
-        """The next readable row of the same identity (and modality), in circles, and its images."""
+    def _stand_in(self, row: int) -> int:
+        """The next readable row of the same identity (and modality), in circles."""
         same = self.records.identity == self.records.identity[row]
         if self.records.modality is not None:
             same &= self.records.modality == self.records.modality[row]
         own = np.flatnonzero(same)
         for candidate in np.roll(own, -1 - int(np.searchsorted(own, row)))[:-1]:
-            resized, readable = self.pixels.read(np.array([candidate]))
-            if readable[0]:
+            if self._read(np.array([candidate]))[1][0]:
                 file = self.records.file
                 _warn_once(f"{file[row]} of {self.records.name} cannot be read; {file[candidate]} takes its place")
-                return int(candidate), resized[0]
+                return int(candidate)
         raise UserError(
             f"no image of identity {self.records.identity[row]} of {self.records.name} can be read; "
             "leave that identity out or mend its files"
@@ -303,6 +350,7 @@ def train_batches(
     threads: int = 1,
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
+    held: images.Held | None = None,
 ) -> Batches:
     """The training batches of `plan` from `start_step` on.
 
@@ -316,6 +364,7 @@ def train_batches(
       workers: processes that load ahead, with `threads` threads each; 0 for none. The command's main module must be
         guarded by ``if __name__ == "__main__"``, because worker processes import it.
       shard: (index, count) of this process among those that share the global batch; it loads that part alone.
+      held: where the images of `stored` lie on the devices; the batches then name them (see the module).
 
     Returns:
       An iterator to use in ``with``; see the module for what a batch holds.
@@ -329,8 +378,7 @@ def train_batches(
         named = [name if key == "second_views" else name[0] for name in getattr(options, key)]
         if unknown := [name for name in named if name not in known]:
             raise UserError(f"{key} names {unknown[0]!r}, but {records.name} has {', '.join(known)}")
-    decoded = images.DecodedImages(records.as_stored(), options.size, options.interpolation, options.broken)
-    pixels = store.open_pixels(decoded, folder=options.cache, limit_gib=options.cache_gib, threads=threads)
+    pixels = held or stored(records, options, options.interpolation, threads)
     load = Loader(records, pixels, options, records.class_index(), plan.batch, shard, seed)
     return Batches(plan, load, start_step, threads, workers)
 
@@ -343,6 +391,7 @@ def eval_batches(
     threads: int = 1,
     workers: int = 0,
     shard: tuple[int, int] = (0, 1),
+    held: images.Held | None = None,
 ) -> Batches:
     """All samples of `records` once, in order, in batches of `batch_size`; the last is filled up and marked.
 
@@ -353,16 +402,25 @@ def eval_batches(
       threads: see `train_batches`.
       workers: see `train_batches`.
       shard: see `train_batches`.
+      held: see `train_batches`; of images with `eval_interpolation`.
 
     Returns:
       An iterator to use in ``with``; see the module for what a batch holds.
     """
     plan = samplers.sequential(len(records), batch_size)
     _check(batch_size, threads, workers, shard)
-    decoded = images.DecodedImages(records, options.size, options.eval_interpolation, options.broken)
-    pixels = store.open_pixels(decoded, folder=options.cache, limit_gib=options.cache_gib, threads=threads)
+    pixels = held or stored(records, options, options.eval_interpolation, threads)
     load = Loader(records, pixels, options, records.identity, batch_size, shard, None)
     return Batches(plan, load, 0, threads, workers)
+
+
+def stored(records: Records, options: ImageOptions, interpolation: str, threads: int = 1) -> images.Pixels:
+    """The resized images of a table, from a store where the options allow one (made now if there is none yet).
+
+    Samples of one modality each have one image; all others have one of every modality.
+    """
+    decoded = images.DecodedImages(records.as_stored(), options.size, interpolation, options.broken)
+    return store.open_pixels(decoded, folder=options.cache, limit_gib=options.cache_gib, threads=threads)
 
 
 def concatenate(tables: Sequence[Records], name: str) -> Records:
@@ -418,6 +476,11 @@ class JoinedSource:
 def _by_name(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
     """[B, M, ...] -> {name: [B, ...]} for M names."""
     return {name: np.ascontiguousarray(values[:, m]) for m, name in enumerate(names)}
+
+
+def _of_view(choices: dict[str, np.ndarray], view: int) -> dict[str, np.ndarray]:
+    """Of arrays [B, V, ...] those of one view, [B, ...]."""
+    return {name: np.ascontiguousarray(values[:, view]) for name, values in choices.items()}
 
 
 def _tokens(said: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -61,6 +61,11 @@ class Store:
         """See `images.Pixels.read`."""
         return self._images[rows], self._readable[rows]
 
+    def whole(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """See `images.Pixels.whole`; the images are those of the file, read when they are looked at."""
+        del threads
+        return self._images, self._readable
+
 
 def open_pixels(decoded: DecodedImages, *, folder: str = "", limit_gib: float = 0.0, threads: int = 1) -> Pixels:
     """The store of `decoded` where one may be used, built now if there is none yet; else `decoded` itself.

@@ -27,6 +27,8 @@ NUMBERS_PER_IMAGE = 4 + 2 * ERASING_ATTEMPTS + 2
 # Whether to enlarge, top and left of the crop; brightness, contrast and which of them comes first.
 NUMBERS_OF_OPTIONS = 6
 ENLARGEMENT = 1.125
+RESIZE_BITS = 22
+"""Binary digits after the point of the weights in Pillow's resize."""
 INTERPOLATIONS = ("bilinear", "bicubic", "lanczos")
 TORCHREID_ERASING: dict[str, Any] = {"area": (0.02, 0.4), "log_aspect": False}
 """What torchreid's random erasing draws otherwise; options of `erasing_rectangle`."""
@@ -278,6 +280,41 @@ def change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
     if factor == 1:
         return image
     return _blend(image, np.array([int(_luma(image).mean() + 0.5)], np.uint8), factor)
+
+
+def brightness_values(factors: np.ndarray) -> np.ndarray:
+    """uint8 [..., 256]: what `brighten` makes of each value, for factors [...]."""
+    values = np.arange(256, dtype=np.float32)
+    return np.clip(np.asarray(factors, np.float32)[..., None] * values, 0, 255).astype(np.uint8)
+
+
+def contrast_products(factors: np.ndarray) -> np.ndarray:
+    """float32 [..., 256]: factor times a distance of 0 to 255 from the mean grey, as `change_contrast` rounds it.
+
+    A device may compile product and sum into one operation that rounds once; of products made here it has only to sum.
+    """
+    return np.asarray(factors, np.float32)[..., None] * np.arange(256, dtype=np.float32)
+
+
+def enlarging_taps(length: int) -> tuple[np.ndarray, np.ndarray]:
+    """How each pixel of an enlarged line comes from `length` pixels, in Pillow's fixed-point bilinear form.
+
+    Returns:
+      int32 [L, T], the pixels that it is made of (some of them with weight 0), and int32 [L, T], their weights in units
+      of 2^-RESIZE_BITS: the value is (sum of weight * pixel + half a unit) >> RESIZE_BITS, which fits into 32 bits.
+    """
+    (enlarged, _) = enlarged_size((length, length))
+    scale = length / enlarged
+    centers = (np.arange(enlarged) + 0.5) * scale
+    # Pillow's filter of an enlargement reaches one pixel to both sides.
+    first = np.maximum((centers - 1 + 0.5).astype(np.int64), 0)
+    stop = np.minimum((centers + 1 + 0.5).astype(np.int64), length)
+    pixels = first[:, None] + np.arange(3)
+    weights = np.maximum(1 - np.abs(pixels - centers[:, None] + 0.5), 0) * (pixels < stop[:, None])
+    # Summed in Pillow's order, one pixel after the other.
+    total = (weights[:, 0] + weights[:, 1]) + weights[:, 2]
+    whole = (0.5 + weights / total[:, None] * (1 << RESIZE_BITS)).astype(np.int32)
+    return np.minimum(pixels, length - 1).astype(np.int32), whole
 
 
 def grey(image: np.ndarray) -> np.ndarray:

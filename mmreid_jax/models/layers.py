@@ -75,8 +75,11 @@ class TorchBatchNorm(nn.Module):
         return y.reshape(x.shape)
 
 
+_Normalised = tuple[Array, Array, Array]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise_batches(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[Array, Array, Array]:
+def normalise_batches(x: Array, scale: Array, bias: Array, epsilon: float) -> _Normalised:
     """Normalises each of several batches by its own statistics, in at least float32.
 
     Autodiff keeps the centred images beside the images for the backward pass; here they are formed again where they

@@ -77,6 +77,7 @@ class RunLog:
         self._last_good = last_good
         self._pending: list[tuple[int, int, Mapping[str, Any]]] = []
         self._clock: float | None = None
+        self._begun = False
         self._images = 0
         self._writes = distributed.is_main()
         self._progress = Progress(total_steps, start_step, kind, stream, seconds, silent=not self._writes)
@@ -90,7 +91,9 @@ class RunLog:
                 self._board = self._open_board(start_step)
 
     def step(self, step: int, epoch: int, metrics: Mapping[str, Any], *, images: int, every: int) -> None:
-        """Takes the metrics of a step; at every `every`-th step writes their means since the line before.
+        """Takes the metrics of a step; at the first and every `every`-th step writes their means since the line before.
+
+        On resuming, what is left of an interval is written as one; the first step is then told on the console alone.
 
         Args:
           step: number of steps done with this one.
@@ -108,7 +111,10 @@ class RunLog:
             self._clock, self._images = time.monotonic(), 0
         else:
             self._images += images
-        if step % every and step != self._progress.total:
+        begins, self._begun = not self._begun, True
+        if step % every and step not in (1, self._progress.total):
+            if begins:
+                self.say(f"step {step}, epoch {epoch}  {_brief(self.check_finite()[-1])}")
             return
         fetched = self.check_finite()
         rate = self._images / max(time.monotonic() - self._clock, 1e-9)
@@ -116,8 +122,14 @@ class RunLog:
         means = {name: float(np.mean([values[name] for values in fetched])) for name in names}
         timing = {"images_per_second": rate} if self._images else {}
         self._write(self.kind, step, epoch, means, timing)
-        self._progress.update(step, f"epoch {epoch}  {_brief(means)}", f"{rate:.1f} images/s" if timing else "")
+        rated = f"{rate:.1f} images/s" if timing else ""
+        self._progress.update(step, f"epoch {epoch}  {_brief(means)}", rated, always=begins)
         self._pending, self._clock, self._images = [], time.monotonic(), 0
+
+    @property
+    def timed(self) -> bool:
+        """Whether the next step counts in the rate: not the first one, which includes compiling or waiting."""
+        return self._clock is not None
 
     def evaluation(self, step: int, epoch: int, scores: Mapping[str, Any]) -> None:
         """Writes the scores of a state, numbers and texts by name; the time it took does not count as training."""
@@ -244,13 +256,13 @@ class Progress:
         self._began = self._printed = time.monotonic()
         self._bar = None if silent or not self._stream.isatty() else _bar(total, start, title, self._stream)
 
-    def update(self, done: int, note: str = "", rate: str = "") -> None:
-        """Says that `done` of the total are done; `note` and `rate` are printed beside it."""
+    def update(self, done: int, note: str = "", rate: str = "", always: bool = False) -> None:
+        """Says that `done` of the total are done, with `note` and `rate`; with `always` however soon after a line."""
         now = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str("  ".join(filter(None, (note, rate))), refresh=False)
             self._bar.update(done - self._bar.n)
-        elif not self._silent and (now - self._printed >= self._seconds or done == self.total):
+        elif not self._silent and (always or now - self._printed >= self._seconds or done == self.total):
             self._printed = now
             left = (now - self._began) / max(done - self._start, 1) * (self.total - done)
             parts = (f"{self._title} {done}/{self.total}".strip(), note, rate, f"{_clock(left)} left")

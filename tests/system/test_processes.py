@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import pickle
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 from mmreid_jax.testing import tiny
 from mmreid_jax.training import state as states
 from mmreid_jax.training import step as steps
+from tests.data.noise_records import noise_records
 
 ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
@@ -55,13 +57,11 @@ def three_steps(name, devices, shard):
     return {"losses": losses, "state": flat.tolist()}
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["htt", "ieee"])
-def test_two_processes_are_one(name, x64, tmp_path):
+def in_two_processes(program, *arguments):
+    """Runs a program in two processes of two devices each, joined by jax.distributed."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    out = tmp_path / "result.json"
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -70,7 +70,7 @@ def test_two_processes_are_one(name, x64, tmp_path):
         "JAX_NUM_PROCESSES": "2",
         "PYTHONPATH": str(ROOT),
     }
-    command = [sys.executable, "-c", PROGRAM, str(out), name]
+    command = [sys.executable, "-c", program, *map(str, arguments)]
     processes = [
         subprocess.Popen(command, cwd=ROOT, env={**environment, "JAX_PROCESS_ID": str(i)}, stderr=subprocess.PIPE)
         for i in range(2)
@@ -78,7 +78,56 @@ def test_two_processes_are_one(name, x64, tmp_path):
     for process in processes:
         _, said = process.communicate(timeout=900)
         assert process.returncode == 0, said.decode()[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["htt", "ieee"])
+def test_two_processes_are_one(name, x64, tmp_path):
+    out = tmp_path / "result.json"
+    in_two_processes(PROGRAM, out, name)
     together = json.loads(out.read_text())
     alone = three_steps(name, jax.devices()[:1], (0, 1))
     np.testing.assert_allclose(together["losses"], alone["losses"], rtol=0, atol=1e-10)
     np.testing.assert_allclose(together["state"], alone["state"], rtol=0, atol=1e-10)
+
+
+IMAGES_PROGRAM = """
+import sys
+import jax
+import numpy as np
+from mmreid_jax.training import distributed
+distributed.start()
+from mmreid_jax import on_device
+from mmreid_jax.data import pipeline, samplers
+from mmreid_jax.training import step
+from tests.test_on_device import EVERYTHING
+from tests.system.test_processes import noise_table
+
+records, parallel = noise_table(sys.argv[1]), step.Parallel()
+plan, shard = samplers.pk(records.identity, 2, 4, 1, 0), (jax.process_index(), 2)
+for limit in (float("inf"), on_device.SHARE * 40 * 16 * 8 * 3):
+    on_device.memory_limit = lambda parallel: limit
+    table = on_device.OnDevice("on").open(parallel, records, EVERYTHING, training=True)
+    assert table.arrays["images"].sharding.is_fully_replicated == (limit == float("inf"))
+    whole = pipeline.train_batches(records, plan, EVERYTHING, seed=1, threads=0)
+    named = pipeline.train_batches(records, plan, EVERYTHING, seed=1, threads=0, shard=shard, held=table.host)
+    with whole, named:
+        for expected, batch in zip(whole, named, strict=True):
+            placed = parallel.place_batch(batch, table.arrays)
+            for name, pixels in expected["images"].items():
+                for part in placed["images"][name].addressable_shards:
+                    np.testing.assert_array_equal(part.data, pixels[part.index])
+"""
+
+
+def noise_table(folder):
+    """The table that the test has put into a folder."""
+    return pickle.loads((pathlib.Path(folder) / "table").read_bytes())
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_images_on_their_devices(tmp_path):
+    """Held whole by each of four devices, and in four parts, each process feeding its part of the batch."""
+    records = noise_records(tmp_path / "images", counts=(4, 6, 4, 5))
+    (tmp_path / "table").write_bytes(pickle.dumps(records))
+    in_two_processes(IMAGES_PROGRAM, tmp_path)

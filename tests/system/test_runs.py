@@ -51,12 +51,12 @@ def train_in_two_parts(config, workdir, monkeypatch, stop_at):
     seen = []
     true = step.Parallel.place_batch
 
-    def place(self, batch):
+    def place(self, batch, *more):
         if "erase" in batch:
             seen.append(1)
             if len(seen) == stop_at:
                 os.kill(os.getpid(), signal.SIGTERM)
-        return true(self, batch)
+        return true(self, batch, *more)
 
     monkeypatch.setattr(step.Parallel, "place_batch", place)
     with pytest.raises(UserError, match="goes on from there"):
