@@ -97,9 +97,7 @@ def normalise_batches(x: Array, scale: Array, bias: Array, epsilon: float) -> _N
     return _normalise_batches(x, scale, bias, epsilon)[0]
 
 
-def _normalise_batches(
-    x: Array, scale: Array, bias: Array, epsilon: float
-) -> tuple[tuple[Array, ...], tuple[Any, ...]]:
+def _normalise_batches(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[_Normalised, tuple[Array, ...]]:
     y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     axes = tuple(range(1, y.ndim - 1))
     mean = y.mean(axes, keepdims=True)

@@ -91,9 +91,9 @@ class RunLog:
                 self._board = self._open_board(start_step)
 
     def step(self, step: int, epoch: int, metrics: Mapping[str, Any], *, images: int, every: int) -> None:
-        """Takes the metrics of a step; at the first and every `every`-th step writes their means since the line before.
+        """Takes the metrics of a step; at every `every`-th step writes their means since the line before.
 
-        On resuming, what is left of an interval is written as one; the first step is then told on the console alone.
+        The first step since the start is told on the console at once: all is well, or is not.
 
         Args:
           step: number of steps done with this one.
@@ -112,9 +112,10 @@ class RunLog:
         else:
             self._images += images
         begins, self._begun = not self._begun, True
-        if step % every and step not in (1, self._progress.total):
+        if step % every and step != self._progress.total:
             if begins:
                 self.say(f"step {step}, epoch {epoch}  {_brief(self.check_finite()[-1])}")
+                self._clock = time.monotonic()
             return
         fetched = self.check_finite()
         rate = self._images / max(time.monotonic() - self._clock, 1e-9)

@@ -78,7 +78,8 @@ class TestLines:
         monkeypatch.setattr(logs.jax, "device_get", lambda tree: fetched.append(len(tree)) or original(tree))
         with _open(tmp_path) as log:
             _train(log, 1, 14)
-        assert fetched == [5, 5]
+        # The first step is told at once.
+        assert fetched == [1, 5, 5]
 
     def test_only_the_first_process_writes(self, tmp_path, monkeypatch):
         monkeypatch.setattr(logs.distributed, "is_main", lambda: False)
@@ -90,6 +91,20 @@ class TestLines:
                 _train(log, 11, 15, value=lambda step: np.nan)
         assert stream.getvalue() == ""
         assert not (tmp_path / "run").exists()
+
+
+class TestFirstStep:
+    @pytest.mark.parametrize("begin", [1, 8])
+    def test_it_is_told_at_once_and_written_with_the_others(self, tmp_path, begin):
+        stream = io.StringIO()
+        with _open(tmp_path, stream=stream) as log:
+            log.step(begin, 1, {"loss": 2.5}, images=8, every=5)
+            assert f"step {begin}, epoch 1  loss 2.5" in stream.getvalue()
+            assert read_metrics(tmp_path / logs.FILE) == []
+            for step in range(begin + 1, 11):
+                log.step(step, 1, {"loss": 2.5}, images=8, every=5)
+        assert stream.getvalue().count("loss 2.5") == 1
+        assert [e["step"] for e in read_metrics(tmp_path / logs.FILE)] == [at for at in (5, 10) if at >= begin]
 
 
 class TestRate:
