@@ -188,7 +188,7 @@ def ours_vi(
 ) -> list[tuple[float, float]]:
     """The same by the library: distances to the pool once for all protocols and trials, in float32."""
     first = protocol_of(names[0])
-    apart = first.distances(query, pool) if len(names) > 1 else first.blocks(query, pool)
+    apart = first.distances(query, pool) if len(names) > 1 else first.blocks(query, pool, reuse=True)
     scored = [metrics.evaluate_trials(apart, asked, given, protocol_of(name)) for name in names]
     return [(trials.mAP, trials.rank(1)) for trials in scored]
 

@@ -2,8 +2,8 @@
 
 Nothing needs a sort of the gallery: the rank of a right match is the number of kept gallery samples that are closer,
 plus one, and its rank among people is the number of identities that have a closer sample, plus one
-(`mmreid_jax.retrieval.ranking` counts them). Of equally distant samples the earlier one of the gallery ranks first, as a
-stable sort would have it.
+(`mmreid_jax.retrieval.ranking` counts them). Of equally distant samples the earlier one of the gallery ranks first, as
+a stable sort would have it.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def evaluate_trials(
         return Trials(tuple(evaluate(apart[rows], labels, query, protocol) for rows, labels in sides))
     searches = [_Search(query, labels, protocol) for labels in drawn]
     parts: list[list[_Matches]] = [[] for _ in draws]
-    for start, block in _blocks(distances, count, size):
+    for start, block in _blocks(distances, count, size, max(map(len, draws))):
         for own, columns, search in zip(parts, draws, searches, strict=True):
             own.append(search.matches(start, np.take(block, columns, axis=1)))
     scored = (_scores(own, protocol, len(columns)) for own, columns in zip(parts, draws, strict=True))
@@ -290,26 +290,38 @@ def _sizes(query: Table, gallery: Table) -> tuple[int, int]:
     return count, size
 
 
-def _blocks(distances: np.ndarray | Iterable[np.ndarray], count: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first query, distances [B, G]), for all queries in pieces of bounded size.
+def _blocks(
+    distances: np.ndarray | Iterable[np.ndarray], count: int, size: int, looked_at: int = 0
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Pieces of bounded size of the distances of all queries.
+
+    Args:
+      distances: float [count, size], or its rows in blocks.
+      count: of queries.
+      size: of the gallery or pool.
+      looked_at: columns that are looked at together, if fewer than all.
+
+    Yields:
+      (number of the first query, distances [B, size]).
 
     Raises:
       UserError: there are not `count` rows of `size` distances, or a distance is NaN.
     """
-    row, together = 0, max(1, _TOGETHER // size)
+    row, together = 0, max(1, _TOGETHER // (looked_at or size))
     for block in [distances] if isinstance(distances, np.ndarray) else distances:
         if np.ndim(block) != 2 or block.shape[1] != size or row + len(block) > count:
             raise UserError(
                 f"distances are {list(np.shape(block))} from query {row} on, but there are {count} queries and"
                 f" {size} gallery samples"
             )
-        for start in range(0, len(block), together):
-            part = block[start : start + together]
-            # The smallest value of a row with NaN is NaN.
-            unknown = np.flatnonzero(np.isnan(part.min(axis=1)))
-            if len(unknown):
+        if not len(block):
+            continue
+        for part in np.array_split(block, -(-len(block) // together)):
+            # The smallest of several values is NaN where one is.
+            if np.isnan(part.min()):
+                unknown = np.flatnonzero(np.isnan(part).any(axis=1))[0]
                 raise UserError(
-                    f"distances of query {row + unknown[0]} are NaN; look for NaN in the features or the weights"
+                    f"distances of query {row + unknown} are NaN; look for NaN in the features or the weights"
                 )
             yield row, part
             row += len(part)

@@ -1,9 +1,9 @@
 """Ranks of a few samples of every row of distances, without sorting the rows.
 
 The rank of a sample is the number of samples that are closer, plus one. Distances are sorted into many narrow buckets,
-which a row is counted into in one pass; exact comparisons are left to the few samples that share a bucket with one whose
-rank is asked for. The work for a distance is the same however many ranks are asked for, and rounding cannot move a
-sample over another one, because the bucket is a monotone function of the distance.
+which a row is counted into in one pass; exact comparisons are left to the few samples that share a bucket with one
+whose rank is asked for. The work for a distance is the same however many ranks are asked for, and rounding cannot move
+a sample over another one, because the bucket is a monotone function of the distance.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 # Indices of arrays [B, G], as numpy takes them: aligned or an open mesh.
 Places = tuple[np.ndarray, np.ndarray]
 
-# Buckets of a row: half as many as it has samples, within these bounds; the counts of a few rows stay in the cache.
+# Buckets of a row: as many as it has samples, within these bounds; the counts of a few rows stay in the cache.
 _FEWEST, _MOST = 1 << 8, 1 << 14
 # The steepest slope from distances to buckets: takes any difference out of their range, but no zero.
 _STEEP = 1e30
@@ -83,7 +83,7 @@ class Ranking:
           removed: places of samples that do not count; none of them is an entry.
         """
         rows, size = values.shape
-        count = min(max(_FEWEST, size // 2), _MOST)
+        count = min(max(_FEWEST, size), _MOST)
         width = count + 1
         starts = np.arange(rows)[:, None] * width
         lowest, slope = _range(values[owner, column], owner, rows, count)
