@@ -170,3 +170,22 @@ def test_a_broken_query_image_is_named(workdirs, pictures, tmp_path):
 def test_a_described_query_has_a_name():
     assert search.Described("a man", None, "").name == '"a man"'
     assert search.Described("a man", Path("x/ir.png"), "").name == '"a man" + ir.png'
+
+
+def test_a_gallery_of_stored_features_gives_the_same_matches(workdirs, pictures, tmp_path):
+    checkpoint = ["--checkpoint", str(workdirs["tvi_lfm"])]
+    for out in ("features", "features.npz"):
+        extract.main([*checkpoint, "--images", str(pictures / "gallery"), "--out", str(tmp_path / out)])
+    one, other = (extract.load(tmp_path / out) for out in ("features", "features.npz"))
+    np.testing.assert_array_equal(one.features, other.features)
+    assert (one.files.tolist(), one.note) == (other.files.tolist(), other.note)
+    query = ["--image", str(pictures / "ir" / "0.png")]
+    search.main([*flags(workdirs, pictures, tmp_path / "images"), *query])
+    expected_matches = matches(tmp_path / "images")
+    for out in ("features", "features.npz"):
+        stored = ["--gallery", str(tmp_path / out), "--out", str(tmp_path / "stored")]
+        search.main([*checkpoint, *stored, *query])
+        found = matches(tmp_path / "stored")
+        assert [row["match"] for row in found] == [row["match"] for row in expected_matches]
+        distances = [[float(row["distance"]) for row in rows] for rows in (found, expected_matches)]
+        np.testing.assert_allclose(*distances, atol=2e-5)

@@ -7,7 +7,6 @@ the gallery first and makes of product and sum one program that is slower than t
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Literal, get_args
 
@@ -25,10 +24,15 @@ CHUNK = 1024
 _MOST, _TOGETHER = 1 << 25, 1 << 17
 
 
+def squared_lengths(features: np.ndarray) -> np.ndarray:
+    """Squared lengths of rows, [N, D] -> [N], without an array of squares."""
+    return np.einsum("nd,nd->n", features, features)
+
+
 def l2_normalise(features: np.ndarray) -> np.ndarray:
     """Rows of length one: [N, D] -> [N, D], in at least float32; a zero row stays zero."""
     features = _at_least_float32(features)
-    return features / np.maximum(np.sqrt(_squares(features)), 1e-12)[:, None]
+    return features / np.maximum(np.sqrt(squared_lengths(features)), 1e-12)[:, None]
 
 
 def squared_euclidean(query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> np.ndarray:
@@ -61,7 +65,7 @@ def whole(kind: Kind, query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK
     Raises:
       UserError: see `blocks`.
     """
-    _check(kind, query, gallery)
+    check_features(kind, query, gallery)
     query, gallery = _comparable(query), _comparable(gallery)
     out = np.empty((len(query), len(gallery)), np.result_type(query, gallery))
     start = 0
@@ -87,14 +91,14 @@ def blocks(
     Raises:
       UserError: the kind is unknown, or the features are not [Q, D] and [G, D].
     """
-    _check(kind, query, gallery)
+    check_features(kind, query, gallery)
     query, gallery = _comparable(query), _comparable(gallery)
     chunk = _rows(chunk, len(gallery))
     out = np.empty((min(chunk, len(query)), len(gallery)), np.result_type(query, gallery)) if reuse else None
     return _blocks(kind, query, gallery, chunk, out)
 
 
-def _check(kind: Kind, query: np.ndarray, gallery: np.ndarray) -> None:
+def check_features(kind: Kind, query: np.ndarray, gallery: np.ndarray) -> None:
     """`UserError` where the kind is unknown, or the features are not [Q, D] and [G, D]."""
     check_kind(kind)
     if np.ndim(query) != 2 or np.ndim(gallery) != 2 or np.shape(query)[1] != np.shape(gallery)[1]:
@@ -169,7 +173,7 @@ def _on_host(
     kind: Kind, query: np.ndarray, gallery: np.ndarray, chunk: int, out: np.ndarray | None
 ) -> Iterator[np.ndarray]:
     """Chunks by numpy."""
-    query_lengths, lengths = _squares(query), _squares(gallery)
+    query_lengths, lengths = squared_lengths(query), squared_lengths(gallery)
     dtype = np.result_type(query, gallery)
     together = max(1, _TOGETHER // max(len(gallery), 1))
     for start in range(0, len(query), chunk):
@@ -203,7 +207,7 @@ def _on_device(
     """Chunks by a jitted program, the next one in the making while the host looks at one."""
     del out
     on_device = jnp.asarray(gallery)
-    lengths = _squared_lengths(on_device)
+    lengths = _lengths(on_device)
 
     def begun(start: int) -> jax.Array:
         part = query[start : start + chunk]
@@ -219,22 +223,30 @@ def _on_device(
         yield np.asarray(block)[: len(query) - start]
 
 
-def _squares(features: np.ndarray) -> np.ndarray:
-    """Squared lengths of rows, [N, D] -> [N], without an array of squares."""
-    return np.einsum("nd,nd->n", features, features)
-
-
 @jax.jit
-def _squared_lengths(features: jax.Array) -> jax.Array:
+def _lengths(features: jax.Array) -> jax.Array:
     return jnp.sum(jnp.square(features), axis=1)
 
 
-@functools.partial(jax.jit, static_argnames="kind")
-def _distances(kind: Kind, query: jax.Array, gallery: jax.Array, gallery_lengths: jax.Array) -> jax.Array:
-    """[Q, D], [G, D], squared lengths [G] -> [Q, G]."""
+def pairwise(kind: Kind, query: jax.Array, gallery: jax.Array, gallery_lengths: jax.Array | None = None) -> jax.Array:
+    """Distances in JAX, for use in a jitted function.
+
+    Args:
+      kind: one of `KINDS`.
+      query: [Q, D].
+      gallery: [G, D].
+      gallery_lengths: [G], squared, where they are known.
+
+    Returns:
+      [Q, G].
+    """
     products = jnp.matmul(query, gallery.T, precision="highest")
-    query_lengths = _squared_lengths(query)[:, None]
+    query_lengths = _lengths(query)[:, None]
+    lengths = _lengths(gallery) if gallery_lengths is None else gallery_lengths
     if kind == "cosine":
-        return 1.0 - products / jnp.maximum(jnp.sqrt(query_lengths) * jnp.sqrt(gallery_lengths), 1e-12)
-    squared = query_lengths + gallery_lengths - 2.0 * products
+        return 1.0 - products / jnp.maximum(jnp.sqrt(query_lengths) * jnp.sqrt(lengths), 1e-12)
+    squared = query_lengths + lengths - 2.0 * products
     return squared if kind == "squared_euclidean" else jnp.sqrt(jnp.maximum(squared, 0.0))
+
+
+_distances = jax.jit(pairwise, static_argnames="kind")

@@ -369,7 +369,7 @@ class _Search:
         if self._scenes is not None:
             removed.append(self._scenes.columns(query.scene[rows])[:2])
         if self._hidden is not None:
-            removed.append(np.ix_(np.flatnonzero(query.camera[rows] == 2), self._hidden))
+            removed.append((np.flatnonzero(query.camera[rows] == 2)[:, None], self._hidden))
         return owner[~lost], column[~lost], removed, counts > 0
 
 
