@@ -17,7 +17,7 @@ import numpy as np
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval.galleries import Pool
 from mmreid_jax.retrieval.protocols import REMOVALS, Protocol, Table
-from mmreid_jax.retrieval.ranking import Groups, Places, Ranking
+from mmreid_jax.retrieval.ranking import Groups, Places, Ranking, Scratch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +172,7 @@ def evaluate(distances: np.ndarray | Iterable[np.ndarray], query: Table, gallery
       UserError: there is no query or no gallery, no query is valid, the shapes do not agree, or a distance is NaN.
     """
     count, size = _sizes(query, gallery)
-    search = _Search(query, gallery, protocol)
+    search = _Search(query, gallery, protocol, Scratch())
     parts = [search.matches(start, block) for start, block in _blocks(distances, count, size)]
     return _scores(parts, protocol, size)
 
@@ -202,7 +202,8 @@ def evaluate_trials(
         ends = np.cumsum([len(rows) for rows in draws])[:-1]
         sides = zip(np.split(columns, ends), drawn, strict=True)
         return Trials(tuple(evaluate(apart[rows], labels, query, protocol) for rows, labels in sides))
-    searches = [_Search(query, labels, protocol) for labels in drawn]
+    scratch = Scratch()
+    searches = [_Search(query, labels, protocol, scratch) for labels in drawn]
     parts: list[list[_Matches]] = [[] for _ in draws]
     for start, block in _blocks(distances, count, size, max(map(len, draws))):
         for own, columns, search in zip(parts, draws, searches, strict=True):
@@ -332,8 +333,8 @@ def _blocks(
 class _Search:
     """Queries and a gallery under a protocol, whose distances come in blocks."""
 
-    def __init__(self, query: Table, gallery: Table, protocol: Protocol) -> None:
-        self._query, self._gallery, self._protocol = query, gallery, protocol
+    def __init__(self, query: Table, gallery: Table, protocol: Protocol, scratch: Scratch) -> None:
+        self._query, self._gallery, self._protocol, self._scratch = query, gallery, protocol, scratch
         self._people = Groups.by(gallery.identity)
         self._scenes = Groups.by(gallery.scene) if "time" in protocol.removes else None
         self._hidden = np.flatnonzero(gallery.camera == 1) if protocol.removes == "camera_2_for_camera_3" else None
@@ -343,7 +344,7 @@ class _Search:
         if values.dtype != np.float32:
             values = values.astype(np.float32 if values.dtype == np.float16 else np.float64, copy=False)
         owner, column, removed, known = self._pairs(slice(start, start + len(values)))
-        ranking = Ranking(values, owner, column, removed)
+        ranking = Ranking(values, owner, column, removed, self._scratch)
         ranks = ranking.closer + 1
         found = np.bincount(owner, minlength=len(values))
         valid = found > 0

@@ -9,6 +9,7 @@ a sample over another one, because the bucket is a monotone function of the dist
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -62,6 +63,21 @@ class Groups:
         return owner, self.order[np.repeat(first, counts) + within], counts
 
 
+class Scratch:
+    """Memory for what is made of one block of distances after the other, which costs more to get than to fill."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: np.typing.DTypeLike) -> np.ndarray:
+        """An array of anything; the one that had the name before is lost."""
+        size = math.prod(shape)
+        kept = self._arrays.get(name)
+        if kept is None or kept.dtype != dtype or len(kept) < size:
+            kept = self._arrays[name] = np.empty(size, dtype)
+        return kept[:size].reshape(shape)
+
+
 class Ranking:
     """Ranks of some entries of rows of distances.
 
@@ -72,7 +88,12 @@ class Ranking:
     """
 
     def __init__(
-        self, values: np.ndarray, owner: np.ndarray, column: np.ndarray, removed: Sequence[Places] = ()
+        self,
+        values: np.ndarray,
+        owner: np.ndarray,
+        column: np.ndarray,
+        removed: Sequence[Places] = (),
+        scratch: Scratch | None = None,
     ) -> None:
         """Ranks the entries.
 
@@ -81,18 +102,21 @@ class Ranking:
           owner: int64 [M], ascending: rows of the entries whose ranks are asked for.
           column: int64 [M], their columns, in any order.
           removed: places of samples that do not count; none of them is an entry.
+          scratch: memory that the ranking uses as long as it is asked for anything.
         """
+        scratch = scratch or Scratch()
         rows, size = values.shape
         count = min(max(_FEWEST, size), _MOST)
         width = count + 1
         starts = np.arange(rows)[:, None] * width
         lowest, slope = _range(values[owner, column], owner, rows, count)
         with np.errstate(over="ignore"):
-            scaled = values - lowest[:, None]
+            scaled = np.subtract(values, lowest[:, None], out=scratch.array("scaled", values.shape, values.dtype))
             scaled *= slope[:, None]
         np.clip(scaled, -1, count - 2, out=scaled)
         scaled += 1
-        buckets = scaled.astype(np.int64)
+        buckets = scratch.array("buckets", values.shape, np.int64)
+        np.copyto(buckets, scaled, casting="unsafe")
         buckets += starts
         for row, place in removed:
             # Behind the last bucket of the row, where nothing is asked for.
@@ -116,7 +140,7 @@ class Ranking:
         place, column = self._ordered(candidates, is_asked[candidates])
         asked = self.owner * size + column
         # Over all rows up to this one: what lies in lower buckets, and candidates that come first.
-        return column, np.cumsum(counts)[buckets[asked]] + place - self.owner * size
+        return column, np.cumsum(counts, out=counts)[buckets[asked]] + place - self.owner * size
 
     def _ordered(self, candidates: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of those candidates that are `asked` for: place among all by row, distance and column, and column.
