@@ -269,7 +269,7 @@ def single_shot_cmc(
 
 
 # Distances that are looked at together: what is made of them stays in the cache of a processor.
-_TOGETHER = 1 << 18
+_TOGETHER = 1 << 17
 
 
 @dataclasses.dataclass(frozen=True)
