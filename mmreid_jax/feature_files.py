@@ -75,8 +75,8 @@ def load(path: Path) -> Features:
             features = np.load(path, mmap_mode="r", allow_pickle=False)
             files, labels, note = _numbers(len(features)), None, {}
         else:
-            found, files, labels, note = _read_table(path)
-            features = found["features"]
+            arrays, files, labels, note = _read_table(path)
+            features = arrays["features"]
     except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is not a feature file of mmreid_jax.extract ({error})") from None
     columns = [files] if labels is None else [files, labels.identity, labels.camera, labels.scene]

@@ -253,7 +253,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if described:
         assert extractor
         query = Side(described.features(extractor, compared.feature), np.array([described.name]))
-        if gallery.records:
+        if gallery.records is not None:
             gallery = dataclasses.replace(gallery, features=distances.l2_normalise(gallery.features))
         summary = f"Looked for {described.name} by {compared.name}."
     if query.features.shape[1:] != gallery.features.shape[1:]:
@@ -264,20 +264,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     progress = streamed.Progress(arguments.out / "search.progress") if arguments.resumable else None
     # A description is compared by the angle; stored features may be of any length.
-    kind: Kind = "cosine" if described and not gallery.records else "squared_euclidean"
-    order, apart = streamed.top_k(query.features, gallery.features, arguments.top, kind=kind, progress=progress)
+    kind: Kind = "cosine" if described and gallery.records is None else "squared_euclidean"
+    order, values = streamed.top_k(query.features, gallery.features, arguments.top, kind=kind, progress=progress)
     if kind == "cosine":
         # The squared distance of features of length one, as everywhere else.
-        apart = 2 * apart
+        values = 2 * values
     if distributed.is_main():
-        write_table(arguments.out / "matches.csv", query.files.tolist(), gallery.files, order, apart)
+        write_table(arguments.out / "matches.csv", query.files.tolist(), gallery.files, order, values)
 
         def images(side: str, row: int) -> dict[str, np.ndarray]:
             if described and extractor and side == "query":
                 return described.shown(extractor)
             return (query if side == "query" else gallery).images(row)
 
-        _present(arguments, query.files.tolist(), gallery.files, order, apart, images, summary)
+        _present(arguments, query.files.tolist(), gallery.files, order, values, images, summary)
     if progress:
         progress.done()
 
@@ -287,15 +287,15 @@ def _present(
     names: list[str],
     files: np.ndarray,
     order: np.ndarray,
-    apart: np.ndarray,
+    values: np.ndarray,
     images: Callable[[str, int], dict[str, np.ndarray]],
     summary: str,
 ) -> None:
     """Writes the page and prints the first matches of the first queries."""
-    results = search_page.SearchResults(order, apart, files.tolist(), arguments.threshold)
+    results = search_page.SearchResults(order, values, files.tolist(), arguments.threshold)
     page = search_page.write_search_page(arguments.out, names, results, images, summary=summary, top=arguments.top)
-    for name, row, values in list(zip(names, order, apart, strict=True))[:20]:
-        matches = ", ".join(f"{files[i]} ({value:.3f})" for i, value in zip(row[:3], values[:3], strict=True))
+    for name, row, nearest in list(zip(names, order, values, strict=True))[:20]:
+        matches = ", ".join(f"{files[i]} ({value:.3f})" for i, value in zip(row[:3], nearest[:3], strict=True))
         print(f"{name}: {matches}")
     print(f"matches: {arguments.out / 'matches.csv'}\npage: {page}")
 

@@ -346,13 +346,13 @@ class _Search:
         owner, column, removed, known = self._pairs(slice(start, start + len(values)))
         ranking = Ranking(values, owner, column, removed, self._scratch)
         ranks = ranking.closer + 1
-        found = np.bincount(owner, minlength=len(values))
-        valid = found > 0
-        starts = (np.cumsum(found) - found)[valid]
+        counts = np.bincount(owner, minlength=len(values))
+        valid = counts > 0
+        starts = (np.cumsum(counts) - counts)[valid]
         first, precision, penalty = np.zeros(len(values), np.int64), *np.full((2, len(values)), np.nan)
-        share = (np.arange(1, len(ranks) + 1) - np.repeat(starts, found[valid])) / ranks
-        precision[valid] = np.bincount(owner, share, len(values))[valid] / found[valid]
-        penalty[valid] = found[valid] / ranks[starts + found[valid] - 1]
+        share = (np.arange(1, len(ranks) + 1) - np.repeat(starts, counts[valid])) / ranks
+        precision[valid] = np.bincount(owner, share, len(values))[valid] / counts[valid]
+        penalty[valid] = counts[valid] / ranks[starts + counts[valid] - 1]
         first[valid] = ranks[starts]
         if self._protocol.counts == "identities":
             # Where the first match ranks first of all images, it does so of people too.

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +86,9 @@ def top_k(
     kept = min(count, len(gallery))
     if not len(query) or not kept:
         return np.zeros((len(query), kept), np.int64), np.zeros((len(query), kept), np.float32)
+    if not np.isfinite(query).all():
+        row = np.flatnonzero(~np.isfinite(query).all(axis=1))[0]
+        raise UserError(f"features of query {row} are not finite; extract them again")
     processes, index = jax.process_count(), jax.process_index()
     first, last = (len(gallery) * part // processes for part in (index, index + 1))
     values, rows = _Search(query, gallery, kept, kind, chunk, progress).run(first, last)
@@ -172,8 +176,14 @@ class _Search:
         if valid <= 0:
             return None
         source = self._gallery
-        if isinstance(source, np.memmap) and source.filename is not None and source.flags.c_contiguous:
-            # A map of its own, whose pages go when it does.
+        # A part of a map says the offset of the whole, so it is read like any array.
+        if (
+            isinstance(source, np.memmap)
+            and isinstance(source.base, mmap.mmap)
+            and source.filename is not None
+            and source.flags.c_contiguous
+        ):
+            # Mapped anew, so that the pages go with the chunk.
             offset = source.offset + start * source.shape[1] * source.itemsize
             rows: np.ndarray = np.memmap(source.filename, source.dtype, "r", offset, (valid, source.shape[1]))
         else:

@@ -74,6 +74,7 @@ def test_a_memory_map_is_a_gallery(dtype, small, tmp_path):
     np.save(tmp_path / "features.npy", gallery)
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     check(streamed.top_k(query, mapped, 5, chunk=CHUNK), query, gallery, 5)
+    check(streamed.top_k(query, mapped[11:600], 5, chunk=CHUNK), query, gallery[11:600], 5)
 
 
 @pytest.mark.parametrize("kind", distances.KINDS)
@@ -138,6 +139,9 @@ def test_bad_features_are_named(small):
         streamed.top_k(query, gallery, 5, chunk=CHUNK)
     with pytest.raises(UserError, match=r"they are \[5, 6\] and \[700, 5\]"):
         streamed.top_k(query, gallery[:, :5], 5)
+    query[3, 0] = np.inf
+    with pytest.raises(UserError, match="query 3 are not finite"):
+        streamed.top_k(query, gallery, 5)
     assert streamed.top_k(query[:0], gallery, 5)[0].shape == (0, 5)
     assert streamed.top_k(query, gallery[:0], 5)[0].shape == (5, 0)
 
