@@ -1,13 +1,16 @@
-"""Features of a folder of images: ``python -m mmreid_jax.extract --checkpoint DIR --images DIR --out FILE.npz``."""
+"""Features of a folder of images: ``python -m mmreid_jax.extract --checkpoint DIR --images DIR --out FILE.npz``.
+
+With ``--out DIR`` the features of many images are written to a folder as they come, so that memory holds a batch of
+them, an interrupted command goes on where it stopped, and the processes of a job (``JAX_COORDINATOR_ADDRESS`` and so
+on, see training/distributed.py) take a slice of the images each.
+"""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import hashlib
 import sys
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +22,12 @@ from mmreid_jax.data import folder, pipeline
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError, run_command
 from mmreid_jax.experiment import image_options, normalization
+from mmreid_jax.feature_files import Features, load, save, write
 from mmreid_jax.methods import base
 from mmreid_jax.retrieval import distances, metrics
-from mmreid_jax.training import checkpoints, step
+from mmreid_jax.training import checkpoints, distributed, step
+
+__all__ = ["Extractor", "Features", "load", "save"]
 
 
 class Extractor:
@@ -66,10 +72,19 @@ class Extractor:
             self.config = ConfigDict(meta["config"])
             facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
             self.method = base.build(self.config, base.DataFacts(**facts))
-        self._parallel = step.Parallel()
+        # In a job of several processes each embeds images of its own.
+        self._parallel = step.Parallel(jax.local_devices())
         self._variables = self._parallel.place_state(variables)
         self.comparison = self._of_images()
         self.feature = self.comparison.feature
+
+    def fingerprint(self) -> str:
+        """What tells the weights and config from others."""
+        digest = hashlib.sha256(str(self.config).encode())
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._variables):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()
 
     @property
     def one_modality(self) -> bool:
@@ -109,6 +124,16 @@ class Extractor:
         Raises:
           UserError: the table has several modalities, and the model sees one at a time.
         """
+        return np.concatenate(list(self.pieces(records, absent, feature, tokens)))
+
+    def pieces(
+        self,
+        records: Records,
+        absent: Sequence[str] = (),
+        feature: str = "",
+        tokens: Mapping[str, np.ndarray] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The same, batch by batch: float32 [B, D] each, in order."""
         from tqdm import tqdm
 
         data = self.config.data
@@ -126,77 +151,19 @@ class Extractor:
         embed = self._parallel.jit_embed(step.embed_step(self.method.embed, normalization(data), absent))
         size = -(-self.config.eval.batch_size // self._parallel.size) * self._parallel.size
         options = image_options(data, cache=False)
-        rows = []
         with pipeline.eval_batches(records, options, size, threads=data.threads) as batches:
             total = -(-len(records) // size)
             for batch in tqdm(batches, total=total, unit="batch", disable=not sys.stderr.isatty()):
                 if tokens:
                     batch["tokens"] = {name: np.tile(row, (size, 1)) for name, row in tokens.items()}
                 features = embed(self._variables, self._parallel.place_batch(batch))[feature]
-                rows.append(np.asarray(features)[batch["valid"]])
-        features = np.concatenate(rows)
-        return distances.l2_normalise(features) if self.config.eval.normalize else features
+                rows = np.asarray(features)[batch["valid"]]
+                yield distances.l2_normalise(rows) if self.config.eval.normalize else rows
 
 
-@dataclasses.dataclass(frozen=True)
-class Features:
-    """What a feature file holds.
-
-    Attributes:
-      features: float [N, D].
-      files: str [N], names of the images.
-      labels: identity, camera and scene of the images; None where they are not known.
-      note: what the features come from, and how they are to be compared.
-    """
-
-    features: np.ndarray
-    files: np.ndarray
-    labels: metrics.Labels | None
-    note: dict[str, Any]
-
-
-def save(path: Path, stored: Features) -> None:
-    """Writes a feature file; complete or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".unfinished.npz")
-    labels = {} if stored.labels is None else dataclasses.asdict(stored.labels)
-    np.savez(unfinished, features=stored.features, files=stored.files, note=json.dumps(stored.note), **labels)
-    unfinished.replace(path)
-
-
-def load(path: Path) -> Features:
-    """Reads a feature file; another program's needs ``features`` alone, and ``identity`` and ``camera`` for scores.
-
-    Raises:
-      UserError: the file is none, or its arrays do not belong together.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            features = stored["features"]
-            count = len(features)
-            files = stored["files"] if "files" in stored else np.array([str(row) for row in range(count)])
-            note = json.loads(str(stored["note"])) if "note" in stored else {}
-            labels = None
-            if "identity" in stored and "camera" in stored:
-                scene = stored["scene"] if "scene" in stored else np.zeros(count, np.int32)
-                labels = metrics.Labels(stored["identity"], stored["camera"], scene)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a feature file of mmreid_jax.extract ({error})") from None
-    columns = [files] if labels is None else [files, labels.identity, labels.camera, labels.scene]
-    if features.ndim != 2 or any(column.shape != (count,) for column in columns):
-        shapes = ", ".join(str(list(column.shape)) for column in columns)
-        raise UserError(
-            f"{path}: features must be [number, dimension] and labels [number]; they are {list(features.shape)} and "
-            f"{shapes}"
-        )
-    if not np.all(np.isfinite(features)):
-        raise UserError(f"{path}: some features are not finite; extract them again")
-    return Features(features, files, labels, note)
-
-
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
+def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The flags that name a trained model."""
-    parser.add_argument("--checkpoint", required=True, help="workdir of a run of main.py, or a converted directory")
+    parser.add_argument("--checkpoint", required=required, help="workdir of a run of main.py, or a converted directory")
     parser.epilog = "A converted directory needs --config=FILE; --config.KEY=VALUE changes what does not fit it."
     parser.add_argument("--which", choices=("best", "last"), default="best", help="of its checkpoints")
 
@@ -240,23 +207,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_model_flags(parser)
     parser.add_argument("--images", required=True, help="folder of images, or of one subfolder per modality")
     parser.add_argument("--modality", help="of the images (default: that of the folder's name, else visible)")
-    parser.add_argument("--out", required=True, type=Path, help="the .npz file to write")
+    parser.add_argument("--out", required=True, type=Path, help="the .npz file to write, or a folder for many images")
     arguments, rest = parser.parse_known_args(argv)
+    distributed.start()
+    if arguments.out.suffix == ".npz" and jax.process_count() > 1:
+        raise UserError(f"several processes cannot write {arguments.out} together; name a folder with --out")
     extractor = open_model(arguments, rest)
     records, absent = folder.open_folder(
         arguments.images, extractor.method.facts.modalities, arguments.modality, one=extractor.one_modality
     )
-    print(describe(records, absent, extractor.one_modality))
     dataset = extractor.config.data.dataset
     labelled = folder.with_labels(records, dataset)
-    known = f"read off the file names, as {dataset} writes them" if labelled else "not known"
-    print(f"identities and cameras: {known}")
-    features = extractor(records, absent)
-    absent = () if extractor.one_modality else absent
+    if distributed.is_main():
+        print(describe(records, absent, extractor.one_modality))
+        known = f"read off the file names, as {dataset} writes them" if labelled else "not known"
+        print(f"identities and cameras: {known}")
     labels = None if labelled is None else metrics.Labels(labelled.identity, labelled.camera, labelled.scene)
-    save(arguments.out, Features(features, records.file, labels, note_of(extractor, arguments.checkpoint, absent)))
-    length = " (length 1)" if extractor.config.eval.normalize else ""
-    print(f"{features.shape[0]} x {features.shape[1]} features{length}: {arguments.out}")
+    note = note_of(extractor, arguments.checkpoint, () if extractor.one_modality else absent)
+    if arguments.out.suffix == ".npz":
+        features = extractor(records, absent)
+        save(arguments.out, Features(features, records.file, labels, note))
+        count, width = features.shape
+    else:
+
+        def rows(start: int, stop: int) -> Iterator[np.ndarray]:
+            some = np.arange(start, stop)
+            return extractor.pieces(records.select(some), absent) if len(some) else iter(())
+
+        count, width = write(arguments.out, records.file, labels, note, extractor.fingerprint(), rows)
+    if distributed.is_main():
+        length = " (length 1)" if extractor.config.eval.normalize else ""
+        print(f"{count} x {width} features{length}: {arguments.out}")
 
 
 if __name__ == "__main__":

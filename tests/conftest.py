@@ -31,8 +31,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def quick_compilation(request):
     ``MMREID_OPTIMISED_TESTS=1`` compiles everything as users do.
     """
     whole = request.node.get_closest_marker("xdist_group") is not None
-    quick = not (whole or os.environ.get("MMREID_OPTIMISED_TESTS"))
+    quick = not (whole or "ieee" in request.node.name or os.environ.get("MMREID_OPTIMISED_TESTS"))
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

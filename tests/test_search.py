@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmreid_jax import extract, search
+from mmreid_jax import extract, feature_files, search
 from mmreid_jax.convert import layout, store
 from mmreid_jax.convert.__main__ import write_safetensors
 from mmreid_jax.data import tokenizer
@@ -170,3 +170,46 @@ def test_a_broken_query_image_is_named(workdirs, pictures, tmp_path):
 def test_a_described_query_has_a_name():
     assert search.Described("a man", None, "").name == '"a man"'
     assert search.Described("a man", Path("x/ir.png"), "").name == '"a man" + ir.png'
+
+
+def test_a_gallery_of_stored_features_gives_the_same_matches(workdirs, pictures, tmp_path):
+    checkpoint = ["--checkpoint", str(workdirs["tvi_lfm"])]
+    for out in ("features", "features.npz"):
+        extract.main([*checkpoint, "--images", str(pictures / "gallery"), "--out", str(tmp_path / out)])
+    one, other = (extract.load(tmp_path / out) for out in ("features", "features.npz"))
+    np.testing.assert_array_equal(one.features, other.features)
+    assert (one.files.tolist(), one.note) == (other.files.tolist(), other.note)
+    query = ["--image", str(pictures / "ir" / "0.png")]
+    search.main([*flags(workdirs, pictures, tmp_path / "images"), *query])
+    expected_matches = matches(tmp_path / "images")
+    for out in ("features", "features.npz"):
+        stored = ["--gallery", str(tmp_path / out), "--out", str(tmp_path / "stored")]
+        search.main([*checkpoint, *stored, *query])
+        found = matches(tmp_path / "stored")
+        assert [row["match"] for row in found] == [row["match"] for row in expected_matches]
+        distances = [[float(row["distance"]) for row in rows] for rows in (found, expected_matches)]
+        np.testing.assert_allclose(*distances, atol=2e-5)
+
+
+def test_an_interrupted_extraction_goes_on(workdirs, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_files, "_EVERY", 1)
+    embedded, asked = extract.Extractor.pieces, []
+
+    def dying(self, records, *rest):
+        yield np.concatenate(list(embedded(self, records, *rest)))[:2]
+        raise KeyboardInterrupt
+
+    def counted(self, records, *rest):
+        asked.append(len(records))
+        return embedded(self, records, *rest)
+
+    command = ["--checkpoint", str(workdirs["agw"]), "--images", str(pictures / "gallery"), "--out"]
+    monkeypatch.setattr(extract.Extractor, "pieces", dying)
+    with pytest.raises(KeyboardInterrupt):
+        extract.main([*command, str(tmp_path / "features")])
+    monkeypatch.setattr(extract.Extractor, "pieces", counted)
+    extract.main([*command, str(tmp_path / "features")])
+    extract.main([*command, str(tmp_path / "features.npz")])
+    assert asked == [3, 5]
+    one, other = (extract.load(tmp_path / out) for out in ("features", "features.npz"))
+    np.testing.assert_allclose(one.features, other.features, atol=1e-6)

@@ -1,9 +1,9 @@
 """CMC, mean average precision and mINP, in numpy on the host.
 
-XLA's sort on a CPU is several times slower than numpy's, and nothing needs a full sort of indices: the rank of a right
-match is the number of kept gallery samples that are closer, plus one, and its rank among people is the number of
-identities whose closest sample is closer, plus one. Of equally distant samples the earlier one of the gallery ranks
-first, as a stable sort would have it.
+Nothing needs a sort of the gallery: the rank of a right match is the number of kept gallery samples that are closer,
+plus one, and its rank among people is the number of identities that have a closer sample, plus one
+(`mmreid_jax.retrieval.ranking` counts them). Of equally distant samples the earlier one of the gallery ranks first, as
+a stable sort would have it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import numpy as np
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval.galleries import Pool
 from mmreid_jax.retrieval.protocols import REMOVALS, Protocol, Table
+from mmreid_jax.retrieval.ranking import Groups, Places, Ranking, Scratch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,10 +172,8 @@ def evaluate(distances: np.ndarray | Iterable[np.ndarray], query: Table, gallery
       UserError: there is no query or no gallery, no query is valid, the shapes do not agree, or a distance is NaN.
     """
     count, size = _sizes(query, gallery)
-    parts = [
-        _matches(block, query, gallery, slice(start, start + len(block)), protocol)
-        for start, block in _blocks(distances, count, size)
-    ]
+    search = _Search(query, gallery, protocol, Scratch())
+    parts = [search.matches(start, block) for start, block in _blocks(distances, count, size)]
     return _scores(parts, protocol, size)
 
 
@@ -199,15 +198,16 @@ def evaluate_trials(
     drawn = [Labels(pool.identity[rows], pool.camera[rows], pool.scene[rows]) for rows in draws]
     if protocol.swapped:
         used, columns = np.unique(np.concatenate(draws), return_inverse=True)
-        apart = np.concatenate([block[:, used] for _, block in _blocks(distances, count, size)]).T
+        apart = np.concatenate([block[:, used].T for _, block in _blocks(distances, count, size)], axis=1)
         ends = np.cumsum([len(rows) for rows in draws])[:-1]
         sides = zip(np.split(columns, ends), drawn, strict=True)
         return Trials(tuple(evaluate(apart[rows], labels, query, protocol) for rows, labels in sides))
+    scratch = Scratch()
+    searches = [_Search(query, labels, protocol, scratch) for labels in drawn]
     parts: list[list[_Matches]] = [[] for _ in draws]
-    for start, block in _blocks(distances, count, size):
-        rows = slice(start, start + len(block))
-        for own, columns, labels in zip(parts, draws, drawn, strict=True):
-            own.append(_matches(np.take(block, columns, axis=1), query, labels, rows, protocol))
+    for start, block in _blocks(distances, count, size, max(map(len, draws))):
+        for own, columns, search in zip(parts, draws, searches, strict=True):
+            own.append(search.matches(start, np.take(block, columns, axis=1)))
     scored = (_scores(own, protocol, len(columns)) for own, columns in zip(parts, draws, strict=True))
     return Trials(tuple(scored))
 
@@ -268,8 +268,8 @@ def single_shot_cmc(
     return np.cumsum(hits[1 : length + 1]) / (repeats * valid)
 
 
-# Distances that are looked at together: a few megabytes, that stay in the cache of a processor.
-_TOGETHER = 1 << 20
+# Distances that are looked at together: what is made of them stays in the cache of a processor.
+_TOGETHER = 1 << 17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,26 +291,38 @@ def _sizes(query: Table, gallery: Table) -> tuple[int, int]:
     return count, size
 
 
-def _blocks(distances: np.ndarray | Iterable[np.ndarray], count: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
-    """(number of the first query, distances [B, G]), for all queries in pieces of bounded size.
+def _blocks(
+    distances: np.ndarray | Iterable[np.ndarray], count: int, size: int, looked_at: int = 0
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Pieces of bounded size of the distances of all queries.
+
+    Args:
+      distances: float [count, size], or its rows in blocks.
+      count: of queries.
+      size: of the gallery or pool.
+      looked_at: columns that are looked at together, if fewer than all.
+
+    Yields:
+      (number of the first query, distances [B, size]).
 
     Raises:
       UserError: there are not `count` rows of `size` distances, or a distance is NaN.
     """
-    row, together = 0, max(1, _TOGETHER // size)
+    row, together = 0, max(1, _TOGETHER // (looked_at or size))
     for block in [distances] if isinstance(distances, np.ndarray) else distances:
         if np.ndim(block) != 2 or block.shape[1] != size or row + len(block) > count:
             raise UserError(
                 f"distances are {list(np.shape(block))} from query {row} on, but there are {count} queries and"
                 f" {size} gallery samples"
             )
-        for start in range(0, len(block), together):
-            part = block[start : start + together]
-            # The smallest value of a row with NaN is NaN.
-            unknown = np.flatnonzero(np.isnan(part.min(axis=1)))
-            if len(unknown):
+        if not len(block):
+            continue
+        for part in np.array_split(block, -(-len(block) // together)):
+            # The smallest of several values is NaN where one is.
+            if np.isnan(part.min()):
+                unknown = np.flatnonzero(np.isnan(part).any(axis=1))[0]
                 raise UserError(
-                    f"distances of query {row + unknown[0]} are NaN; look for NaN in the features or the weights"
+                    f"distances of query {row + unknown} are NaN; look for NaN in the features or the weights"
                 )
             yield row, part
             row += len(part)
@@ -318,74 +330,48 @@ def _blocks(distances: np.ndarray | Iterable[np.ndarray], count: int, size: int)
         raise UserError(f"there are distances for {row} queries, but {count} queries")
 
 
-def _matches(values: np.ndarray, query: Table, gallery: Table, rows: slice, protocol: Protocol) -> _Matches:
-    """Ranks the right matches of the queries `rows`, whose distances are `values` [B, G]."""
-    same = gallery.identity == query.identity[rows, None]
-    removed = protocol.removed(query, gallery, rows)
-    kept = np.where(removed, np.inf, values) if removed.any() else values
-    owner, column = np.nonzero(same & ~removed)
-    found = np.bincount(owner, minlength=len(values))
-    valid = found > 0
-    # Right matches of a query are equal in its eyes, so the ranks are put in order, query by query.
-    ranks = _ranks(kept, removed, owner, column)
-    ranks = ranks[np.lexsort((ranks, owner))]
-    starts = np.cumsum(found) - found
-    first, precision, penalty = np.zeros(len(values), np.int64), *np.full((2, len(values)), np.nan)
-    share = (np.arange(len(ranks)) - starts[owner] + 1) / ranks
-    precision[valid] = np.bincount(owner, share, len(values))[valid] / found[valid]
-    penalty[valid] = found[valid] / ranks[starts[valid] + found[valid] - 1]
-    if protocol.counts == "identities":
-        first[valid] = _people(kept, removed, same, gallery.identity, valid)[valid]
-    else:
-        first[valid] = ranks[starts[valid]]
-    return _Matches(first, precision, penalty, same.any(axis=1))
+class _Search:
+    """Queries and a gallery under a protocol, whose distances come in blocks."""
 
+    def __init__(self, query: Table, gallery: Table, protocol: Protocol, scratch: Scratch) -> None:
+        self._query, self._gallery, self._protocol, self._scratch = query, gallery, protocol, scratch
+        self._people = Groups.by(gallery.identity)
+        self._scenes = Groups.by(gallery.scene) if "time" in protocol.removes else None
+        self._hidden = np.flatnonzero(gallery.camera == 1) if protocol.removes == "camera_2_for_camera_3" else None
 
-def _ranks(kept: np.ndarray, removed: np.ndarray, owner: np.ndarray, column: np.ndarray) -> np.ndarray:
-    """Ranks, from 1, of entries [owner, column] that are not removed after a stable sort of every row of `kept` [B, G].
+    def matches(self, start: int, values: np.ndarray) -> _Matches:
+        """Ranks the right matches of the queries from `start` on, whose distances are `values` [B, G]."""
+        if values.dtype != np.float32:
+            values = values.astype(np.float32 if values.dtype == np.float16 else np.float64, copy=False)
+        owner, column, removed, known = self._pairs(slice(start, start + len(values)))
+        ranking = Ranking(values, owner, column, removed, self._scratch)
+        ranks = ranking.closer + 1
+        counts = np.bincount(owner, minlength=len(values))
+        valid = counts > 0
+        starts = (np.cumsum(counts) - counts)[valid]
+        first, precision, penalty = np.zeros(len(values), np.int64), *np.full((2, len(values)), np.nan)
+        share = (np.arange(1, len(ranks) + 1) - np.repeat(starts, counts[valid])) / ranks
+        precision[valid] = np.bincount(owner, share, len(values))[valid] / counts[valid]
+        penalty[valid] = counts[valid] / ranks[starts + counts[valid] - 1]
+        first[valid] = ranks[starts]
+        if self._protocol.counts == "identities":
+            # Where the first match ranks first of all images, it does so of people too.
+            entries = starts[ranks[starts] > 1]
+            people = self._people
+            first[owner[entries]] = ranking.labels_before(entries, people.of, len(people.names)) + 1
+        return _Matches(first, precision, penalty, known)
 
-    Removed entries are infinite in `kept`.
-    """
-    ordered = np.sort(kept, axis=1)
-    wanted = kept[owner, column]
-    # A binary search in all rows at once: how many of the row are closer.
-    closer, size = np.zeros(len(wanted), np.int64), kept.shape[1]
-    for step in 1 << np.arange(size.bit_length())[::-1]:
-        probe = closer + step
-        further = probe <= size
-        further &= ordered[owner, np.minimum(probe, size) - 1] < wanted
-        closer[further] += step
-    tied = ordered[owner, np.minimum(closer + 1, size - 1)] == wanted
-    for i in np.flatnonzero(tied & (closer + 1 < size)):
-        earlier = (owner[i], slice(column[i]))
-        closer[i] += np.count_nonzero((kept[earlier] == wanted[i]) & ~removed[earlier])
-    return closer + 1
-
-
-def _people(
-    kept: np.ndarray, removed: np.ndarray, same: np.ndarray, identity: np.ndarray, valid: np.ndarray
-) -> np.ndarray:
-    """Ranks, from 1, of the right identity among the distinct ones in order of first appearance.
-
-    Args:
-      kept: float [B, G], infinite where removed.
-      removed: bool [B, G].
-      same: bool [B, G], where the identity is right.
-      identity: int [G].
-      valid: bool [B], the rows with a right match that is not removed; ranks of others mean nothing.
-    """
-    grouped = np.argsort(identity, kind="stable")
-    names, starts = np.unique(identity[grouped], return_index=True)
-    nearest = np.minimum.reduceat(kept[:, grouped], starts, axis=1)
-    own = nearest[np.arange(len(kept)), np.searchsorted(names, identity[np.argmax(same, axis=1)])][:, None]
-    before = np.count_nonzero(nearest < own, axis=1)
-    equal = nearest == own
-    for row in np.flatnonzero(valid & (np.count_nonzero(equal, axis=1) > 1)):
-        # The earlier in the gallery comes first.
-        closest = np.flatnonzero((kept[row] == own[row]) & ~removed[row])
-        earlier = closest[: np.argmax(same[row, closest])]
-        before[row] += np.count_nonzero(equal[row, np.searchsorted(names, np.unique(identity[earlier]))])
-    return before + 1
+    def _pairs(self, rows: slice) -> tuple[np.ndarray, np.ndarray, list[Places], np.ndarray]:
+        """Of B queries: (row int64 [M], column int64 [M]) of right matches, places removed, identity known bool [B]."""
+        query, gallery, protocol = self._query, self._gallery, self._protocol
+        owner, column, counts = self._people.columns(query.identity[rows])
+        lost = protocol.removes_pairs(query, gallery, owner + rows.start, column)
+        removed: list[Places] = [(owner[lost], column[lost])]
+        if self._scenes is not None:
+            removed.append(self._scenes.columns(query.scene[rows])[:2])
+        if self._hidden is not None:
+            removed.append((np.flatnonzero(query.camera[rows] == 2)[:, None], self._hidden))
+        return owner[~lost], column[~lost], removed, counts > 0
 
 
 def _scores(parts: Sequence[_Matches], protocol: Protocol, size: int) -> Scores:

@@ -86,30 +86,33 @@ class Protocol:
 
     def ignored(self, query: Table, gallery: Table, row: int) -> np.ndarray:
         """Bool [G]: the gallery samples that query `row` is not compared with."""
-        return self.removed(query, gallery, slice(row, row + 1))[0]
+        return self.removes_pairs(query, gallery, np.array([row]), np.arange(len(gallery.identity)))
 
-    def removed(self, query: Table, gallery: Table, rows: slice) -> np.ndarray:
-        """Bool [B, G]: the gallery samples that each of the B queries `rows` is not compared with."""
-        camera = query.camera[rows, None]
+    def removes_pairs(self, query: Table, gallery: Table, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+        """Bool [M]: whether queries `row` are not compared with gallery samples `column`, int [M] each or broadcast."""
+        shape = np.broadcast_shapes(row.shape, column.shape)
+        camera, other = query.camera[row], gallery.camera[column]
         if self.removes == "none":
-            return np.zeros((len(camera), len(gallery.identity)), bool)
+            return np.zeros(shape, bool)
         if self.removes == "camera_2_for_camera_3":
-            return (camera == 2) & (gallery.camera == 1)
-        same = gallery.identity == query.identity[rows, None]
+            return (camera == 2) & (other == 1)
+        same = query.identity[row] == gallery.identity[column]
+        if self.removes == "same_identity_same_camera":
+            return same & (camera == other)
+        same_scene = query.scene[row] == gallery.scene[column]
         if self.removes == "same_identity_same_scene":
-            return same & (gallery.scene == query.scene[rows, None])
-        gone = same & (gallery.camera == camera)
-        if self.removes == "time_or_same_identity_same_camera":
-            gone |= gallery.scene == query.scene[rows, None]
-        return gone
+            return same & same_scene
+        return (same & (camera == other)) | same_scene
 
     def distances(self, query: np.ndarray, gallery: np.ndarray) -> np.ndarray:
         """Distances [Q, G] of features [Q, D] and [G, D]."""
         return distances.whole(self.distance, *self.compared(query, gallery))
 
-    def blocks(self, query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> Iterator[np.ndarray]:
-        """The same, `chunk` queries at a time, for galleries whose distances do not fit: [up to chunk, G] each."""
-        return distances.blocks(self.distance, *self.compared(query, gallery), chunk)
+    def blocks(
+        self, query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK, reuse: bool = False
+    ) -> Iterator[np.ndarray]:
+        """The same, `chunk` queries at a time, for galleries whose distances do not fit: see `distances.blocks`."""
+        return distances.blocks(self.distance, *self.compared(query, gallery), chunk, reuse)
 
     def compared(self, query: np.ndarray, gallery: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The features as they are compared: of length one where the protocol says so."""

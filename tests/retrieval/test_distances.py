@@ -64,3 +64,27 @@ def test_wrong_input_is_named():
         distances.cosine(query, gallery[:, :5])
     with pytest.raises(UserError, match="unknown distance 'manhattan'"):
         distances.whole("manhattan", query, gallery)
+
+
+@pytest.mark.parametrize("kind", distances.KINDS)
+def test_an_accelerator_computes_the_same(kind, monkeypatch):
+    query, gallery = drawn()
+    host = distances.whole(kind, query, gallery)
+    monkeypatch.setattr(distances.jax, "default_backend", lambda: "gpu")
+    np.testing.assert_allclose(distances.whole(kind, query, gallery, chunk=4), host, rtol=1e-5, atol=1e-6)
+    blocks = list(distances.blocks(kind, query, gallery, chunk=4))
+    assert list(map(len, blocks)) == [4, 4, 3]
+    np.testing.assert_allclose(np.concatenate(blocks), host, rtol=1e-5, atol=1e-6)
+
+
+def test_memory_of_a_block_is_used_again_where_asked_for():
+    query, gallery = drawn()
+    whole = distances.squared_euclidean(query, gallery)
+    start = 0
+    buffers = set()
+    for block in distances.blocks("squared_euclidean", query, gallery, chunk=3, reuse=True):
+        np.testing.assert_allclose(block, whole[start : start + len(block)], rtol=1e-5, atol=1e-6)
+        start += len(block)
+        buffers.add(block.ctypes.data)
+    assert start == len(query)
+    assert len(buffers) == 1
