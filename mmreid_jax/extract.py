@@ -73,6 +73,8 @@ class Extractor:
             facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
             self.method = base.build(self.config, base.DataFacts(**facts))
         # In a job of several processes each embeds images of its own.
+        # Runs of earlier versions do not say.
+        compilation.choose(self.config.train.get("compiler", "auto"))
         self._parallel = step.Parallel(jax.local_devices())
         self._variables = self._parallel.place_state(variables)
         self.comparison = self._of_images()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
 import re
 import shlex
 import sys
@@ -20,13 +19,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmreid_jax import __version__, pretext
+from mmreid_jax import pretext
 from mmreid_jax.data import pipeline
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records
 from mmreid_jax.experiment import Experiment, image_options
 from mmreid_jax.methods.mmgl import BORDER_ROWS
-from mmreid_jax.report import log_entries
+from mmreid_jax.report import environment, log_entries
 from mmreid_jax.training import config as configs
 from mmreid_jax.training import step
 from mmreid_jax.visualize import curves, permutations, report, tables
@@ -66,8 +65,7 @@ def write(experiment: Experiment, variables: Any, rows: Sequence[Mapping[str, An
         curves=charts(log_entries(experiment.workdir), experiment),
         dataset=facts(experiment),
         extras=examples(experiment, variables),
-        footer=f"mmreid_jax {__version__}, JAX {jax.__version__}, {jax.devices()[0].device_kind}, "
-        f"{platform.python_implementation()} {platform.python_version()}",
+        footer=environment(),
     )
     return report.write_report(experiment.workdir / "report.html", page)
 

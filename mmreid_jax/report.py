@@ -21,8 +21,8 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.evaluate import COLUMNS, Result, protocols_of, untrained
 from mmreid_jax.experiment import Experiment, image_options
 from mmreid_jax.methods.base import Comparison
+from mmreid_jax.training import compilation, logs, step
 from mmreid_jax.training import config as configs
-from mmreid_jax.training import logs, step
 from mmreid_jax.visualize import (
     activation,
     attention,
@@ -100,12 +100,19 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
         calibration_picture=calibration.calibration_picture(calibrated),
         dataset=facts(experiment),
         extras=embedding_part(experiment, compute),
-        footer=f"mmreid_jax {__version__}, JAX {jax.__version__}, {jax.devices()[0].device_kind}, "
-        f"{platform.python_implementation()} {platform.python_version()}",
+        footer=environment(),
     )
     if experiment.config.eval.visrank:
         write_every_list(experiment.workdir / "figures" / "ranked_lists", lists, np.flatnonzero(~outcomes.skipped))
     return report.write_report(experiment.workdir / "report.html", page)
+
+
+def environment() -> str:
+    """What made a report: versions, device, and how the programs were compiled."""
+    return (
+        f"mmreid_jax {__version__}, JAX {jax.__version__}, {jax.devices()[0].device_kind}, "
+        f"{platform.python_implementation()} {platform.python_version()}; {compilation.describe()}"
+    )
 
 
 def with_captions(lists: Sequence[ranked_lists.RankedList], query: Records) -> list[ranked_lists.RankedList]:

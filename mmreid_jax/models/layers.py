@@ -118,8 +118,8 @@ def _normalise_batches_gradient(
     of_scale = (g * centred).sum(axes, keepdims=True) * inverse
     samples = x.size // (len(x) * x.shape[-1])
     of_x = (g - of_bias / samples - centred * (inverse * of_scale / samples)) * (inverse * scale)
-    width = scale.shape
-    return of_x.astype(x.dtype), of_scale.sum(0).reshape(width), of_bias.sum(0).reshape(width)
+    of_scale, of_bias = (total.sum(0).reshape(scale.shape).astype(scale.dtype) for total in (of_scale, of_bias))
+    return of_x.astype(x.dtype), of_scale, of_bias
 
 
 normalise_batches.defvjp(_normalise_batches, _normalise_batches_gradient)
