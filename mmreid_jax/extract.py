@@ -25,7 +25,7 @@ from mmreid_jax.experiment import image_options, normalization
 from mmreid_jax.feature_files import Features, load, save, write
 from mmreid_jax.methods import base
 from mmreid_jax.retrieval import distances, metrics
-from mmreid_jax.training import checkpoints, distributed, step
+from mmreid_jax.training import checkpoints, compilation, distributed, step
 
 __all__ = ["Extractor", "Features", "load", "save"]
 
@@ -72,9 +72,9 @@ class Extractor:
             self.config = ConfigDict(meta["config"])
             facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
             self.method = base.build(self.config, base.DataFacts(**facts))
-        # In a job of several processes each embeds images of its own.
         # Runs of earlier versions do not say.
         compilation.choose(self.config.train.get("compiler", "auto"))
+        # In a job of several processes each embeds images of its own.
         self._parallel = step.Parallel(jax.local_devices())
         self._variables = self._parallel.place_state(variables)
         self.comparison = self._of_images()
