@@ -18,10 +18,12 @@ def add_flags(*flags):
 
 add_flags("--xla_force_host_platform_device_count=8")
 # XLA ends a process that names a flag it does not know.
-KNOWN_FLAGS = importlib.metadata.version("jaxlib").startswith("0.10.")
-if KNOWN_FLAGS and not os.environ.get("MMREID_OPTIMISED_TESTS"):
-    # The older code generator compiles twice as fast.
-    add_flags("--xla_cpu_use_fusion_emitters=false")
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    # What `mmreid_jax.training.compilation` chooses for the package, for what the tests compile by themselves, too.
+    add_flags("--xla_cpu_experimental_ynn_fusion_type=reduce")
+    if not os.environ.get("MMREID_OPTIMISED_TESTS"):
+        # The older code generator compiles twice as fast.
+        add_flags("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # What one test has compiled no other has to; workers (pytest-xdist) inherit the folder.
@@ -31,12 +33,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
-
-from mmreid_jax.training import compilation  # noqa: E402
-
-if KNOWN_FLAGS:
-    # What the package chooses for what it compiles, for what the tests compile by themselves, too.
-    add_flags(f"--xla_cpu_experimental_ynn_fusion_type={','.join(compilation.kinds()).lower()}")
 
 
 @pytest.fixture(autouse=True)
