@@ -17,13 +17,6 @@ def add_flags(*flags):
 
 
 add_flags("--xla_force_host_platform_device_count=8")
-# XLA ends a process that names a flag it does not know.
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    # What `mmreid_jax.training.compilation` chooses for the package, for what the tests compile by themselves, too.
-    add_flags("--xla_cpu_experimental_ynn_fusion_type=reduce")
-    if not os.environ.get("MMREID_OPTIMISED_TESTS"):
-        # The older code generator compiles twice as fast.
-        add_flags("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # What one test has compiled no other has to; workers (pytest-xdist) inherit the folder.
@@ -33,19 +26,35 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from jax._src import compiler  # noqa: E402
+
+from mmreid_jax.training import compilation  # noqa: E402
+
+# JAX has no public way to compile everything with an option; later versions may have other names and options.
+KNOWN = importlib.metadata.version("jaxlib").startswith("0.10.")
 
 
 @pytest.fixture(autouse=True)
-def quick_compilation(request):
-    """Compiles without costly optimisations, but for whole networks.
+def quick_compilation(request, monkeypatch):
+    """Compiles without costly optimisations and with XLA's older, quicker code generator, but for whole networks.
 
     A test runs what it compiles a few times on small arrays, so that compiling would take most of the time; a whole
-    network is slower without, and so are whole runs, which start processes that compile as users do. Of IEEE's tiny
-    network XLA makes NaN gradients in this way (op by op, or optimised, there are none).
-    ``MMREID_OPTIMISED_TESTS=1`` compiles everything as users do.
+    network is slower without. Of IEEE's tiny network XLA makes NaN gradients in this way (op by op, or optimised, there
+    are none). ``MMREID_OPTIMISED_TESTS=1`` compiles everything as users do. What the tests compile by themselves has
+    the options, too, that the package gives to what it compiles.
     """
     whole = request.node.get_closest_marker("xdist_group") is not None
-    quick = not (whole or "ieee" in request.node.name or os.environ.get("MMREID_OPTIMISED_TESTS"))
+    quick = not (whole or "ieee" in request.node.nodeid or os.environ.get("MMREID_OPTIMISED_TESTS"))
+    original = compiler.get_compile_options
+
+    def get_compile_options(*args, env_options_overrides=None, **kwargs):
+        chosen = {} if jax.config.jax_enable_x64 else dict(compilation._WANTED)
+        if quick:
+            chosen["xla_cpu_use_fusion_emitters"] = False
+        return original(*args, env_options_overrides={**chosen, **(env_options_overrides or {})}, **kwargs)
+
+    if KNOWN:
+        monkeypatch.setattr(compiler, "get_compile_options", get_compile_options)
     jax.config.update("jax_disable_most_optimizations", quick)
     yield
     jax.config.update("jax_disable_most_optimizations", False)

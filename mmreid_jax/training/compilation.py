@@ -6,7 +6,8 @@ faster than XLA's own otherwise. Its products are up to a fifth slower than XLA'
 named beside the reductions, jaxlib 0.10.2 computes a gradient of Hetero-Center's loss for one identity wrongly
 (``tests/parity/test_hc_losses.py`` shows it). Its reductions are several times faster than XLA's. So "auto" keeps
 YNNPACK for reductions alone (``benchmarks/step_time.py --compiler plain`` times the other). Results differ by the
-rounding of float32. What has no convolutions, such as distances, is compiled without options.
+rounding of float32. Left out are float64, whose convolutions XLA itself computes with plain loops, and what has no
+convolutions, such as distances.
 
 `options` goes to ``jax.jit(function, compiler_options=...)``. JAX takes such options for outermost functions alone, so
 what is also called inside of other functions is jitted without. The initialisation of networks is, too: XLA removes all
@@ -46,8 +47,10 @@ def choose(choice: str) -> None:
 
 def options() -> dict[str, Any]:
     """The compiler options for the default backend; empty for XLA's own defaults."""
+    if _chosen == "plain" or jax.default_backend() != "cpu" or jax.config.jax_enable_x64:
+        return {}
     # Whoever sets the flag for the process has decided.
-    if _chosen == "plain" or jax.default_backend() != "cpu" or _FUSIONS in os.environ.get("XLA_FLAGS", ""):
+    if _FUSIONS in os.environ.get("XLA_FLAGS", ""):
         return {}
     return dict(_WANTED) if _known() else {}
 

@@ -42,6 +42,10 @@ def test_a_flag_of_the_process_stays(monkeypatch):
     assert compilation.options() == {}
 
 
+def test_float64_has_none(x64):
+    assert compilation.options() == {}
+
+
 def test_other_backends_have_none(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     assert compilation.options() == {}
