@@ -1,6 +1,6 @@
 """Layers shared by the backbones: PyTorch's batch normalisation and convolution, and stochastic depth.
 
-`normalise_batches`, `project`, `max_pool`, `gelu` and `attention` have backward passes of their own. They equal what
+`project`, `max_pool`, `gelu` and `attention` have backward passes of their own. They equal what
 autodiff derives from the plain forms (``tests/models/test_fast_forms.py``) and are faster on a CPU
 (``benchmarks/step_time.py``). On an accelerator they cost nothing: the same products in the same precision, fewer
 arrays kept for the backward pass, and `max_pool` keeps its plain form. Such functions cannot be differentiated in
@@ -63,66 +63,20 @@ class TorchBatchNorm(nn.Module):
         if not train:
             factor = jax.lax.rsqrt(var.value + self.epsilon) * scale
             return (x * factor + (bias - mean.value * factor)).astype(x.dtype)
-        grouped = x.reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
-        y, batch_mean, batch_var = normalise_batches(grouped, scale, bias, self.epsilon)
+        exact = jnp.promote_types(x.dtype, jnp.float32)
+        y = x.astype(exact).reshape(self.groups, x.shape[0] // self.groups, *x.shape[1:])
+        axes = tuple(range(1, y.ndim - 1))
+        batch_mean = y.mean(axes, keepdims=True)
+        centred = y - batch_mean
+        batch_var = jnp.square(centred).mean(axes, keepdims=True)
         if not self.is_initializing():
-            samples = x.size // (self.groups * x.shape[-1])
+            samples = y.size // (self.groups * y.shape[-1])
             unbiased = batch_var * (samples / max(samples - 1, 1))
             for group in range(self.groups):
                 mean.value += self.momentum * (batch_mean[group].reshape(width) - mean.value)
                 var.value += self.momentum * (unbiased[group].reshape(width) - var.value)
             count.value += self.groups
-        return y.reshape(x.shape)
-
-
-_Normalised = tuple[Array, Array, Array]
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def normalise_batches(x: Array, scale: Array, bias: Array, epsilon: float) -> _Normalised:
-    """Normalises each of several batches by its own statistics, in at least float32.
-
-    Autodiff keeps the centred images beside the images for the backward pass; here they are formed again where they
-    are needed. The statistics carry no gradient.
-
-    Args:
-      x: [groups, B, ..., C].
-      scale: [C].
-      bias: [C].
-      epsilon: added to the variance.
-
-    Returns:
-      The normalised x; mean and biased variance of every group, [groups, 1, ..., C].
-    """
-    return _normalise_batches(x, scale, bias, epsilon)[0]
-
-
-def _normalise_batches(x: Array, scale: Array, bias: Array, epsilon: float) -> tuple[_Normalised, tuple[Array, ...]]:
-    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    axes = tuple(range(1, y.ndim - 1))
-    mean = y.mean(axes, keepdims=True)
-    var = jnp.square(y - mean).mean(axes, keepdims=True)
-    inverse = jax.lax.rsqrt(var + epsilon)
-    return (((y - mean) * (inverse * scale) + bias).astype(x.dtype), mean, var), (x, mean, inverse, scale)
-
-
-def _normalise_batches_gradient(
-    epsilon: float, saved: tuple[Any, ...], gradients: tuple[Array, ...]
-) -> tuple[Any, ...]:
-    del epsilon
-    x, mean, inverse, scale = saved
-    g = gradients[0].astype(mean.dtype)
-    centred = x.astype(mean.dtype) - mean
-    axes = tuple(range(1, x.ndim - 1))
-    of_bias = g.sum(axes, keepdims=True)
-    of_scale = (g * centred).sum(axes, keepdims=True) * inverse
-    samples = x.size // (len(x) * x.shape[-1])
-    of_x = (g - of_bias / samples - centred * (inverse * of_scale / samples)) * (inverse * scale)
-    of_scale, of_bias = (total.sum(0).reshape(scale.shape).astype(scale.dtype) for total in (of_scale, of_bias))
-    return of_x.astype(x.dtype), of_scale, of_bias
-
-
-normalise_batches.defvjp(_normalise_batches, _normalise_batches_gradient)
+        return (centred * (jax.lax.rsqrt(batch_var + self.epsilon) * scale) + bias).reshape(x.shape).astype(x.dtype)
 
 
 class Conv(nn.Module):
@@ -190,8 +144,8 @@ def drop_path_multipliers(key: Array, rates: Sequence[float] | np.ndarray, sampl
 def project(x: Array, kernel: Array) -> Array:
     """The product of a linear layer: [..., I], [I, O] -> [..., O].
 
-    Of the gradient of the kernel the smaller side is put first: a product of two tall arrays takes up to half as long
-    again on a CPU where its result has more rows than columns.
+    Autodiff transposes an operand to form the gradient of the kernel; here it is the product x^T g as it stands, and
+    with the narrower side first: on a CPU it takes up to 1.6 times as long where its result has more rows than columns.
     """
     return x @ kernel
 

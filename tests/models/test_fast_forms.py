@@ -37,26 +37,6 @@ def assert_equal_with_gradients(fast, plain, arguments, dtype):
         assert difference <= TOLERANCE[dtype.name] * float(jnp.abs(wanted).max())
 
 
-@pytest.mark.parametrize("groups", [1, 3])
-def test_normalise_batches(groups, dtype):
-    x, scale, bias = 2 + draw(0, groups, 4, 3, 5, 6, dtype=dtype), draw(1, 6, dtype=dtype), draw(2, 6, dtype=dtype)
-
-    def plain(maps, factor, shift):
-        mean, var = (statistic(maps, (1, 2, 3), keepdims=True) for statistic in (jnp.mean, jnp.var))
-        return (maps - mean) / jnp.sqrt(var + 1e-5) * factor + shift
-
-    fast = lambda *arguments: layers.normalise_batches(*arguments, 1e-5)[0]  # noqa: E731
-    assert_equal_with_gradients(fast, plain, (x, scale, bias), dtype)
-
-
-def test_statistics_of_batches_are_those_of_each(dtype):
-    x = draw(0, 2, 4, 3, 5, 6, dtype=dtype)
-    _, mean, var = layers.normalise_batches(x, jnp.ones(6), jnp.zeros(6), 1e-5)
-    exact = np.asarray(x, np.float64)
-    np.testing.assert_allclose(mean[:, 0, 0, 0], exact.mean((1, 2, 3)), atol=1e-6)
-    np.testing.assert_allclose(var[:, 0, 0, 0], exact.var((1, 2, 3)), rtol=1e-5)
-
-
 # More inputs than outputs: the gradient of the kernel is formed transposed.
 @pytest.mark.parametrize(("inputs", "outputs"), [(24, 40), (1024, 48), (48, 1024), (512, 1024)])
 def test_project(inputs, outputs, dtype):
