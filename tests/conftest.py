@@ -39,12 +39,15 @@ def quick_compilation(request, monkeypatch):
     """Compiles without costly optimisations and with XLA's older, quicker code generator, but for whole networks.
 
     A test runs what it compiles a few times on small arrays, so that compiling would take most of the time; a whole
-    network is slower without. Of IEEE's tiny network XLA makes NaN gradients in this way (op by op, or optimised, there
-    are none). ``MMREID_OPTIMISED_TESTS=1`` compiles everything as users do. What the tests compile by themselves has
-    the options, too, that the package gives to what it compiles.
+    network is slower without, and long runs are compared with processes that compile as users do. Of IEEE's tiny
+    network XLA makes NaN gradients in this way (op by op, or optimised, there are none).
+    ``MMREID_OPTIMISED_TESTS=1`` compiles everything as users do. What the tests compile by themselves has the options,
+    too, that the package gives to what it compiles.
     """
-    whole = request.node.get_closest_marker("xdist_group") is not None
-    quick = not (whole or "ieee" in request.node.nodeid or os.environ.get("MMREID_OPTIMISED_TESTS"))
+    node = request.node
+    long_run = node.get_closest_marker("slow") is not None and "/system/" in str(node.path)
+    whole = long_run or node.get_closest_marker("xdist_group") is not None
+    quick = not (whole or "ieee" in node.nodeid or os.environ.get("MMREID_OPTIMISED_TESTS"))
     original = compiler.get_compile_options
 
     def get_compile_options(*args, env_options_overrides=None, **kwargs):
