@@ -35,7 +35,7 @@ KNOWN = importlib.metadata.version("jaxlib").startswith("0.10.")
 
 
 @pytest.fixture(autouse=True)
-def quick_compilation(request, monkeypatch):
+def quick_compilation(request):
     """Compiles without costly optimisations and with XLA's older, quicker code generator, but for whole networks.
 
     A test runs what it compiles a few times on small arrays, so that compiling would take most of the time; a whole
@@ -56,11 +56,13 @@ def quick_compilation(request, monkeypatch):
             chosen["xla_cpu_use_fusion_emitters"] = False
         return original(*args, env_options_overrides={**chosen, **(env_options_overrides or {})}, **kwargs)
 
-    if KNOWN:
-        monkeypatch.setattr(compiler, "get_compile_options", get_compile_options)
-    jax.config.update("jax_disable_most_optimizations", quick)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    # Not the test's own monkeypatch, which it may undo in the middle.
+    with pytest.MonkeyPatch.context() as patch:
+        if KNOWN:
+            patch.setattr(compiler, "get_compile_options", get_compile_options)
+        jax.config.update("jax_disable_most_optimizations", quick)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True, scope="module")
