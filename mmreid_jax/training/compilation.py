@@ -47,7 +47,7 @@ def choose(choice: str) -> None:
 
 def options() -> dict[str, Any]:
     """The compiler options for the default backend; empty for XLA's own defaults."""
-    if _chosen == "plain" or jax.default_backend() != "cpu" or jax.config.jax_enable_x64:
+    if _chosen == "plain" or jax.default_backend() != "cpu" or jax.config.jax_enable_x64:  # type: ignore[attr-defined]
         return {}
     # Whoever sets the flag for the process has decided.
     if _FUSIONS in os.environ.get("XLA_FLAGS", ""):
