@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -15,6 +11,7 @@ import pytest
 from mmreid_jax import extract, feature_files, search
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import metrics, streamed
+from tests.processes import start_two
 
 ROOT = pathlib.Path(__file__).parents[1]
 NOTE = {"checkpoint": "run"}
@@ -171,25 +168,10 @@ search.main(["--query", str(folder / "query.npz"), "--gallery", str(folder / "to
 @pytest.mark.slow
 def test_two_processes_write_and_search_together(tmp_path):
     stored(tmp_path)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": "2",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
-    processes = [
-        subprocess.Popen(command, cwd=ROOT, env={**environment, "JAX_PROCESS_ID": str(i)}, stderr=subprocess.PIPE)
-        for i in range(2)
-    ]
+    processes = start_two(PROGRAM, tmp_path)
     for process in processes:
         _, said = process.communicate(timeout=300)
-        assert process.returncode == 0, said.decode()[-3000:]
+        assert process.returncode == 0, said[-3000:]
     one = feature_files.load(tmp_path / "gallery")
     np.testing.assert_array_equal(feature_files.load(tmp_path / "together").features, one.features)
     query = feature_files.load(tmp_path / "query.npz")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import socket
-import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -14,6 +10,7 @@ import pytest
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import distances, streamed
+from tests.processes import start_two
 
 ROOT = pathlib.Path(__file__).parents[2]
 WIDTH = 6
@@ -165,22 +162,7 @@ print("checked")
 @pytest.mark.slow
 def test_two_processes_search_a_slice_each(tmp_path):
     np.save(tmp_path / "features.npy", drawn()[1])
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": "2",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "features.npy")]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [
-        subprocess.Popen(command, cwd=ROOT, env={**environment, "JAX_PROCESS_ID": str(i)}, **pipes) for i in range(2)
-    ]
+    processes = start_two(PROGRAM, tmp_path / "features.npy")
     for process in processes:
         printed, said = process.communicate(timeout=300)
         assert (process.returncode, printed.splitlines()[-1:]) == (0, ["checked"]), said[-3000:]

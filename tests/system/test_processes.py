@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pathlib
 import pickle
-import socket
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -19,8 +14,8 @@ from mmreid_jax.testing import tiny
 from mmreid_jax.training import state as states
 from mmreid_jax.training import step as steps
 from tests.data.noise_records import noise_records
+from tests.processes import start_two
 
-ROOT = pathlib.Path(__file__).parents[2]
 PROGRAM = """
 import jax
 jax.config.update("jax_enable_x64", True)
@@ -59,25 +54,9 @@ def three_steps(name, devices, shard):
 
 def in_two_processes(program, *arguments):
     """Runs a program in two processes of two devices each, joined by jax.distributed."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}",
-        "JAX_NUM_PROCESSES": "2",
-        "PYTHONPATH": str(ROOT),
-    }
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    processes = [
-        subprocess.Popen(command, cwd=ROOT, env={**environment, "JAX_PROCESS_ID": str(i)}, stderr=subprocess.PIPE)
-        for i in range(2)
-    ]
-    for process in processes:
+    for process in start_two(program, *arguments):
         _, said = process.communicate(timeout=900)
-        assert process.returncode == 0, said.decode()[-3000:]
+        assert process.returncode == 0, said[-3000:]
 
 
 @pytest.mark.slow
