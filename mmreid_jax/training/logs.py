@@ -301,6 +301,12 @@ def untrained_scores(workdir: Path) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
+def entries(workdir: Path) -> list[dict[str, Any]]:
+    """Lines of the log of a run, none where it has no log."""
+    path = workdir / FILE
+    return read_metrics(path) if path.exists() else []
+
+
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The entries of a ``metrics.jsonl``; a last line cut off by a kill is left out.
 

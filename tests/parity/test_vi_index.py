@@ -7,7 +7,7 @@ import re
 import pytest
 import vi_kinds
 
-from tfds_builders import common
+from mmreid_jax.datasets import disk
 from tfds_builders.regdb import regdb_dataset_builder as regdb
 
 GOLDENS = [golden for golden in vi_kinds.of_kind("vi_protocols", "gallery") if "regdb" in golden.json]
@@ -41,7 +41,7 @@ def test_lines(golden, key, root):
     expected = golden.json["regdb"][key]
     assert set(expected) <= {"paths", "labels", "paths_tvi", "labels_tvi"}
     given = golden.json["regdb"]["root_given_with_trailing_slash"]
-    rows = common.listed_images(regdb.layout(1), root, f"idx/{key}_1.txt")
+    rows = disk.listed_images(regdb.layout(1), root, f"idx/{key}_1.txt")
     # The authors' readers put the root before test paths, some of them with two slashes.
     for paths in (expected[name] for name in ("paths", "paths_tvi") if name in expected):
         assert [file for file, _ in rows] == [path.removeprefix(given).lstrip("/") for path in paths]
