@@ -227,12 +227,12 @@ def test_neighbours_are_found_where_they_stand_in_the_image():
     images, stripes, size = 5, 3, 40
     sides = []
     for name in ("rgb", "nir"):
-        orders = np.stack([RNG.permutation(stripes) for _ in range(images)])
+        drawn = np.stack([RNG.permutation(stripes) for _ in range(images)])
         patches = np.eye(size)[RNG.permutation(size)[: images * stripes]].reshape(images, stripes, size)
         shown = SimpleNamespace(
             modality=name,
             records=range(images),
-            found={"orders": orders, "patches": patches},
+            found={"orders": drawn, "patches": patches},
             image=lambda row: row,
             label=lambda row, name=name: f"{name} {row}",
         )
