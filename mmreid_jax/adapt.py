@@ -11,11 +11,13 @@ import numpy as np
 
 from mmreid_jax import evaluate, train
 from mmreid_jax.data import pipeline, samplers
+from mmreid_jax.embedder import Embedder, of_experiment
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, image_options, open_experiment
+from mmreid_jax.methods.base import Adapts
 from mmreid_jax.retrieval import metrics
 from mmreid_jax.scoring import retrieval
-from mmreid_jax.scoring.retrieval import Embedder, Result
+from mmreid_jax.scoring.retrieval import Result
 from mmreid_jax.training import distributed, optimizers, state, step
 
 FOLDER = "adaptation"
@@ -39,10 +41,10 @@ def fit(experiment: Experiment, variables: Any) -> None:
       UserError: the method cannot be adapted, or the batch does not fit.
     """
     config, method = experiment.config, experiment.method
-    if not hasattr(method, "adapt_loss"):
+    if not isinstance(method, Adapts):
         raise UserError(f"method {config.method!r} has no test-time training; use --config.task=train")
     experiment = fitting_devices(experiment)
-    embedder = Embedder(experiment)
+    embedder = of_experiment(experiment, experiment.method.embed)
     before = retrieval.run(
         experiment, embedder, experiment.parallel.place_state(variables), "trained", config.eval.missing_modalities
     )
@@ -72,7 +74,8 @@ def continual(experiment: Experiment, embedder: Embedder, variables: Any) -> tup
     def reestimated(current: Any) -> Any:
         if not config.mtt.reestimate_statistics:
             return current
-        features = [embedder(current, table, ["before"])["before"] for table in (splits.query, splits.gallery)]
+        name = method.statistics_feature
+        features = [embedder(current, table, [name])[name] for table in (splits.query, splits.gallery)]
         return experiment.parallel.place_state(method.with_statistics(current, np.concatenate(features)))
 
     job = train.Job(
@@ -107,8 +110,8 @@ def continual(experiment: Experiment, embedder: Embedder, variables: Any) -> tup
 def episodic(experiment: Experiment, embedder: Embedder, variables: Any) -> Result:
     """Adapts to each set of queries alone, ranks the gallery for it, and forgets: no query profits from another set."""
     config, method, splits, parallel = experiment.config, experiment.method, experiment.splits, experiment.parallel
-    comparison = method.protocols()[0]
-    protocol = retrieval.protocols_of(experiment)[0]
+    comparison = method.comparisons()[0]
+    protocol = retrieval.protocols_of(config.data.dataset, config.eval)[0]
     sets = [
         np.arange(start, min(start + config.mtt.episode_size, len(splits.query)))
         for start in range(0, len(splits.query), config.mtt.episode_size)

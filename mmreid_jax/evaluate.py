@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmreid_jax.embedder import of_experiment
 from mmreid_jax.experiment import Experiment, open_experiment
-from mmreid_jax.methods.base import Variables
+from mmreid_jax.methods.base import Examines, Variables
 from mmreid_jax.reports import orders as orders_report
 from mmreid_jax.reports import retrieval as retrieval_report
 from mmreid_jax.scoring import orders, retrieval
-from mmreid_jax.scoring.retrieval import Embedder, Result
+from mmreid_jax.scoring.retrieval import Result
 from mmreid_jax.training import checkpoints, distributed, logs
 
 
@@ -32,14 +33,14 @@ def main(config: Any, workdir: Path) -> None:
 
 def by_own_task(experiment: Experiment) -> bool:
     """Whether the method is scored by the task that it sets itself, and not by retrieval."""
-    return hasattr(experiment.method, "examine")
+    return isinstance(experiment.method, Examines)
 
 
 def scorer(experiment: Experiment) -> Callable[[Variables, str], dict[str, Any]]:
     """A function (placed variables, label) -> the row of scores that training keeps an eye on."""
     if by_own_task(experiment):
         return orders.Examiner(experiment)
-    embedder = Embedder(experiment)
+    embedder = of_experiment(experiment, experiment.method.embed)
     return lambda variables, label: retrieval.run(experiment, embedder, variables, label)[0].row()
 
 
@@ -55,7 +56,8 @@ def finish(experiment: Experiment, variables: Variables, label: str, **extra: An
     placed = experiment.parallel.place_state(variables)
     if not by_own_task(experiment):
         missing = experiment.config.eval.missing_modalities
-        results = retrieval.run(experiment, Embedder(experiment), placed, label, missing)
+        embedder = of_experiment(experiment, experiment.method.embed)
+        results = retrieval.run(experiment, embedder, placed, label, missing)
         report(experiment, placed, results, **extra)
         return
     row = orders.Examiner(experiment)(placed, label)

@@ -20,7 +20,7 @@ from mmreid_jax.datasets import catalogue, drawing, prepare, subset
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.on_device import OnDevice, Table
-from mmreid_jax.training import checkpoints, compilation, inputs
+from mmreid_jax.training import compilation, inputs
 from mmreid_jax.training.step import Parallel
 
 
@@ -100,8 +100,9 @@ class Experiment:
         return jax.process_index(), jax.process_count()
 
     def fresh_variables(self) -> base.Variables:
-        """Variables of an untrained network, on the host."""
-        return jax.tree.map(np.asarray, self.method.init(jax.random.key(self.config.seed)))
+        """Variables that training begins with, on the host."""
+        fresh = self.method.init(jax.random.key(self.config.seed))
+        return jax.tree.map(np.asarray, self.method.start(fresh))
 
     def trained_variables(self) -> tuple[base.Variables, dict[str, Any]]:
         """Variables and meta data of ``config.init.checkpoint``, on the host.
@@ -115,10 +116,7 @@ class Experiment:
                 "no trained model is named; add --config.init.checkpoint=DIR, a run's workdir or a directory made by "
                 "python -m mmreid_jax convert"
             )
-        if hasattr(self.method, "load"):
-            return self.method.load(chosen.checkpoint, chosen.which)
-        shapes = jax.eval_shape(self.method.init, jax.random.key(0))
-        return checkpoints.load_variables(chosen.checkpoint, like=shapes, which=chosen.which)
+        return base.load_trained(self.method, chosen.checkpoint, chosen.which)
 
     def held(self, records: Records, options: pipeline.ImageOptions, *, training: bool) -> Table:
         """The table where its images lie on the devices; an empty one where they do not."""
@@ -174,26 +172,8 @@ def normalization(data: Any) -> inputs.Normalization:
 
 def image_options(data: Any, cache: bool = True) -> pipeline.ImageOptions:
     """The section ``config.data`` as options of the pipeline; without `cache` nothing decoded is kept on disk."""
-    return pipeline.ImageOptions(
-        size=(int(data.image_size[0]), int(data.image_size[1])),
-        interpolation=data.interpolation,
-        eval_interpolation=data.eval_interpolation,
-        padding=data.padding,
-        flip=data.flip,
-        erasing=data.erasing,
-        erasing_form=data.erasing_form,
-        random_crop=data.random_crop,
-        brightness=data.brightness,
-        contrast=data.contrast,
-        shared=data.shared_augmentation,
-        second_views=tuple(data.second_views),
-        erasing_of=tuple((name, float(share)) for name, share in data.erasing_of),
-        grey_of=tuple((name, float(share)) for name, share in data.grey_of),
-        rephrased=data.rephrased if data.text else 0.0,
-        broken=data.broken_images,
-        cache=str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else "",
-        cache_gib=data.cache_gib,
-    )
+    folder = str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else ""
+    return pipeline.ImageOptions.of(data, folder)
 
 
 def text_options(data: Any) -> captions.TextOptions | None:

@@ -52,11 +52,7 @@ class Extractor:
         if config is not None:
             self.config = config
             self.method: Any = base.build(config, facts_of(config, config.model.get("num_classes", 0))[0])
-            if hasattr(self.method, "load"):
-                variables, _ = self.method.load(str(checkpoint), chosen)
-            else:
-                shapes = jax.eval_shape(self.method.init, jax.random.key(0))
-                variables, _ = checkpoints.load_variables(checkpoint, like=shapes, which=chosen)
+            variables, _ = base.load_trained(self.method, str(checkpoint), chosen)
         else:
             variables, meta = checkpoints.load_variables(checkpoint, which=chosen)
             if "config" not in meta or "facts" not in meta:
@@ -86,12 +82,12 @@ class Extractor:
     @property
     def one_modality(self) -> bool:
         """Whether a sample is seen in one modality only, as in visible-infrared models."""
-        first = self.method.protocols()[0]
+        first = self.method.comparisons()[0]
         return first.query != first.gallery
 
     def _of_images(self) -> base.Comparison:
         """The first comparison of the model whose features images alone give, without a text beside them."""
-        comparisons, modalities = self.method.protocols(), self.method.facts.modalities
+        comparisons, modalities = self.method.comparisons(), self.method.facts.modalities
         if not self.one_modality:
             return comparisons[0]
         image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
@@ -204,7 +200,7 @@ class Described:
           UserError: the model reads no text, or has no such feature for such a query.
         """
         infrared = extractor.method.facts.modalities[-1]
-        found = {each.feature: each for each in extractor.method.protocols() if each.query == (infrared,)}
+        found = {each.feature: each for each in extractor.method.comparisons() if each.query == (infrared,)}
         if f"text_{infrared}" not in found:
             raise UserError(
                 f"this model of {extractor.config.method} reads no text; --text and --image need one of TVI-LFM's text "

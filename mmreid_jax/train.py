@@ -18,6 +18,7 @@ from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment, steps_of
+from mmreid_jax.methods.base import shapes, start_memory
 from mmreid_jax.training import checkpoints, logs, optimizers, profiling, state, step
 from mmreid_jax.training import config as configs
 
@@ -97,7 +98,7 @@ def fit(experiment: Experiment) -> Any:
         checkpoint_every=config.train.checkpoint_every,
         evaluate_first="untrained" if config.train.evaluate_first else "",
         kind="train",
-        memory=method.start_memory(plan.epoch_ends) if hasattr(method, "start_memory") else {},
+        memory=start_memory(method, plan.epoch_ends),
     )
     # Without labels all images count as one identity, which is nothing to remark on.
     said = [f"note: {note}" for note in notes] if config.data.labels else []
@@ -336,9 +337,7 @@ def numbers(scores: dict[str, Any]) -> dict[str, float]:
 def describe(experiment: Experiment, plan: samplers.Plan) -> str:
     """What is about to run, in a few lines."""
     config, splits = experiment.config, experiment.splits
-    count = sum(
-        int(np.prod(x.shape)) for x in jax.tree.leaves(jax.eval_shape(experiment.method.init, jax.random.key(0)))
-    )
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes(experiment.method)))
     tables = ", ".join(
         f"{name} {len(table)} samples"
         + (

@@ -19,9 +19,10 @@ import numpy as np
 
 from mmreid_jax.data import tokenizer
 from mmreid_jax.experiment import facts_of
+from mmreid_jax.experiment import normalization as normalization_of
 from mmreid_jax.flags import from_arguments
 from mmreid_jax.methods import base
-from mmreid_jax.training import inputs, state, step
+from mmreid_jax.training import state, step
 
 Abstract = jax.ShapeDtypeStruct
 
@@ -156,20 +157,16 @@ def measure(config: Any, facts: base.DataFacts, *, memory: bool = True) -> Compl
     Raises:
       UserError: the config does not fit together.
     """
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        for name in ("backbone", "from_mmgl", "from_base", "clip"):
-            config.init[name] = ""
     method = base.build(config, facts)
-    variables = jax.eval_shape(method.init, jax.random.key(0))
-    normalization = inputs.Normalization(tuple(config.data.mean), tuple(config.data.std))
+    variables = base.shapes(method)
+    normalization = normalization_of(config.data)
     embed = step.embed_step(method.embed, normalization)
     evaluation = cost(embed, variables, example_batch(config, facts, 1))
     size = config.train.identities_per_batch * config.train.images_per_identity
     batch = example_batch(config, facts, size, training=True)
     epoch_ends = np.arange(1, config.optim.epochs + 1)
     optimizer = method.optimizer(variables["params"], epoch_ends)
-    carried = method.start_memory(epoch_ends) if hasattr(method, "start_memory") else None
+    carried = base.start_memory(method, epoch_ends)
     begin = jax.eval_shape(lambda v: state.create(v, optimizer, carried), variables)
     train = step.train_step(method.loss, optimizer, seed=0, normalization=normalization)
     jitted: Any = step.Parallel(jax.local_devices()[:1]).jit_train(train)

@@ -28,6 +28,7 @@ from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment
 from mmreid_jax.flags import from_arguments
+from mmreid_jax.methods.base import start_memory
 from mmreid_jax.training import config as configs
 from mmreid_jax.training import distributed, state, step
 
@@ -151,7 +152,7 @@ def run(experiment: Experiment, rates: np.ndarray, width: float) -> Range:
     optimizer = optax.chain(
         method.optimizer(variables["params"], plan.epoch_ends), optax.scale_by_schedule(lambda count: by_step[count])
     )
-    memory = method.start_memory(plan.epoch_ends) if hasattr(method, "start_memory") else None
+    memory = start_memory(method, plan.epoch_ends)
     current = parallel.place_state(state.create(variables, optimizer, memory))
     run_step = parallel.jit_train(
         step.train_step(method.loss, optimizer, seed=config.seed, normalization=experiment.normalization)

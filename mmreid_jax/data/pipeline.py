@@ -32,7 +32,7 @@ import dataclasses
 import functools
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -49,6 +49,15 @@ READ_AHEAD = 2
 """Batches that each thread and each worker process keeps ready."""
 ERASING_FORMS: dict[str, dict[str, Any]] = {"timm": {}, "torchreid": transforms.TORCHREID_ERASING}
 """Shapes of erased rectangles by name: options of `transforms.erasing_rectangle`."""
+
+
+_KEYS = {"size": "image_size", "shared": "shared_augmentation", "broken": "broken_images"}
+"""Fields of `ImageOptions` whose key in ``config.data`` has another name."""
+
+
+def _frozen(value: Any) -> Any:
+    """A value of a config, lists of which (as in a saved one) are tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +124,17 @@ class ImageOptions:
         transforms.check_interpolation(self.interpolation)
         transforms.check_interpolation(self.eval_interpolation)
         images.check_policy(self.broken)
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any], cache: str = "") -> ImageOptions:
+        """The options in the config section ``config.data``, by the names of its keys; `cache`: folder for stores.
+
+        Some fields have other names there (`_KEYS`); keys that are no field are not about images.
+        """
+        keys = {field.name: _KEYS.get(field.name, field.name) for field in dataclasses.fields(cls)}
+        values = {name: _frozen(section[key]) for name, key in keys.items() if key in section}
+        # Without captions there is nothing to rephrase.
+        return cls(**{**values, "cache": cache, "rephrased": section["rephrased"] if section["text"] else 0.0})
 
     def without_augmentation(self) -> ImageOptions:
         """These options as test-time training wants them: images as in evaluation, nothing random."""

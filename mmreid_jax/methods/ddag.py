@@ -54,7 +54,7 @@ class DDAG(AGW):
         return self.graph is not None and self.config.loss.graph_weight < 0
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into every part of the trunk."""
+        """Fresh variables."""
         of_network, of_parts, of_graph = jax.random.split(key, 3)
         found = {name: {**tree} for name, tree in super().init(of_network).items()}
         pooled = jnp.zeros((1, self.backbone.features))

@@ -57,15 +57,19 @@ class HeteroCenter:
             remat=model.remat,
         )
         self.heads = StripHeads(self.classes, model.embed_dim, model.dropout)
-        self.protocols()
+        self.comparisons()
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into the backbones of both modalities."""
+        """Fresh variables."""
         backbone_key, heads_key = jax.random.split(key)
-        backbone = visible_infrared.start_backbone(self.backbone, backbone_key, self.config)
+        backbone = visible_infrared.init_backbone(self.backbone, backbone_key, self.config)
         strips = jnp.zeros((1, self.config.model.strips, self.backbone.features))
         heads = jax.jit(lambda k: self.heads.init(k, strips, False))(heads_key)
         return {name: {"backbone": backbone[name], **heads[name]} for name in ("params", "batch_stats")}
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with the weights that ``config.init`` names in the trunk: see `visible_infrared.start`."""
+        return visible_infrared.start(variables, self.config)
 
     def forward(
         self, variables: Variables, batch: Batch, train: bool = False, key: Array | None = None
@@ -141,7 +145,7 @@ class HeteroCenter:
         groups = [optimizers.Group("^backbone/", lr_factor=options.base_lr_factor)]
         return optimizers.build(options, params, epoch_ends, groups)
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """Both features both ways."""
         return visible_infrared.comparisons(self.facts, FEATURES, self.config.eval.feature)
 

@@ -25,7 +25,7 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.losses import cycle_contrast, permutation
 from mmreid_jax.losses.vectors import l2_normalise
 from mmreid_jax.methods import visible_infrared
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices
 from mmreid_jax.models import stripes
 from mmreid_jax.models.resnet import RESNETS, average_pool, part_pool
 from mmreid_jax.models.two_stream import MODALITIES, TwoStream
@@ -56,12 +56,13 @@ class MMGL:
                 "config.data.labels is True, but MMGL learns without labels; set it to False, which hides them"
             )
         visible_infrared.check(config, facts)
-        for key, value, known in (
-            ("model.proj_head", model.proj_head, stripes.HEADS),
-            ("loss.perm_reduction", loss.perm_reduction, permutation.REDUCTIONS),
-        ):
-            if value not in known:
-                raise UserError(f"config.{key} is {value!r}; choose one of {', '.join(known)}")
+        check_choices(
+            config,
+            {
+                "model.proj_head": (model.proj_head, stripes.HEADS),
+                "loss.perm_reduction": (loss.perm_reduction, permutation.REDUCTIONS),
+            },
+        )
         if not 2 <= model.stripes <= permutation.MOST_ASSIGNED:
             raise UserError(
                 f"config.model.stripes is {model.stripes}; choose from 2 to {permutation.MOST_ASSIGNED}: all orders of"
@@ -91,12 +92,12 @@ class MMGL:
         )
         self.order_head = stripes.OrderHead(model.stripes, model.perm_head_hidden)
         self.projections = stripes.Projections(model.proj_dim, model.proj_head, model.proj_shared)
-        self.protocols()
+        self.comparisons()
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into every part of the trunk."""
+        """Fresh variables."""
         of_trunk, of_order, of_stripes = jax.random.split(key, 3)
-        trunk = visible_infrared.start_backbone(self.backbone, of_trunk, self.config)
+        trunk = visible_infrared.init_backbone(self.backbone, of_trunk, self.config)
         variables: Variables = {name: {"backbone": tree} for name, tree in trunk.items()}
         pooled = jnp.zeros((2, self.backbone.features))
         if self.config.loss.perm_weight > 0:
@@ -108,6 +109,10 @@ class MMGL:
             for name, tree in head.items():
                 variables[name]["projections"] = tree
         return variables
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with the weights that ``config.init`` names in the trunk: see `visible_infrared.start`."""
+        return visible_infrared.start(variables, self.config)
 
     def forward(
         self, variables: Variables, images: Mapping[str, Array], train: bool = False
@@ -309,7 +314,7 @@ class MMGL:
         """One rate for everything: nothing is trained before."""
         return optimizers.build(self.config.optim, params, epoch_ends)
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """The pooled feature both ways."""
         return visible_infrared.comparisons(self.facts, ("pool",), self.config.eval.feature)
 

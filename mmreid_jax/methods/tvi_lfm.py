@@ -27,7 +27,7 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.losses import identity, text, weighted_triplet
 from mmreid_jax.losses.vectors import at_least_float32, l2_normalise
 from mmreid_jax.methods import visible_infrared
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices, shapes
 from mmreid_jax.models.clip import TEXT_TOWERS, TextTower
 from mmreid_jax.models.heads import JointNeck, LearnedPool
 from mmreid_jax.models.resnet import RESNETS
@@ -43,18 +43,18 @@ HEAD = ("pool", "bottleneck", "classifier")
 """Parts of the base model of which the text stage keeps a copy."""
 SHARE, GREY = 0.5, 0.6
 """Of the second views those that change channels; of the infrared images that would stay as they are those mixed."""
-OPTIONAL = (
-    "ce_without_ir",
-    "triplet_without_ir",
-    "orthogonality",
-    "orthogonality_sum",
-    "i2t_regular",
-    "t2i_regular",
-    "image_to_text",
-    "text_to_image",
-)
-"""Terms of the text stage that no released script uses; ``config.loss.<name>_weight`` adds them."""
-SCALED = OPTIONAL[4:]
+OPTIONAL = {
+    "ce_without_ir": "ce_without_ir_weight",
+    "triplet_without_ir": "triplet_without_ir_weight",
+    "orthogonality": "orthogonality_weight",
+    "orthogonality_sum": "orthogonality_sum_weight",
+    "i2t_regular": "i2t_regular_weight",
+    "t2i_regular": "t2i_regular_weight",
+    "image_to_text": "image_to_text_weight",
+    "text_to_image": "text_to_image_weight",
+}
+"""Terms of the text stage that no released script uses, with the key of ``config.loss`` that gives each a weight."""
+SCALED = ("i2t_regular", "t2i_regular", "image_to_text", "text_to_image")
 """Those of them that learn the factor on similarities."""
 
 
@@ -82,15 +82,16 @@ class Base:
         self.config = config
         self.facts = facts
         self.classes = visible_infrared.check(config, facts)
-        for key, value, known in (
-            ("model.stage", model.stage, STAGES),
-            ("model.fusion", model.fusion, FUSIONS),
-            ("model.freeze_visual", model.freeze_visual, FREEZES),
-            ("model.text_tower", model.text_tower, tuple(TEXT_TOWERS)),
-            ("loss.triplet_form", config.loss.triplet_form, weighted_triplet.FORMS),
-        ):
-            if value not in known:
-                raise UserError(f"config.{key} is {value!r}; choose one of {', '.join(known)}")
+        check_choices(
+            config,
+            {
+                "model.stage": (model.stage, STAGES),
+                "model.fusion": (model.fusion, FUSIONS),
+                "model.freeze_visual": (model.freeze_visual, FREEZES),
+                "model.text_tower": (model.text_tower, tuple(TEXT_TOWERS)),
+                "loss.triplet_form": (config.loss.triplet_form, weighted_triplet.FORMS),
+            },
+        )
         visible = facts.modalities[0]
         if tuple(config.data.second_views) != (visible,):
             raise UserError(
@@ -107,7 +108,7 @@ class Base:
         )
         self.pool = LearnedPool(model.gem_power)
         self.neck = JointNeck(self.classes, apart=model.separate_norms)
-        self.protocols()
+        self.comparisons()
 
     def check(self) -> None:
         """Raises a `UserError` where options do not go with the stage."""
@@ -126,15 +127,19 @@ class Base:
         return jnp.dtype(dtype) if dtype != "float32" else None
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into every part of the trunk."""
+        """Fresh variables."""
         of_trunk, of_pool, of_neck = jax.random.split(key, 3)
-        trunk = visible_infrared.start_backbone(self.backbone, of_trunk, self.config)
+        trunk = visible_infrared.init_backbone(self.backbone, of_trunk, self.config)
         pooled = dict.fromkeys(self.kinds, jnp.zeros((1, self.backbone.features)))
         neck = jax.jit(lambda k: self.neck.init(k, pooled, False))(of_neck)
         pool = self.pool.init(of_pool, jnp.ones((1, 1, 1, self.backbone.features)))
         variables: Variables = {name: {"backbone": tree, **neck[name]} for name, tree in trunk.items()}
         variables["params"]["pool"] = pool["params"]
         return variables
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with the weights that ``config.init`` names in the trunk: see `visible_infrared.start`."""
+        return visible_infrared.start(variables, self.config)
 
     def trunk(
         self, params: Mapping[str, Any], stats: Mapping[str, Any], images: Mapping[str, Array], train: bool
@@ -242,7 +247,7 @@ class Base:
         """The optimiser of ``config.optim`` with the groups of ``config.groups``."""
         return optimizers.build(self.config.optim, params, epoch_ends, self.groups())
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """Both features both ways."""
         return visible_infrared.comparisons(self.facts, self.features, self.config.eval.feature)
 
@@ -260,7 +265,7 @@ class Base:
         Raises:
           UserError: it cannot be read or is not of this stage.
         """
-        like = jax.eval_shape(self.init, jax.random.key(0))
+        like = shapes(self)
         if _is_workdir(path):
             return checkpoints.load_variables(path, like=like, which=which)  # type: ignore[arg-type]
         return store.open_weights(path, self.convert_layouts()["tvi_lfm"], like)[0], {}
@@ -298,14 +303,14 @@ class Text(Base):
             raise UserError("config.model.separate_norms needs config.loss.joint, which trains every one of them")
         for name in self._optional:
             if not loss.joint:
-                raise UserError(f"config.loss.{name}_weight needs config.loss.joint; set the weight to 0")
+                raise UserError(f"config.loss.{OPTIONAL[name]} needs config.loss.joint; set the weight to 0")
             if name.startswith("orthogonality") and model.fusion != "filter":
-                raise UserError(f"config.loss.{name}_weight needs config.model.fusion=filter; set the weight to 0")
+                raise UserError(f"config.loss.{OPTIONAL[name]} needs config.model.fusion=filter; set the weight to 0")
 
     @property
     def _optional(self) -> tuple[str, ...]:
         """Names of the optional terms that have a weight."""
-        return tuple(name for name in OPTIONAL if self.config.loss[f"{name}_weight"])
+        return tuple(name for name, key in OPTIONAL.items() if self.config.loss[key])
 
     @property
     def _pool_fixed(self) -> bool:
@@ -325,7 +330,7 @@ class Text(Base):
         return ("^backbone/", "^backup/", *(("^pool/",) if self._pool_fixed else ()))
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables, with what ``config.init`` names: a base model, CLIP's text tower, or ImageNet weights."""
+        """Fresh variables."""
         of_images, of_text = jax.random.split(key)
         variables = super().init(of_images)
         params = variables["params"]
@@ -333,13 +338,17 @@ class Text(Base):
         params["text"] = jax.jit(lambda k: self.tower.init(k, tokens))(of_text)["params"]
         if any(name in SCALED for name in self._optional):
             params["logit_scale"] = jnp.asarray(tvi_lfm_layout.LOGIT_SCALE)
-        start = self.config.init
-        # Where only shapes are asked for, no file is read.
-        if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(variables)):
-            if start.from_base:
-                self._take_base(start.from_base, variables)
-            if start.clip:
-                params["text"] = self._clip(start.clip, params["text"])
+        if self.fixed:
+            _keep_copies(variables, variables)
+        return variables
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with what ``config.init`` names: a base model, CLIP's text tower, or ImageNet weights."""
+        variables = {name: dict(tree) for name, tree in super().start(variables).items()}
+        if self.config.init.from_base:
+            self._take_base(self.config.init.from_base, variables)
+        if self.config.init.clip:
+            variables["params"]["text"] = self._clip(self.config.init.clip, variables["params"]["text"])
         if self.fixed:
             _keep_copies(variables, variables)
         return variables
@@ -455,7 +464,7 @@ class Text(Base):
             _, logits, of_neck = self.head(params, of_neck, others, True)
         for name, value in self._optional_terms(params, features, texts, logits, batch["identity"]).items():
             terms[name] = value
-            total = total + options[f"{name}_weight"] * value
+            total = total + options[OPTIONAL[name]] * value
         copies = {"backup": stats["backup"]} if self.fixed else {}
         return total, (terms, {"backbone": of_trunk, **of_neck, **copies}, memory)
 
@@ -542,7 +551,7 @@ class Text(Base):
             *super().groups(),
         ]
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """Infrared queries by fusion, image, text and all of them, and the other way where the sum does not count.
 
         The length of the sum is free: it changes no order of a query's gallery, but would of galleries that it is in.
@@ -579,7 +588,7 @@ class Text(Base):
         """
         if _is_workdir(path) or not self.fixed:
             return super().load(path, which)
-        like = jax.eval_shape(self.init, jax.random.key(0))
+        like = shapes(self)
         whole, _ = store.open_weights(path, self._any_layout())
         if "backup" in whole["params"]:
             return super().load(path, which)

@@ -19,10 +19,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmreid_jax.data import pipeline
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records
-from mmreid_jax.experiment import Experiment, image_options
+from mmreid_jax.embedder import of_few
+from mmreid_jax.experiment import Experiment
 from mmreid_jax.methods.mmgl import BORDER_ROWS
 from mmreid_jax.reports.retrieval import environment
 from mmreid_jax.scoring import orders
@@ -219,17 +219,14 @@ def explainer(experiment: Experiment, variables: Any) -> Callable[[Records, np.n
     """
     parallel = step.Parallel(jax.local_devices()[:1])
     placed = parallel.place_state(step.fetch(variables))
-    run = parallel.jit_embed(step.embed_step(experiment.method.explain, experiment.normalization))
-    options = image_options(experiment.config.data, cache=False)
 
     def explain(table: Records, rows: np.ndarray) -> dict[str, np.ndarray]:
-        parts = []
-        size = min(len(rows), experiment.config.eval.batch_size)
-        with pipeline.eval_batches(table.select(rows), options, size) as batches:
-            for batch in batches:
-                seen = {"images": batch["images"], "index": rows[batch["index"]].astype(np.int32)}
-                parts.append(step.fetch(run(placed, parallel.place_batch(seen, keep=("index",)))))
-        return {name: np.concatenate([part[name] for part in parts])[: len(rows)] for name in parts[0]}
+        def numbered(batch: dict[str, Any]) -> dict[str, Any]:
+            return {"images": batch["images"], "index": rows[batch["index"]].astype(np.int32)}
+
+        function = experiment.method.explain
+        embedder = of_few(experiment.config, parallel, function, change=numbered, keep=("index",))
+        return embedder(placed, table.select(rows))
 
     return explain
 

@@ -14,12 +14,12 @@ import jax
 import numpy as np
 
 from mmreid_jax import __version__
-from mmreid_jax.data import pipeline
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records
+from mmreid_jax.embedder import of_few
 from mmreid_jax.errors import UserError
-from mmreid_jax.experiment import Experiment, image_options
-from mmreid_jax.methods.base import Comparison
+from mmreid_jax.experiment import Experiment
+from mmreid_jax.methods.base import Attends, Comparison, HasMaps
 from mmreid_jax.scoring.retrieval import COLUMNS, Result, protocols_of, untrained
 from mmreid_jax.training import compilation, logs, step
 from mmreid_jax.training import config as configs
@@ -52,12 +52,12 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     Returns:
       Path of the HTML file.
     """
-    complete = [result for result in results if not is_partial(result)]
+    complete = [result for result in results if not result.missing]
     main = (results[0].comparison, results[0].protocol)
     whole = [result for result in complete if (result.comparison, result.protocol) == main]
     shown = whole[-1]
     query, gallery = shown.query, shown.gallery
-    protocol = protocols_of(experiment)[0]
+    protocol = protocols_of(experiment.config.data.dataset, experiment.config.eval)[0]
     images = image_getter(query, gallery)
 
     def ignore(row: int) -> np.ndarray:
@@ -136,11 +136,6 @@ def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], row
         ranked_lists.ranked_lists_picture([item], name=name).write(folder)
 
 
-def is_partial(result: Result) -> bool:
-    """Whether modalities were missing."""
-    return ", M(" in result.label
-
-
 def summary(shown: Result) -> str:
     """What the lists and pictures of the report show."""
     trials = len(shown.scores.scores)
@@ -162,7 +157,7 @@ def score_tables(rows: Mapping[str, Mapping[str, tables.Score]], results: Sequen
     several = next((result for result in results if len(result.scores.scores) > 1), None)
     note = f"Mean ± standard deviation of {len(several.scores.scores)} trials." if several else ""
     found = [tables.ScoreTable(rows, title="Scores", note=note, columns=COLUMNS)]
-    partial = {result.label: score_row(result.row()) for result in results if is_partial(result)}
+    partial = {result.label: score_row(result.row()) for result in results if result.missing}
     if partial:
         note = "M(X): modality X is missing in queries and gallery (its image is zero after normalisation)."
         found.append(
@@ -195,9 +190,10 @@ def charts(
                 title="Test-time training",
             )
         )
-    partial = {result.label.split(", ", 1)[1]: score_row(result.row()) for result in results if is_partial(result)}
+    partial = {result.missing.name: score_row(result.row()) for result in results if result.missing}
     if partial:
-        reference = next(result for result in whole if any(r.label.startswith(f"{result.label}, M(") for r in results))
+        references = {result.missing.complete for result in results if result.missing}
+        reference = next(result for result in whole if result.label in references)
         pictures.append(curves.missing_modality_bars({"all modalities": score_row(reference.row()), **partial}))
     return pictures
 
@@ -219,17 +215,9 @@ def on_one_device(experiment: Experiment, variables: Any) -> Compute:
     """
     parallel = step.Parallel(jax.local_devices()[:1])
     placed = parallel.place_state(step.fetch(variables))
-    options = image_options(experiment.config.data, cache=False)
 
     def compute(function: Callable[..., Any], records: Records, axis: int = 0) -> dict[str, np.ndarray]:
-        run = parallel.jit_embed(step.embed_step(function, experiment.normalization))
-        size = min(len(records), experiment.config.eval.batch_size)
-        parts = []
-        with pipeline.eval_batches(records, options, size) as batches:
-            for batch in batches:
-                parts.append(step.fetch(run(placed, parallel.place_batch(batch))))
-        rows = np.arange(len(records))
-        return {name: np.concatenate([p[name] for p in parts], axis).take(rows, axis) for name in parts[0]}
+        return of_few(experiment.config, parallel, function)(placed, records, axis=axis)
 
     return compute
 
@@ -239,14 +227,14 @@ def attention_examples(
 ) -> list[attention.AttentionExample]:
     """Rollout maps of some queries; none where the method has no attention."""
     method = experiment.method
-    if not getattr(method, "is_vit", False) or not len(rows):
+    if not isinstance(method, Attends) or not len(rows):
         return []
     chosen = query.select(rows)
     weights = compute(method.attend, chosen, axis=1)
     examples = []
     for position, row in enumerate(rows):
         maps = {
-            name: attention.class_token_map(attention.rollout(layers[:, position], discard=0.5), method.backbone.grid)
+            name: attention.class_token_map(attention.rollout(layers[:, position], discard=0.5), method.grid)
             for name, layers in weights.items()
         }
         examples.append(attention.AttentionExample(images("query", int(row)), maps, sample_label(chosen, position)))
@@ -258,13 +246,10 @@ def activation_examples(
 ) -> list[activation.ActivationExample]:
     """Last convolutional maps of some queries; none where the method has none."""
     method = experiment.method
-    if not hasattr(method, "maps") or not len(rows):
+    if not isinstance(method, HasMaps) or not len(rows):
         return []
     chosen = query.select(rows)
-    try:
-        found = compute(method.maps, chosen)
-    except UserError:  # a method that has maps with other backbones than this one
-        return []
+    found = compute(method.maps, chosen)
     return [
         activation.ActivationExample(
             images("query", int(row)),
@@ -305,10 +290,10 @@ def embedding_part(experiment: Experiment, compute: Compute) -> list[report.Extr
             continue
         samples = table.select(own)
         found = compute(method.embed, samples)
-        names = {name: own_feature(method.protocols(), name) for name in table.modalities}
+        names = {name: own_feature(method.comparisons(), name) for name in table.modalities}
         shown = {name: found[feature] for name, feature in names.items() if feature in found}
         if len({value.shape[-1] for value in shown.values()}) != 1:
-            shown = {"all modalities": found[method.protocols()[0].feature]}
+            shown = {"all modalities": found[method.comparisons()[0].feature]}
         for name, value in shown.items():
             features.setdefault(name, []).append(value)
             labels.setdefault(name, []).append(samples.identity)

@@ -40,11 +40,6 @@ def squared_euclidean(query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK
     return whole("squared_euclidean", query, gallery, chunk)
 
 
-def euclidean(query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> np.ndarray:
-    """Euclidean distances [Q, G]."""
-    return whole("euclidean", query, gallery, chunk)
-
-
 def cosine(query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> np.ndarray:
     """One minus the cosine of the angle: [Q, D], [G, D] -> [Q, G]."""
     return whole("cosine", query, gallery, chunk)

@@ -1,6 +1,6 @@
 """Scores of methods that learn without labels: how well they solve the task that they set themselves.
 
-Such a method offers ``examine`` (see `mmreid_jax.methods.base.Method`). It is shown images of the test splits, of which
+Such a method `Examines` (see `mmreid_jax.methods.base`). It is shown images of the test splits, of which
 nothing but the pixels is read; retrieval scores of such a network would need labels, and say little.
 """
 
@@ -13,36 +13,33 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.data.records import Records
+from mmreid_jax.embedder import of_experiment
 from mmreid_jax.experiment import Experiment
-from mmreid_jax.training import logs, step
+from mmreid_jax.methods.base import Variables
+from mmreid_jax.training import logs
 
 
 class Examiner:
     """Examines a method on test images; compiles one program for each modality."""
 
     def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self._compiled = experiment.parallel.jit_embed(
-            step.embed_step(experiment.method.examine, experiment.normalization)
-        )
+        """Of an experiment whose method `Examines`."""
+        self._splits = experiment.splits
+        self._most = experiment.config.eval.examined
+        self._embedder = of_experiment(experiment, experiment.method.examine, keep=("index",))
 
-    def __call__(self, variables: Any, label: str) -> dict[str, Any]:
+    def __call__(self, variables: Variables, label: str) -> dict[str, Any]:
         """The means of what ``examine`` says of the images of query and gallery, by name, and the label.
 
         Args:
           variables: of the method, placed on the devices.
           label: for the row.
         """
-        splits, row = self.experiment.splits, {"label": label}
-        for table in (splits.gallery, splits.query):
-            row.update(self._means(variables, spread(table, self.experiment.config.eval.examined)))
+        row: dict[str, Any] = {"label": label}
+        for table in (self._splits.gallery, self._splits.query):
+            shares = self._embedder(variables, spread(table, self._most))
+            row.update({name: float(values.mean()) for name, values in shares.items()})
         return row
-
-    def _means(self, variables: Any, records: Records) -> dict[str, Any]:
-        batches = self.experiment.evaluation_batches(records, keep=("index",))
-        parts = [step.fetch(self._compiled(variables, batch)) for batch in batches]
-        # The rows after the table's last one only fill up the last batch.
-        return {name: float(np.concatenate([p[name] for p in parts])[: len(records)].mean()) for name in parts[0]}
 
 
 def spread(records: Records, most: int) -> Records:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import numpy as np
 
 from mmreid_jax import datasets
 from mmreid_jax.data.records import Records
+from mmreid_jax.embedder import Embedder
 from mmreid_jax.errors import UserError
-from mmreid_jax.experiment import Experiment
+from mmreid_jax.experiment import Experiment, Splits
 from mmreid_jax.methods.base import Comparison, Variables
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
-from mmreid_jax.training import distributed, logs, step
+from mmreid_jax.training import distributed, logs
 from mmreid_jax.visualize import tables
 
 RANKS = (1, 5, 10, 20)
@@ -23,6 +25,21 @@ SINGLE_SHOTS = 10
 ALL = "all"
 """Value of ``config.eval.protocol`` for every protocol of the data set."""
 COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """A case in which modalities are missing in queries and gallery.
+
+    Attributes:
+      name: such as ``M(RGB)``.
+      absent: the modalities.
+      complete: label of the evaluation in which none is missing.
+    """
+
+    name: str
+    absent: tuple[str, ...]
+    complete: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +55,7 @@ class Result:
       query: the table of the rows of `distances`.
       gallery: the table of its columns.
       gap: between modalities, where query and gallery are of one each: see `distances.modality_gap`.
+      missing: which modalities are missing; None: none.
     """
 
     label: str
@@ -45,9 +63,10 @@ class Result:
     scores: metrics.Trials
     protocol: str
     distances: np.ndarray
-    query: Any
-    gallery: Any
+    query: Records
+    gallery: Records
     gap: float | None = None
+    missing: Missing | None = None
 
     def row(self) -> dict[str, Any]:
         """Scores between 0 and 1 by name, with label, comparison and protocol: a line of ``scores.jsonl``."""
@@ -70,71 +89,32 @@ def with_spread(row: Mapping[str, Any]) -> dict[str, tables.Score]:
     return {name: (row[name], row[f"{name}_std"]) if f"{name}_std" in row else row[name] for name in COLUMNS}
 
 
-class Embedder:
-    """Embeds tables; compiles one program for each set of absent modalities."""
+class Embedded:
+    """Features of a model by table; no table is embedded twice."""
 
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self._compiled: dict[tuple[str, ...], Callable[..., dict[str, Any]]] = {}
-
-    def __call__(
-        self, variables: Variables, records: Records, names: Sequence[str], absent: Sequence[str] = ()
-    ) -> dict[str, np.ndarray]:
-        """Features of all samples of a table.
-
-        Args:
-          variables: of the method, placed on the devices.
-          records: the table, N samples.
-          names: which features of `Method.embed`; those that it does not make of this table are left out.
-          absent: modalities that the network does not get to see.
-
-        Returns:
-          Name -> float32 [N, D].
-        """
-        key = tuple(absent)
-        if key not in self._compiled:
-            pure = step.embed_step(self.experiment.method.embed, self.experiment.normalization, key)
-            self._compiled[key] = self.experiment.parallel.jit_embed(pure)
-        parts: dict[str, list[np.ndarray]] = {}
-        seen = 0
-        for batch in self.experiment.evaluation_batches(records):
-            features = self._compiled[key](variables, batch)
-            # Padding rows follow the last sample of the global batch, whatever part of it this process loaded.
-            rows = min(len(records) - seen, len(next(iter(features.values()))))
-            seen += rows
-            for name in features.keys() & set(names):
-                parts.setdefault(name, []).append(np.asarray(features[name])[:rows])
-        return {name: np.concatenate(blocks) for name, blocks in parts.items()}
-
-
-class Remembered:
-    """An embedder of one set of variables that embeds no table twice."""
-
-    def __init__(self, embedder: Embedder, names: Sequence[str]) -> None:
-        """Remembers the features `names` of what `embedder` embeds."""
+    def __init__(self, embedder: Embedder, variables: Variables, names: Sequence[str]) -> None:
+        """Of the features `names` that an embedder of `Method.embed` makes with these variables, which are placed."""
         self._embedder = embedder
-        self._names = tuple(names)
-        self._found: dict[tuple[int, tuple[str, ...]], dict[str, np.ndarray]] = {}
+        self._variables = variables
+        self._names = sorted(names)
+        self._known: dict[tuple[int, tuple[str, ...]], dict[str, np.ndarray]] = {}
 
-    def __call__(
-        self, variables: Variables, records: Records, names: Sequence[str], absent: Sequence[str] = ()
-    ) -> dict[str, np.ndarray]:
-        """See `Embedder`; all features that are remembered and that the table has."""
+    def __call__(self, records: Records, feature: str, absent: Sequence[str] = ()) -> np.ndarray:
+        """A feature of all samples of a table, float32 [N, D]; `absent`: modalities that the network does not see."""
         key = (id(records), tuple(absent))
-        if key not in self._found:
-            self._found[key] = self._embedder(variables, records, self._names, absent)
-        return self._found[key]
+        if key not in self._known:
+            self._known[key] = self._embedder(self._variables, records, self._names, absent)
+        return self._known[key][feature]
 
 
-def protocols_of(experiment: Experiment) -> list[protocols.Protocol]:
-    """The protocol of the data set, the one that ``config.eval.protocol`` names, or all of the data set ("all").
+def protocols_of(dataset: str, options: Any) -> list[protocols.Protocol]:
+    """The protocol of a data set, the one that ``config.eval.protocol`` names, or all of the data set ("all").
 
-    Each with the distance of the config.
+    Each with the distance of `options`, which are ``config.eval``.
 
     Raises:
       UserError: there is no such protocol or distance.
     """
-    options, dataset = experiment.config.eval, experiment.config.data.dataset
     if options.protocol == ALL:
         chosen = list(datasets.get(dataset).protocols)
     elif options.protocol:
@@ -164,80 +144,85 @@ def fits(protocol: protocols.Protocol, comparison: Comparison, modalities: Seque
 
 
 def compare(
-    experiment: Experiment,
-    embedder: Embedder | Remembered,
-    variables: Variables,
+    splits: Splits,
+    protocol: protocols.Protocol,
+    options: Any,
     comparison: Comparison,
+    embedded: Callable[[Records, str, Sequence[str]], np.ndarray],
     label: str,
-    absent: Sequence[str] = (),
-    protocol: protocols.Protocol | None = None,
+    *,
+    missing: Missing | None = None,
+    seed: int = 0,
 ) -> Result:
     """Scores one comparison.
 
     Args:
-      experiment: with query and gallery.
-      embedder: of the experiment.
-      variables: placed on the devices.
-      comparison: of `Method.protocols`.
+      splits: with query and gallery.
+      protocol: one of `protocols_of`.
+      options: ``config.eval``.
+      comparison: of `Method.comparisons`.
+      embedded: (table, feature, absent modalities) -> float32 [N, D], such as `Embedded`.
       label: for the result.
-      absent: modalities missing in query and gallery, beside those that the comparison leaves out.
-      protocol: one of `protocols_of`; the first by default.
+      missing: modalities that are missing beside those that the comparison leaves out.
+      seed: of the single gallery shots, where `options` want them.
+
+    Raises:
+      UserError: single shots are asked for, but the protocol draws galleries itself.
     """
-    options = experiment.config.eval
-    protocol = protocol or protocols_of(experiment)[0]
-    query, pool = experiment.splits.sides(comparison.query, comparison.gallery)
-    found: list[np.ndarray] = []
-    for records, given, feature in (
-        (query, comparison.query, comparison.feature),
+    queries, pool = splits.sides(comparison.query, comparison.gallery)
+    sides = (
+        (queries, comparison.query, comparison.feature),
         (pool, comparison.gallery, comparison.gallery_feature or comparison.feature),
-    ):
-        missing = tuple(name for name in records.modalities if name not in given or name in absent)
-        found.append(embedder(variables, records, [feature], missing)[feature])
-    one_each = len(comparison.query) == len(comparison.gallery) == 1 and comparison.query != comparison.gallery
-    said, features = protocol.label, protocol.compared(*found)
-    rows = protocol.galleries(pool)[0]
+    )
+    absent = missing.absent if missing else ()
+    raw = [
+        embedded(table, feature, tuple(name for name in table.modalities if name not in given or name in absent))
+        for table, given, feature in sides
+    ]
+    description, features = protocol.label, protocol.compared(*raw)
     if options.rerank:
         chosen = rerank.Options(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
-        scores, apart = reranked(protocol, chosen, features, query, pool)
-        said += f", {chosen.describe()}"
+        scores, shown = reranked(protocol, chosen, features, queries, pool)
+        description += f", {chosen.describe()}"
     else:
-        every = distances.whole(protocol.distance, *features)
-        scores = metrics.evaluate_trials(every, labels_of(query), pool, protocol)
-        apart = every[:, rows] if protocol.gallery else every
-        apart = apart.T if protocol.swapped else apart
-    tables_shown = query, pool.select(rows) if protocol.gallery else pool
-    query, gallery = reversed(tables_shown) if protocol.swapped else tables_shown
+        whole = distances.whole(protocol.distance, *features)
+        scores = metrics.evaluate_trials(whole, labels_of(queries), pool, protocol)
+        shown = whole[:, protocol.galleries(pool)[0]] if protocol.gallery else whole
+        shown = shown.T if protocol.swapped else shown
+    gallery = pool.select(protocol.galleries(pool)[0]) if protocol.gallery else pool
+    rows, columns = (gallery, queries) if protocol.swapped else (queries, gallery)
     if options.single_shot:
         if protocol.gallery:
             raise UserError(
                 f"config.eval.single_shot draws galleries, but so does protocol {protocol.name} itself; leave it off"
             )
-        sides = labels_of(query), labels_of(gallery)
-        cmc = metrics.single_shot_cmc(apart, *sides, protocol, repeats=SINGLE_SHOTS, seed=experiment.config.seed)
+        labels = labels_of(rows), labels_of(columns)
+        cmc = metrics.single_shot_cmc(shown, *labels, protocol, repeats=SINGLE_SHOTS, seed=seed)
         scores = metrics.Trials((dataclasses.replace(scores.scores[0], cmc=cmc),))
-        said += f", ranks of single gallery shots ({SINGLE_SHOTS} draws)"
-    gap = distances.modality_gap(*found) if one_each else None
-    return Result(label, comparison.name, scores, said, apart, query, gallery, gap)
+        description += f", ranks of single gallery shots ({SINGLE_SHOTS} draws)"
+    one_each = len(comparison.query) == len(comparison.gallery) == 1 and comparison.query != comparison.gallery
+    gap = distances.modality_gap(*raw) if one_each else None
+    return Result(label, comparison.name, scores, description, shown, rows, columns, gap, missing)
 
 
 def reranked(
     protocol: protocols.Protocol,
-    chosen: rerank.Options,
+    options: rerank.Options,
     features: tuple[np.ndarray, np.ndarray],
-    query: Records,
+    queries: Records,
     pool: Records,
 ) -> tuple[metrics.Trials, np.ndarray]:
     """Scores of every trial after re-ranking its gallery, and the re-ranked distances [Q, G] of the first."""
     scores: list[metrics.Scores] = []
     first: np.ndarray | None = None
+    every = labels_of(pool)
     for rows in protocol.galleries(pool):
-        labels = labels_of(pool)
-        drawn = metrics.Labels(labels.identity[rows], labels.camera[rows], labels.scene[rows])
-        sides = [(features[0], labels_of(query)), (features[1][rows], drawn)]
-        (a, own), (b, others) = reversed(sides) if protocol.swapped else sides
-        apart = rerank.k_reciprocal(a, b, **dataclasses.asdict(chosen))
-        first = apart if first is None else first
-        scores.append(metrics.evaluate(apart, own, others, protocol))
+        drawn = metrics.Labels(every.identity[rows], every.camera[rows], every.scene[rows])
+        sides = [(features[0], labels_of(queries)), (features[1][rows], drawn)]
+        (query, query_labels), (gallery, gallery_labels) = reversed(sides) if protocol.swapped else sides
+        values = rerank.k_reciprocal(query, gallery, **dataclasses.asdict(options))
+        first = values if first is None else first
+        scores.append(metrics.evaluate(values, query_labels, gallery_labels, protocol))
     assert first is not None
     return metrics.Trials(tuple(scores)), first
 
@@ -258,36 +243,37 @@ def run(
       UserError: no comparison fits, or a protocol that the config names cannot be used on these data; where it names
         all, such a protocol is left out and named.
     """
-    method, several = experiment.method, experiment.config.eval.protocol == ALL
-    modalities = method.facts.modalities
-    names = {name for each in method.protocols() for name in (each.feature, each.gallery_feature) if name}
-    remembered = Remembered(embedder, sorted(names))
+    config, splits, method = experiment.config, experiment.splits, experiment.method
+    several, modalities, comparisons = config.eval.protocol == ALL, method.facts.modalities, method.comparisons()
+    names = {name for each in comparisons for name in (each.feature, each.gallery_feature) if name}
+    embedded = Embedded(embedder, variables, sorted(names))
     results: list[Result] = []
-    for protocol in protocols_of(experiment):
-        fitting = [each for each in method.protocols() if fits(protocol, each, modalities)]
-        if several and fitting and (hindrance := why_unusable(experiment, protocol, fitting[0])):
+    for protocol in protocols_of(config.data.dataset, config.eval):
+        fitting = [each for each in comparisons if fits(protocol, each, modalities)]
+        if several and fitting and (hindrance := why_unusable(splits, protocol, fitting[0])):
             if distributed.is_main():
                 print(f"note: {protocol.name} is left out: {hindrance}", flush=True)
             continue
+        score = functools.partial(compare, splits, protocol, config.eval, seed=config.seed)
         for comparison in fitting:
-            own = ", ".join([label, *([comparison.name] if results else []), *([protocol.name] if several else [])])
-            results.append(compare(experiment, remembered, variables, comparison, own, protocol=protocol))
+            parts = [label, *([comparison.name] if results else []), *([protocol.name] if several else [])]
+            results.append(score(comparison, embedded, ", ".join(parts)))
             if missing and set(comparison.query) == set(modalities):
                 for name, absent in protocols.missing_modality_cases(modalities):
-                    own = f"{label}, {name}"
-                    results.append(compare(experiment, remembered, variables, comparison, own, absent, protocol))
+                    case = Missing(name, absent, ", ".join(parts))
+                    results.append(score(comparison, embedded, f"{label}, {name}", missing=case))
     if not results:
         raise UserError(
-            f"config.eval.protocol is {experiment.config.eval.protocol!r}, but no comparison of method "
-            f"{experiment.config.method!r} on {', '.join(modalities)} can be made under it"
+            f"config.eval.protocol is {config.eval.protocol!r}, but no comparison of method "
+            f"{config.method!r} on {', '.join(modalities)} can be made under it"
         )
     return results
 
 
-def why_unusable(experiment: Experiment, protocol: protocols.Protocol, comparison: Comparison) -> str:
+def why_unusable(splits: Splits, protocol: protocols.Protocol, comparison: Comparison) -> str:
     """Why no gallery of a protocol can be drawn from these data; empty where it can."""
     try:
-        protocol.galleries(experiment.splits.sides(comparison.query, comparison.gallery)[1])
+        protocol.galleries(splits.sides(comparison.query, comparison.gallery)[1])
     except UserError as error:
         return str(error)
     return ""

@@ -117,11 +117,6 @@ class Checkpoints:
         self.wait()
         return max(_scores(self.directory), default=None)
 
-    def best_step(self) -> int | None:
-        """Step of the complete checkpoint with the highest score, of equals the earliest; None without any."""
-        self.wait()
-        return _best(_scores(self.directory))
-
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint into the structure, dtypes and sharding of `like`.
 

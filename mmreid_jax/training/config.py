@@ -71,13 +71,6 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(to_json(config, indent=None).encode()).hexdigest()[:12]
 
 
-def pretty(config: Mapping[str, Any]) -> str:
-    """One line per value, ``optim.lr  0.008``, for logs."""
-    flat = flatten(config)
-    width = max(map(len, flat), default=0)
-    return "\n".join(f"{key.ljust(width)}  {value!r}" for key, value in flat.items())
-
-
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """What changed from one config to another, one line per key: ``optim.lr: 0.008 -> 0.01``; tuples equal lists."""
     before, after = (flatten(json.loads(to_json(config))) for config in (old, new))

@@ -141,7 +141,7 @@ def test_distances_match_the_definition_in_any_chunks(chunk):
     query, gallery = rng.normal(size=(7, 5)).astype(np.float32), rng.normal(size=(4, 5)).astype(np.float32)
     squared = np.square(query[:, None] - gallery[None]).sum(-1)
     np.testing.assert_allclose(distances.squared_euclidean(query, gallery, chunk), squared, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(distances.euclidean(query, gallery, chunk), np.sqrt(squared), rtol=1e-4)
+    np.testing.assert_allclose(distances.whole("euclidean", query, gallery, chunk), np.sqrt(squared), rtol=1e-4)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery)]
     np.testing.assert_allclose(distances.cosine(query, gallery, chunk), 1 - unit[0] @ unit[1].T, atol=1e-6)
 

@@ -31,15 +31,14 @@ def compared(**changes):
     """The result of comparing FEATURES with these options of config.eval."""
     options = common.evaluation()
     options.update(changes)
-    config = SimpleNamespace(eval=options, data=SimpleNamespace(dataset="rgbnt201"), seed=5)
-    method = SimpleNamespace(facts=SimpleNamespace(modalities=MODALITIES))
-    experiment = SimpleNamespace(config=config, method=method, splits=Splits(None, **LABELS))
+    (protocol,) = retrieval.protocols_of("rgbnt201", options)
 
-    def embedder(variables, records, names, absent=()):
-        side = "query" if records is LABELS["query"] else "gallery"
-        return {names[0]: FEATURES[side].astype(np.float32)}
+    def embedded(records, feature, absent):
+        assert (feature, absent) == ("f", ())
+        return FEATURES["query" if records is LABELS["query"] else "gallery"].astype(np.float32)
 
-    return retrieval.compare(experiment, embedder, None, Comparison("all", "f", MODALITIES, MODALITIES), "tested")
+    comparison = Comparison("all", "f", MODALITIES, MODALITIES)
+    return retrieval.compare(Splits(None, **LABELS), protocol, options, comparison, embedded, "tested", seed=5)
 
 
 def unit(side):

@@ -11,6 +11,7 @@ import pytest
 
 from mmreid_jax import experiment
 from mmreid_jax.commands import statistics
+from mmreid_jax.embedder import of_experiment
 from mmreid_jax.errors import UserError
 from mmreid_jax.reports import retrieval
 from mmreid_jax.scoring import retrieval as scores
@@ -37,7 +38,7 @@ def untrained(small, tmp_path):
     def make(**changes):
         opened = experiment.open_experiment(small(**changes), tmp_path)
         variables = opened.parallel.place_state(random_variables(opened.method))
-        return opened, variables, scores.run(opened, scores.Embedder(opened), variables, "untrained")
+        return opened, variables, scores.run(opened, of_experiment(opened, opened.method.embed), variables, "untrained")
 
     return make
 
@@ -60,7 +61,7 @@ def test_embedding_and_maps_are_of_the_right_samples(untrained):
     compute = retrieval.on_one_device(opened, variables)
     rows = np.array([5, 1, 9, 2, 7])
     query = opened.splits.query
-    whole = scores.Embedder(opened)(variables, query, ["rgb", "tir"])
+    whole = of_experiment(opened, opened.method.embed)(variables, query, ["rgb", "tir"])
     few = compute(opened.method.embed, query.select(rows))
     for name, expected in whole.items():
         np.testing.assert_allclose(few[name], expected[rows], rtol=0, atol=1e-4 * np.abs(expected).max())

@@ -41,12 +41,6 @@ class TestDescribing:
         assert configs.fingerprint(_config(seed=2)) != configs.fingerprint(_config())
         assert len(configs.fingerprint({})) == 12
 
-    def test_pretty_has_one_aligned_line_per_value(self):
-        lines = configs.pretty(_config()).splitlines()
-        assert lines[1] == "optim.lr          0.1"
-        assert [line.index(line.split()[1]) for line in lines] == [18] * 4
-        assert configs.pretty({}) == ""
-
     def test_differences_between_a_config_and_its_json(self):
         old = json.loads(configs.to_json(_config()))
         assert configs.differences(old, _config()) == []
