@@ -21,15 +21,15 @@ def commands() -> dict[str, str]:
     """Name -> what it does, in a line; nothing is imported for it."""
     files = sorted(resources.files("mmreid_jax.commands").iterdir(), key=lambda file: file.name)
     texts = {file.name.removesuffix(".py"): file.read_text() for file in files if file.name.endswith(".py")}
-    found = {name: text for name, text in texts.items() if re.search(r"^def main\(", text, re.MULTILINE)}
-    return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in found.items()}
+    programs = {name: text for name, text in texts.items() if re.search(r"^def main\(", text, re.MULTILINE)}
+    return {name: (ast.get_docstring(ast.parse(text)) or "").partition("\n")[0] for name, text in programs.items()}
 
 
 def overview() -> str:
     """The list of commands for the console."""
     known = commands()
     width = max(map(len, known))
-    lines = [f"  {name.ljust(width)}  {said}" for name, said in known.items()]
+    lines = [f"  {name.ljust(width)}  {summary}" for name, summary in known.items()]
     usage = "usage: python -m mmreid_jax COMMAND ...   (--help after a command tells its flags)"
     return "\n".join([usage, "", *lines, "", "Training, adaptation and evaluation: python main.py --config FILE"])
 

@@ -158,8 +158,8 @@ def episodic(experiment: Experiment, embedder: Embedder, variables: Any) -> Resu
         rows.append(protocol.distances(query, gallery))
         if distributed.is_main():
             print(f"episode {number + 1} of {len(sets)}: {len(queries)} queries", flush=True)
-    apart = np.concatenate(rows)
+    distance_rows = np.concatenate(rows)
     labels = retrieval.labels_of(splits.query), retrieval.labels_of(splits.gallery)
-    scores = metrics.Trials((metrics.evaluate(apart, *labels, protocol),))
+    scores = metrics.Trials((metrics.evaluate(distance_rows, *labels, protocol),))
     label = f"after MTT, episodes of {config.mtt.episode_size}"
-    return Result(label, comparison.name, scores, protocol.label, apart, splits.query, splits.gallery)
+    return Result(label, comparison.name, scores, protocol.label, distance_rows, splits.query, splits.gallery)

@@ -63,11 +63,11 @@ class Embedder:
             self._compiled[key] = self._parallel.jit_embed(pure)
         left = len(records)
         for batch in self._batches(records):
-            found = self._compiled[key](variables, batch)
+            outputs = self._compiled[key](variables, batch)
             # Padding rows follow the last sample of the global batch, whatever part of it this process loaded.
-            rows = min([left, *(value.shape[axis] for value in found.values())])
+            rows = min([left, *(value.shape[axis] for value in outputs.values())])
             left -= rows
-            wanted = found if names is None else {name: found[name] for name in names if name in found}
+            wanted = outputs if names is None else {name: outputs[name] for name in names if name in outputs}
             yield {name: np.asarray(value).take(np.arange(rows), axis) for name, value in wanted.items()}
 
     def __call__(

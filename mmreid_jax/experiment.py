@@ -202,8 +202,8 @@ def load_splits(data: Any) -> Splits:
         # A data set prepared from another folder than the one named is noticed here, not trained on.
         manual = Path(data.manual_dir).absolute() if data.manual_dir else folder / "manual"
         captioner = data.captioner if data.text else ""
-        found = prepare.prepare(data.dataset, manual, folder, captioner=captioner, progress=sys.stderr.isatty())
-        print(found.report)
+        prepared = prepare.prepare(data.dataset, manual, folder, captioner=captioner, progress=sys.stderr.isatty())
+        print(prepared.report)
     load = functools.partial(
         catalogue.load, data.dataset, data_dir=folder, composite=composite_of(data), text=text_options(data)
     )

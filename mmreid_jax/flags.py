@@ -107,12 +107,12 @@ def _file_given(name: str, argv: Sequence[str]) -> str | None:
 
 def _available(wanted: str = "") -> str:
     """The end of a message: which configs there are, and which of them `wanted` may have meant."""
-    found = {path.stem: str(path) for path in sorted(_CONFIG_FOLDER.glob("*.py"))}
-    found = {stem: path for stem, path in found.items() if stem not in ("__init__", "common")}
-    if not found:
+    configs = {path.stem: str(path) for path in sorted(_CONFIG_FOLDER.glob("*.py"))}
+    configs = {stem: path for stem, path in configs.items() if stem not in ("__init__", "common")}
+    if not configs:
         return "; give the path of a config file"
-    close = nearest(Path(wanted).stem, found)
-    return f"; {f'did you mean {found[close]}? ' if close else ''}available: {', '.join(found.values())}"
+    close = nearest(Path(wanted).stem, configs)
+    return f"; {f'did you mean {configs[close]}? ' if close else ''}available: {', '.join(configs.values())}"
 
 
 def _check_loads(parser: Any, name: str, path: str) -> None:

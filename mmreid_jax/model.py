@@ -91,12 +91,13 @@ class Extractor:
         if not self.one_modality:
             return comparisons[0]
         image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
-        shown = {name: {"images": {name: image}} for name in modalities}
-        found = {name: jax.eval_shape(self.method.embed, self._variables, batch) for name, batch in shown.items()}
+        batches = {name: {"images": {name: image}} for name in modalities}
+        features = {name: jax.eval_shape(self.method.embed, self._variables, batch) for name, batch in batches.items()}
         return next(
             each
             for each in comparisons
-            if each.feature in found[each.query[0]] and (each.gallery_feature or each.feature) in found[each.gallery[0]]
+            if each.feature in features[each.query[0]]
+            and (each.gallery_feature or each.feature) in features[each.gallery[0]]
         )
 
     def __call__(
@@ -200,27 +201,27 @@ class Described:
           UserError: the model reads no text, or has no such feature for such a query.
         """
         infrared = extractor.method.facts.modalities[-1]
-        found = {each.feature: each for each in extractor.method.comparisons() if each.query == (infrared,)}
-        if f"text_{infrared}" not in found:
+        known = {each.feature: each for each in extractor.method.comparisons() if each.query == (infrared,)}
+        if f"text_{infrared}" not in known:
             raise UserError(
                 f"this model of {extractor.config.method} reads no text; --text and --image need one of TVI-LFM's text "
                 "stage (configs/tvi_sysu.py), other models are searched with --query DIR"
             )
-        names = [name.removesuffix(f"_{infrared}") for name in found]
+        names = [name.removesuffix(f"_{infrared}") for name in known]
         both = [name for name in names if name not in ("ir", "text")]
         possible = both if self.text and self.image else ["text"] if self.text else ["ir"]
         if feature and feature not in possible:
             given = " and ".join(flag for flag, value in (("--text", self.text), ("--image", self.image)) if value)
             raise UserError(f"--feature {feature} is not made of {given}; choose one of {', '.join(possible)}")
-        return found[f"{feature or possible[0]}_{infrared}"]
+        return known[f"{feature or possible[0]}_{infrared}"]
 
     def features(self, extractor: Extractor, feature: str) -> np.ndarray:
         """float32 [1, D], of length one."""
         visible, infrared = extractor.method.facts.modalities
         tokens = None
         if self.text:
-            words, own = tokenizer.tokenize([self.text, self.image_text])
-            tokens = {visible: words, infrared: own}
+            words, words_of_image = tokenizer.tokenize([self.text, self.image_text])
+            tokens = {visible: words, infrared: words_of_image}
         rows = extractor(self.records(extractor), feature=feature, tokens=tokens)
         return distances.l2_normalise(rows)
 
@@ -241,7 +242,7 @@ class Described:
         view = {infrared: View(infrared)}
         return Records(str(self.image or "text"), zero - 1, zero, zero, file, view, One(infrared, encoded), zero)
 
-    def shown(self, extractor: Extractor) -> dict[str, np.ndarray]:
+    def pictures(self, extractor: Extractor) -> dict[str, np.ndarray]:
         """What the page shows of the query: the image, or the text on a card."""
         if not self.image:
             return {"text": drawing.card(self.text)}

@@ -71,10 +71,10 @@ def fit(experiment: Experiment) -> Any:
     """
     config, method, splits = experiment.config, experiment.method, experiment.splits
     train = splits.train
-    apart = [train] if train.modality is None else [train.of_modality(name) for name in train.modalities]
+    tables = [train] if train.modality is None else [train.of_modality(name) for name in train.modalities]
     notes = [
         note
-        for table in apart
+        for table in tables
         for note in configs.check_batch(
             table.identity,
             identities_per_batch=config.train.identities_per_batch,
@@ -101,8 +101,8 @@ def fit(experiment: Experiment) -> Any:
         memory=start_memory(method, plan.epoch_ends),
     )
     # Without labels all images count as one identity, which is nothing to remark on.
-    said = [f"note: {note}" for note in notes] if config.data.labels else []
-    run(experiment, job, fresh, [describe(experiment, plan), *said])
+    remarks = [f"note: {note}" for note in notes] if config.data.labels else []
+    run(experiment, job, fresh, [describe(experiment, plan), *remarks])
     return load(experiment, job, fresh, "best")[0]
 
 

@@ -68,8 +68,8 @@ def of_folder(path: str | os.PathLike[str]) -> Pictures:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give a folder of images")
-    found = (place for place in root.rglob("*") if place.suffix.lower() in SUFFIXES and place.is_file())
-    files = sorted(place.relative_to(root).as_posix() for place in found)
+    images = (place for place in root.rglob("*") if place.suffix.lower() in SUFFIXES and place.is_file())
+    files = sorted(place.relative_to(root).as_posix() for place in images)
     if not files:
         raise UserError(f"{root} holds no image ({', '.join(SUFFIXES)})")
     return of_files(root, files)
@@ -96,24 +96,24 @@ def of_data_set(dataset: str, place: str | os.PathLike[str], modality: str, *, p
     folders = datasets.get(dataset).folders
     if not isinstance(folders, disk.SingleFolders):
         raise UserError(f"{dataset} is no visible-infrared data set; caption its folder of images with --images")
-    own = "rgb" if modality == "rgb" else folders.modalities[1]
-    splits = ["train", *(split for split in ("query", "gallery") if own in folders.modalities_of(split))]
+    wanted = "rgb" if modality == "rgb" else folders.modalities[1]
+    splits = ["train", *(split for split in ("query", "gallery") if wanted in folders.modalities_of(split))]
     rows: list[tuple[str, int, bool, Callable[[], bytes]]] = []
     if prepared:
         for split in splits:
-            table = catalogue.load(dataset, split, place).of_modality(own)
-            image = table.views[own].image
+            table = catalogue.load(dataset, split, place).of_modality(wanted)
+            image = table.views[wanted].image
             for row, (file, identity) in enumerate(zip(table.file.tolist(), table.identity.tolist(), strict=True)):
                 rows.append((file, identity, split == "train", functools.partial(_stored, table, row, image)))
     else:
         root = root_of(dataset, place)
         for split in splits:
             for sample in disk.list_samples(folders, root, split):
-                if sample.modality == own:
+                if sample.modality == wanted:
                     (path,) = sample.images.values()
                     rows.append((sample.file, sample.labels.identity, split == "train", path.read_bytes))
     files, identity, training, reads = zip(*rows, strict=True)
-    return Pictures(dataset, own, files, np.array(identity), np.array(training), lambda position: reads[position]())
+    return Pictures(dataset, wanted, files, np.array(identity), np.array(training), lambda position: reads[position]())
 
 
 def text_form(dataset: str) -> TextForm:

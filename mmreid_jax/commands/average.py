@@ -32,14 +32,14 @@ def last_scores(workdir: Path) -> dict[Key, dict[str, Any]]:
     path = workdir / SCORES_FILE
     if not path.is_file():
         raise UserError(f"{workdir} has no {SCORES_FILE}; give the --workdir of a finished training or evaluation")
-    found: dict[Key, dict[str, Any]] = {}
+    newest: dict[Key, dict[str, Any]] = {}
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
             row = json.loads(line)
-            found[row["label"], row["protocol"]] = row
+            newest[row["label"], row["protocol"]] = row
         except (ValueError, KeyError, TypeError):
             raise UserError(f"line {number} of {path} is not a line of scores; delete it, or evaluate again") from None
-    return found
+    return newest
 
 
 def averages(runs: Sequence[dict[Key, dict[str, Any]]]) -> dict[Key, dict[str, tables.Score]]:
@@ -69,8 +69,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if repeated:
         raise UserError(f"{min(repeated)} is named more than once; name every run once")
     runs = [last_scores(workdir) for workdir in arguments.workdirs]
-    found = averages(runs)
-    for protocol in dict.fromkeys(protocol for _, protocol in found):
-        rows = {label: row for (label, own), row in found.items() if own == protocol}
+    means = averages(runs)
+    for protocol in dict.fromkeys(protocol for _, protocol in means):
+        rows = {label: row for (label, of_row), row in means.items() if of_row == protocol}
         title = f"{protocol}: mean ± standard deviation of {len(runs)} runs"
         print(tables.text_table(tables.ScoreTable(rows, title=title, columns=COLUMNS, mark_best=False)), end="\n\n")

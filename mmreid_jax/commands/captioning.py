@@ -32,29 +32,29 @@ def caption(options: argparse.Namespace) -> None:
     if bool(options.images) == bool(options.dataset) or bool(options.images) != bool(options.out):
         raise UserError("name the images with --images DIR --out FILE.json, or with --dataset and --root DIR")
     if options.images:
-        found, root = pictures.of_folder(options.images), Path()
+        table, root = pictures.of_folder(options.images), Path()
         out = Path(options.out)
     else:
-        found, root = _of_data_set(options, options.modality)
-        out = captions.paths(root, options.captioner, found.modality)["captions"]
+        table, root = _of_data_set(options, options.modality)
+        out = captions.paths(root, options.captioner, table.modality)["captions"]
     must_be_new_or_begun(out)
-    settings = {"model": str(Path(options.model).resolve()), "length": options.length, "images": found.name}
+    settings = {"model": str(Path(options.model).resolve()), "length": options.length, "images": table.name}
     describe = captioner.Captioner(options.model, options.processor, options.device)
-    with journal_of(out, settings) as journal, _bar(len(found), "images") as progress:
-        said = captioner.caption(
-            lambda images: describe(images, options.length), found, journal, options.batch_size, progress
+    with journal_of(out, settings) as journal, _bar(len(table), "images") as progress:
+        texts = captioner.caption(
+            lambda images: describe(images, options.length), table, journal, options.batch_size, progress
         )
         if options.images:
-            text_files.write(out, {file: {text_files.CAPTION: text} for file, text in said.items()})
+            text_files.write(out, {file: {text_files.CAPTION: text} for file, text in texts.items()})
         else:
-            rows = zip(found.files, found.identity.tolist(), found.training.tolist(), strict=True)
+            rows = zip(table.files, table.identity.tolist(), table.training.tolist(), strict=True)
             entries = [
-                captions.Captioned(captions.Image(file, who, found.modality), said[file], trained_on=training)
+                captions.Captioned(captions.Image(file, who, table.modality), texts[file], trained_on=training)
                 for file, who, training in rows
             ]
             captions.write(root, options.captioner, pictures.text_form(options.dataset), entries)
         journal.finish()
-    print(f"{len(said)} captions: {out}")
+    print(f"{len(texts)} captions: {out}")
 
 
 def make_pairs(options: argparse.Namespace) -> None:
@@ -64,8 +64,10 @@ def make_pairs(options: argparse.Namespace) -> None:
     (visible, root), (infrared, _) = (_of_data_set(options, modality) for modality in ("rgb", "ir"))
     rows, others = (table.training.nonzero()[0].tolist() for table in (visible, infrared))
     images = [captions.Image(visible.files[row], int(visible.identity[row]), visible.modality) for row in rows]
-    said = [text.caption for text in captions.read(root, options.captioner, "train", images)]
-    chosen, texts = pairs.infrared_captions(infrared.identity[others], visible.identity[rows], said, options.seed)
+    texts_of_visible = [text.caption for text in captions.read(root, options.captioner, "train", images)]
+    chosen, texts = pairs.infrared_captions(
+        infrared.identity[others], visible.identity[rows], texts_of_visible, options.seed
+    )
     files = [infrared.files[others[row]] for row in chosen]
     text_files.write(out, {file: {text_files.CAPTION: text} for file, text in zip(files, texts, strict=True)})
     print(f"{len(files)} infrared images with captions: {out}")
@@ -75,26 +77,26 @@ def finetune(options: argparse.Namespace) -> None:
     """Trains a captioner on the images that a file describes."""
     out, root = Path(options.out), Path(options.images)
     text_files.must_be_new(out)
-    said = text_files.read(Path(options.captions))
-    absent = [file for file in said if not (root / file).is_file()]
-    if absent or not said:
+    described = text_files.read(Path(options.captions))
+    absent = [file for file in described if not (root / file).is_file()]
+    if absent or not described:
         raise UserError(
-            f"{options.captions} describes {len(said)} images, of which {len(absent)} are not below {root}"
+            f"{options.captions} describes {len(described)} images, of which {len(absent)} are not below {root}"
             f"{f', such as {absent[0]}' if absent else ''}; give the folder that its paths begin in with --images"
         )
     model = captioner.Captioner(options.model, options.processor, options.device)
     training = captioner.Training(options.epochs, options.batch_size, options.rate, options.weight_decay, options.seed)
-    texts = [fields[text_files.CAPTION] for fields in said.values()]
-    found = pictures.of_files(root, list(said))
+    texts = [fields[text_files.CAPTION] for fields in described.values()]
+    table = pictures.of_files(root, list(described))
     tell = lambda epoch, loss: print(f"epoch {epoch}: loss {loss:.4f}", flush=True)  # noqa: E731
-    captioner.finetune(model, found, texts, out, training, tell)
-    print(f"captioner trained on {len(found)} pairs: {out}")
+    captioner.finetune(model, table, texts, out, training, tell)
+    print(f"captioner trained on {len(table)} pairs: {out}")
 
 
 def rephrase(options: argparse.Namespace) -> None:
     """Rephrases the captions of a file."""
     source = Path(options.captions)
-    said = text_files.read(source)
+    described = text_files.read(source)
     out = Path(options.out) if options.out else text_files.rephrased_name(source)
     must_be_new_or_begun(out)
     if out.suffix != source.suffix:
@@ -102,16 +104,18 @@ def rephrase(options: argparse.Namespace) -> None:
     settings = {name: getattr(options, name) for name in ("request", "temperature", "seed", "strip_colours")}
     settings |= {"model": str(Path(options.model).resolve()), "captions": str(source.resolve())}
     model = rephrasing.load(options.model, options.device, options.temperature, options.new_tokens)
-    own = {key: fields[text_files.CAPTION] for key, fields in said.items()}
+    texts = {key: fields[text_files.CAPTION] for key, fields in described.items()}
     change = colours.strip_colours if options.strip_colours else lambda text: text
-    with journal_of(out, settings) as journal, _bar(len(said), "captions") as progress:
+    with journal_of(out, settings) as journal, _bar(len(described), "captions") as progress:
         answers = rephrasing.rephrase(
-            model, own, journal, request=options.request, change=change, seed=options.seed, progress=progress
+            model, texts, journal, request=options.request, change=change, seed=options.seed, progress=progress
         )
         if source.suffix == ".npy":
             text_files.write(out, {key: {text_files.CAPTION: text} for key, text in answers.items()})
         else:
-            text_files.write(out, {key: {**said[key], text_files.REPHRASED: text} for key, text in answers.items()})
+            text_files.write(
+                out, {key: {**described[key], text_files.REPHRASED: text} for key, text in answers.items()}
+            )
         journal.finish()
     print(f"{len(answers)} rephrasings: {out}")
 
@@ -120,8 +124,8 @@ def strip_colours(options: argparse.Namespace) -> None:
     """Removes colour words from the texts of a file."""
     out = Path(options.out)
     text_files.must_be_new(out)
-    said = text_files.read(Path(options.captions))
-    stripped, count = text_files.changed(said, colours.strip_colours, options.fields)
+    described = text_files.read(Path(options.captions))
+    stripped, count = text_files.changed(described, colours.strip_colours, options.fields)
     text_files.write(out, stripped)
     print(f"{count} texts changed: {out}")
 
@@ -133,10 +137,10 @@ def _of_data_set(options: argparse.Namespace, modality: str) -> tuple[pictures.P
     if options.data_dir:
         if not options.text_root:
             raise UserError("prepared records have no folder of texts; name one with --text_root DIR")
-        found = pictures.of_data_set(options.dataset, options.data_dir, modality, prepared=True)
-        return found, Path(options.text_root)
-    found = pictures.of_data_set(options.dataset, options.root, modality)
-    return found, Path(options.text_root or pictures.root_of(options.dataset, options.root))
+        images = pictures.of_data_set(options.dataset, options.data_dir, modality, prepared=True)
+        return images, Path(options.text_root)
+    images = pictures.of_data_set(options.dataset, options.root, modality)
+    return images, Path(options.text_root or pictures.root_of(options.dataset, options.root))
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def _inner(value: Any) -> list[Any]:
         return [value.jaxpr]
     if isinstance(value, jaxpr.Jaxpr):
         return [value]
-    return [found for item in value for found in _inner(item)] if isinstance(value, (tuple, list)) else []
+    return [program for item in value for program in _inner(item)] if isinstance(value, (tuple, list)) else []
 
 
 def _multiply_adds(program: Any) -> int:
@@ -176,31 +176,33 @@ def measure(config: Any, facts: base.DataFacts, *, memory: bool = True) -> Compl
 
 def _memory(compiled: Any, begin: Any) -> dict[str, int] | None:
     """Bytes that a compiled training step needs: state, batch, what it computes with, and all of them."""
-    found = compiled.memory_analysis()
-    if found is None:
+    analysis = compiled.memory_analysis()
+    if analysis is None:
         return None
     held = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(begin))
-    rest = found.argument_size_in_bytes - held
+    rest = analysis.argument_size_in_bytes - held
     # The new state takes the place of the old one; what it cannot replace comes on top.
-    work = found.temp_size_in_bytes + max(found.output_size_in_bytes - found.alias_size_in_bytes, 0)
+    work = analysis.temp_size_in_bytes + max(analysis.output_size_in_bytes - analysis.alias_size_in_bytes, 0)
     return {"state": held, "batch": max(rest, 0), "activations and gradients": work, "together": held + rest + work}
 
 
-def describe(found: Complexity, device: str) -> str:
+def describe(complexity: Complexity, device: str) -> str:
     """The table for the console."""
-    total = sum(found.parameters.values())
+    total = sum(complexity.parameters.values())
     lines = [("parameters", "", "")]
-    lines += [(f"  {name}", f"{count:,}", f"{100 * count / total:.1f} %") for name, count in found.parameters.items()]
+    lines += [
+        (f"  {name}", f"{count:,}", f"{100 * count / total:.1f} %") for name, count in complexity.parameters.items()
+    ]
     lines += [("  total", f"{total:,}", f"{total / 1e6:.2f} M"), ("", "", "")]
     lines += [("cost", "multiply-adds", "FLOPs")]
     for label, one in (
-        ("  evaluation, one sample", found.evaluation),
-        (f"  training step, {found.batch} samples", found.training),
+        ("  evaluation, one sample", complexity.evaluation),
+        (f"  training step, {complexity.batch} samples", complexity.training),
     ):
         lines.append((label, _giga(one.multiply_adds), _giga(one.flops)))
-    if found.memory is not None:
+    if complexity.memory is not None:
         lines += [("", "", ""), (f"memory of a training step on one {device}", "", "")]
-        lines += [(f"  {name}", f"{count / 2**20:,.0f} MiB", "") for name, count in found.memory.items()]
+        lines += [(f"  {name}", f"{count / 2**20:,.0f} MiB", "") for name, count in complexity.memory.items()]
     left = max(len(line[0]) for line in lines if line[1])
     widths = [max(len(line[place]) for line in lines) for place in (1, 2)]
     table = [f"{a.ljust(left)}  {b.rjust(widths[0])}  {c.rjust(widths[1])}".rstrip() for a, b, c in lines]

@@ -57,10 +57,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _pair(text: str) -> tuple[int, int]:
-    found = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", text)
-    if not found:
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", text)
+    if not match:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor HEIGHTxWIDTH, such as 256x128")
-    return int(found[1]), int(found[2] or found[1])
+    return int(match[1]), int(match[2] or match[1])
 
 
 def convert(
@@ -137,8 +137,8 @@ def export(source: str, out: str, layout: str | None = None) -> None:
         raise UserError(f"{source} is no directory; --export takes converted weights or a run's workdir")
     if not out.endswith(".safetensors"):
         raise UserError(f"--out {out} must end with .safetensors, the one format that is written")
-    variables, own = _variables(source)
-    name = layout or own
+    variables, layout_there = _variables(source)
+    name = layout or layout_there
     if name is None:
         raise UserError(f"{source} does not say what it holds; give --layout, one of {', '.join(known.LAYOUTS)}")
     entries = export_state(known.named(name), variables)

@@ -180,7 +180,7 @@ def run(experiment: Experiment, rates: np.ndarray, width: float) -> Range:
     return judge(rates, losses, width)
 
 
-def save(found: Range, folder: Path, configured: float) -> tuple[Path, Path]:
+def save(result: Range, folder: Path, configured: float) -> tuple[Path, Path]:
     """Writes ``lr_range.csv`` and ``lr_range.png``; returns their paths.
 
     Args:
@@ -198,34 +198,34 @@ def save(found: Range, folder: Path, configured: float) -> tuple[Path, Path]:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("step", "rate", "loss", "smoothed"))
-    for number, line in enumerate(zip(found.rates, found.losses, found.smooth, strict=True), start=1):
+    for number, line in enumerate(zip(result.rates, result.losses, result.smooth, strict=True), start=1):
         writer.writerow((number, *(f"{value:.6g}" for value in line)))
     table = folder / "lr_range.csv"
     style.write_bytes(table, text.getvalue().encode())
     picture = rates.range_picture(
-        found.rates,
-        found.losses,
-        found.smooth,
-        suggested=found.suggested,
-        diverged=found.diverged,
+        result.rates,
+        result.losses,
+        result.smooth,
+        suggested=result.suggested,
+        diverged=result.diverged,
         configured=configured,
     )
     return table, picture.write(folder)
 
 
-def describe(found: Range, configured: float) -> str:
+def describe(result: Range, configured: float) -> str:
     """What to do with the result, in a few lines."""
-    first, last = found.rates[0], found.rates[-1]
-    if found.suggested is None:
+    first, last = result.rates[0], result.rates[-1]
+    if result.suggested is None:
         lines = [f"the loss falls nowhere between {first:.1e} and {last:.1e}; try other bounds or more steps"]
     else:
-        lines = [f"suggested rate: {found.suggested:.1e}, where the loss falls fastest"]
-    lowest = found.rates[found.smooth.argmin()]
+        lines = [f"suggested rate: {result.suggested:.1e}, where the loss falls fastest"]
+    lowest = result.rates[result.smooth.argmin()]
     lines.append(f"lowest loss at: {lowest:.1e}, a tenth of which is the other common choice")
-    if found.diverged is None:
+    if result.diverged is None:
         lines.append(f"no divergence up to {last:.1e}")
     else:
-        lines.append(f"diverges at:    {found.diverged:.1e}")
+        lines.append(f"diverges at:    {result.diverged:.1e}")
     return "\n".join([*lines, f"in the config:  {configured:.1e}"])
 
 
@@ -255,8 +255,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     distributed.start()
     experiment = open_experiment(prepared(config), folder.absolute())
     rates = np.geomspace(arguments.lr_min, arguments.lr_max, arguments.steps)
-    found = run(experiment, rates, width=max(1.0, arguments.steps / 40))
+    result = run(experiment, rates, width=max(1.0, arguments.steps / 40))
     if distributed.is_main():
-        table, picture = save(found, folder, config.optim.lr)
-        print(describe(found, config.optim.lr))
+        table, picture = save(result, folder, config.optim.lr)
+        print(describe(result, config.optim.lr))
         print(f"curve: {picture}, {table}")

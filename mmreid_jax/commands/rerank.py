@@ -63,11 +63,13 @@ def watch(items: Iterable[Any], total: int, stage: str) -> Iterable[Any]:
     return tqdm(items, total=total, desc=stage, disable=not sys.stderr.isatty())
 
 
-def scores_of(apart: np.ndarray, query: Features, gallery: Features, protocol: protocols.Protocol) -> metrics.Scores:
+def scores_of(
+    distances_of_pairs: np.ndarray, query: Features, gallery: Features, protocol: protocols.Protocol
+) -> metrics.Scores:
     """Scores of distances [Q, G] between labelled features."""
     assert query.labels is not None
     assert gallery.labels is not None
-    return metrics.evaluate(apart, query.labels, gallery.labels, protocol)
+    return metrics.evaluate(distances_of_pairs, query.labels, gallery.labels, protocol)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -110,12 +112,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         f" {options.describe()} takes about {memory / 2**30:.2f} GiB",
         flush=True,
     )
-    apart = protocol.distances(query.features, gallery.features)
+    plain = protocol.distances(query.features, gallery.features)
     reranked = rerank.k_reciprocal(query.features, gallery.features, **dataclasses.asdict(options), watch=watch)
     if labelled:
         scores = {
             name: scores_of(values, query, gallery, protocol)
-            for name, values in (("as they are", apart), ("re-ranked", reranked))
+            for name, values in (("as they are", plain), ("re-ranked", reranked))
         }
         rows = {
             name: {"mAP": s.mAP, **{f"R{rank}": s.rank(rank) for rank in RANKS}, "mINP": s.mINP}

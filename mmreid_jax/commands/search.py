@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         def images(side: str, row: int) -> dict[str, np.ndarray]:
             if described and extractor and side == "query":
-                return described.shown(extractor)
+                return described.pictures(extractor)
             return (query if side == "query" else gallery).images(row)
 
         _present(arguments, query.files.tolist(), gallery.files, order, values, images, summary)

@@ -67,14 +67,14 @@ def measure(records: Records, size: tuple[int, int], *, threads: int = 2, batch:
     if size[0] * size[1] < 2:
         raise UserError(f"images of {size[0]} x {size[1]} pixels have no deviation; give a larger size")
     if records.modality is not None:
-        apart = {name: records.of_modality(name) for name in records.modalities}
-        return {name: measure(table, size, threads=threads, batch=batch)[name] for name, table in apart.items()}
+        tables = {name: records.of_modality(name) for name in records.modalities}
+        return {name: measure(table, size, threads=threads, batch=batch)[name] for name, table in tables.items()}
     total = dict.fromkeys(records.modalities, np.zeros((3, 3)))
     options = pipeline.ImageOptions(size=size)
     with pipeline.eval_batches(records, options, min(batch, len(records)), threads=threads) as batches:
         count = -(-len(records) // min(batch, len(records)))
-        for found in tqdm(batches, total=count, unit="batch", disable=not sys.stderr.isatty()):
-            total = {name: total[name] + sums(pixels[found["valid"]]) for name, pixels in found["images"].items()}
+        for loaded in tqdm(batches, total=count, unit="batch", disable=not sys.stderr.isatty()):
+            total = {name: total[name] + sums(pixels[loaded["valid"]]) for name, pixels in loaded["images"].items()}
     result = {}
     for name, value in total.items():
         mean, square, within = value / len(records)
@@ -82,13 +82,14 @@ def measure(records: Records, size: tuple[int, int], *, threads: int = 2, batch:
     return result
 
 
-def describe(found: Mapping[str, Statistics]) -> str:
+def describe(statistics: Mapping[str, Statistics]) -> str:
     """The table for the console."""
     lines: list[tuple[str, ...]] = [("", "mean", "deviation", "within an image")]
-    for name, one in found.items():
+    for name, one in statistics.items():
         lines.append((name.upper(), *map(_numbers, (one.mean, one.deviation, one.within))))
     every = [
-        np.mean([getattr(one, field) for one in found.values()], axis=0) for field in ("mean", "deviation", "within")
+        np.mean([getattr(one, field) for one in statistics.values()], axis=0)
+        for field in ("mean", "deviation", "within")
     ]
     lines.append(("all", *map(_numbers, every)))
     widths = [max(len(line[place]) for line in lines) for place in range(4)]

@@ -70,10 +70,10 @@ def protocol(name: str, dataset: str = "") -> Protocol:
 
 def protocols() -> dict[str, Protocol]:
     """Every protocol by name: those that belong to no data set, and those of the data sets of this library."""
-    found = dict(rules.GENERAL)
+    known = dict(rules.GENERAL)
     for name in names():
-        found |= _of(get(name))
-    return found
+        known |= _of(get(name))
+    return known
 
 
 def _of(dataset: Dataset) -> dict[str, Protocol]:
@@ -95,7 +95,7 @@ def _defined(base: str) -> Dataset:
             "Python can import, my_package.my_set"
         )
     try:
-        found = getattr(importlib.import_module(module), "DATASET", None)
+        dataset = getattr(importlib.import_module(module), "DATASET", None)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
@@ -103,7 +103,7 @@ def _defined(base: str) -> Dataset:
             f"there is no module {error.name} for the data set {base!r}; install the package, or name its folder in "
             "PYTHONPATH"
         ) from None
-    if not isinstance(found, Dataset):
+    if not isinstance(dataset, Dataset):
         raise UserError(f"the module {module} defines no DATASET of mmreid_jax.datasets.Dataset")
-    found.check(base)
-    return found
+    dataset.check(base)
+    return dataset

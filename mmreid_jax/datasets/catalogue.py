@@ -41,8 +41,10 @@ def default_data_dir() -> pathlib.Path:
 
 def prepared_dir(dataset: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
     """Where the records of a data set lie once prepared."""
-    found = datasets.get(dataset)
-    return pathlib.Path(data_dir).expanduser().absolute() / dataset.partition("/")[0] / found.part / found.version
+    described = datasets.get(dataset)
+    return (
+        pathlib.Path(data_dir).expanduser().absolute() / dataset.partition("/")[0] / described.part / described.version
+    )
 
 
 def is_prepared(dataset: str, data_dir: str | os.PathLike[str]) -> bool:
@@ -91,13 +93,13 @@ def load(
         prepares it.
     """
     described = datasets.get(dataset)
-    shown = described.views(composite)
+    views_of = described.views(composite)
     if split not in described.splits:
         raise UserError(f"{dataset} has no split {split!r}; it has {', '.join(described.splits)}")
     folders = described.folders
     single = isinstance(folders, SingleFolders)
     if isinstance(folders, SingleFolders):
-        shown = {modality: shown[modality] for modality in folders.modalities_of(split)}
+        views_of = {modality: views_of[modality] for modality in folders.modalities_of(split)}
     directory = prepared_dir(dataset, data_dir)
     if not is_prepared(dataset, data_dir):
         folder = pathlib.Path(data_dir).expanduser().absolute()
@@ -110,16 +112,18 @@ def load(
     table = _labels(directory, split, tuple(folders.images), columns)
     # Test images have no class index, and one modality, which the views name.
     shown_columns = columns if split == "train" else _COLUMNS
-    said = _captions(dataset, directory, split, tuple(folders.images), next(iter(shown)), text) if text else None
+    captions_of = (
+        _captions(dataset, directory, split, tuple(folders.images), next(iter(views_of)), text) if text else None
+    )
     rows = np.flatnonzero(table["identity"] != JUNK_IDENTITY)
-    source = PreparedImages(str(directory), split, tuple(dict.fromkeys(view.image for view in shown.values())))
+    source = PreparedImages(str(directory), split, tuple(dict.fromkeys(view.image for view in views_of.values())))
     return Records(
         name=f"{dataset}/{split}",
         **{column: table[column][rows] for column in shown_columns},
-        views=shown,
+        views=views_of,
         source=source,
         rows=rows.astype(np.int64),
-        captions=said and {name: texts[rows] for name, texts in said.items()},
+        captions=captions_of and {name: texts[rows] for name, texts in captions_of.items()},
     )
 
 
@@ -218,8 +222,10 @@ def _captions(
     if split != "train":
         if modality == captions.VISIBLE:
             return None
-        choice = captions.picks([len(said) for said in table["visible"]], options.draw, options.seed)
-        drawn = [said[pick] for said, pick in zip(table["visible"], choice.tolist(), strict=True)]
+        choice = captions.picks(
+            [len(options_of_row) for options_of_row in table["visible"]], options.draw, options.seed
+        )
+        drawn = [options_of_row[pick] for options_of_row, pick in zip(table["visible"], choice.tolist(), strict=True)]
         return {captions.VISIBLE: np.array(drawn, object), modality: np.array(table["caption"], object)}
     if options.rephrased and (lacking := sum(not text for text in table["rephrased"])):
         raise UserError(
@@ -238,8 +244,8 @@ def _texts(directory: pathlib.Path, split: str, images: tuple[str, ...]) -> dict
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         stored = json.loads(cached.read_text(encoding="utf-8"))
         if stored["fingerprint"] == fingerprint:
-            said = stored["visible"]
-            return {**stored["columns"], "visible": [said[group] for group in stored["visible_of"]]}
+            groups_of_captions = stored["visible"]
+            return {**stored["columns"], "visible": [groups_of_captions[group] for group in stored["visible_of"]]}
     rows = _rows(PreparedImages(str(directory), split, images), ("caption", "rephrased", "visible_captions"))
     captioned, rephrased, visible = zip(*rows, strict=True)
     columns = {
@@ -247,13 +253,13 @@ def _texts(directory: pathlib.Path, split: str, images: tuple[str, ...]) -> dict
         "rephrased": [text.decode("utf-8") for text in rephrased],
     }
     # All images of an identity share their visible captions.
-    listed = [tuple(text.decode("utf-8") for text in said) for said in visible]
-    groups = {said: group for group, said in enumerate(dict.fromkeys(listed))}
+    listed = [tuple(text.decode("utf-8") for text in groups_of_captions) for groups_of_captions in visible]
+    groups = {groups_of_captions: group for group, groups_of_captions in enumerate(dict.fromkeys(listed))}
     content = {
         "fingerprint": fingerprint,
         "columns": columns,
         "visible": list(groups),
-        "visible_of": [groups[said] for said in listed],
+        "visible_of": [groups[groups_of_captions] for groups_of_captions in listed],
     }
     with contextlib.suppress(OSError):
         unfinished = cached.with_name(f"{cached.name}.{os.getpid()}")
@@ -273,12 +279,12 @@ def _rows(source: PreparedImages, columns: Sequence[str]) -> list[list[Any]]:
 
 
 def _scan(source: PreparedImages, columns: tuple[str, ...]) -> dict[str, Any]:
-    found = dict(zip(columns, zip(*_rows(source, columns), strict=True), strict=True))
+    columns_of_rows = dict(zip(columns, zip(*_rows(source, columns), strict=True), strict=True))
     return {
         name: np.array([text.decode("utf-8") for text in values])
         if name in _TEXT_COLUMNS
         else np.asarray(values, np.int32)
-        for name, values in found.items()
+        for name, values in columns_of_rows.items()
     }
 
 

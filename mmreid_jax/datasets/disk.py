@@ -218,16 +218,16 @@ Folders = AlignedFolders | SingleFolders
 
 def match_name(pattern: str, stem: str) -> tuple[str, ...]:
     """The groups of `pattern` in the whole of a base name without suffix; ValueError if it does not match."""
-    found = re.fullmatch(pattern, stem, re.ASCII)
-    if not found:
+    match = re.fullmatch(pattern, stem, re.ASCII)
+    if not match:
         raise ValueError(f"{stem!r} does not match {pattern!r}")
-    return found.groups()
+    return match.groups()
 
 
 def few(names: Sequence[str], limit: int = 5) -> str:
     """The first `limit` of `names`, and how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+    listed = ", ".join(names[:limit])
+    return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
@@ -283,7 +283,11 @@ def check_class_indices(folders: Folders, root: pathlib.Path, samples: Sequence[
     indices: dict[int, set[int]] = {}
     for sample in samples:
         indices.setdefault(sample.labels.identity, set()).add(sample.label)
-    wrong = [f"identity {identity} has {sorted(found)}" for identity, found in indices.items() if len(found) > 1]
+    wrong = [
+        f"identity {identity} has {sorted(of_identity)}"
+        for identity, of_identity in indices.items()
+        if len(of_identity) > 1
+    ]
     used = sorted(set().union(*indices.values()))
     if not wrong and used != list(range(len(indices))):
         wrong = [f"{len(indices)} identities share {len(used)} class indices from {used[0]} to {used[-1]}"]
@@ -407,8 +411,8 @@ def describe_source(
         "drawn": drawn,
     }
     if captioner and isinstance(folders, SingleFolders):
-        said = captions.fingerprint(root, captioner, folders.modalities)
-        source["text"] = {"captioner": captioner, "fingerprint": said}
+        text_fingerprint = captions.fingerprint(root, captioner, folders.modalities)
+        source["text"] = {"captioner": captioner, "fingerprint": text_fingerprint}
     return source
 
 
@@ -431,15 +435,15 @@ def _alternatives(names: Sequence[str]) -> str:
 def _image_files(folders: AlignedFolders, folder: pathlib.Path, subfolder: str) -> dict[tuple[str, str], pathlib.Path]:
     """(identity folder or "", base name) -> path of the images of one modality of a split."""
     parents = sorted(path for path in folder.iterdir() if path.is_dir()) if folders.folder_per_identity else [folder]
-    found = {}
+    paths = {}
     for parent in parents:
         place = parent / subfolder
         if not place.is_dir():
             continue
         for name in os.listdir(place):
             if name.lower().endswith(_IMAGE_SUFFIXES) and not name.startswith("."):
-                found[parent.name if folders.folder_per_identity else "", name] = place / name
-    return found
+                paths[parent.name if folders.folder_per_identity else "", name] = place / name
+    return paths
 
 
 def _read_labels(folders: AlignedFolders, folder: pathlib.Path, keys: Sequence[tuple[str, str]]) -> list[Labels]:

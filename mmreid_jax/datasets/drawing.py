@@ -24,10 +24,10 @@ def layout(dataset: str) -> Layout:
     Raises:
       UserError: there is none of that name, or it cannot be drawn.
     """
-    found = datasets.get(dataset).drawing
-    if found is None:
+    described = datasets.get(dataset).drawing
+    if described is None:
         raise UserError(f"{dataset!r} cannot be drawn; the data sets that can are {', '.join(names())}")
-    return found
+    return described
 
 
 def size_of(

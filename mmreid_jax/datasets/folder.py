@@ -69,12 +69,12 @@ def open_folder(
         raise UserError(f"the model does not know the modality {modality!r}; it sees {', '.join(modalities)}")
     folders = {}
     for known in modalities:
-        found = [subfolders[name] for name in FOLDER_NAMES.get(known, (known,)) if name in subfolders]
-        if found and modality in (None, known):
-            folders[known] = found[0]
+        matching = [subfolders[name] for name in FOLDER_NAMES.get(known, (known,)) if name in subfolders]
+        if matching and modality in (None, known):
+            folders[known] = matching[0]
     if not folders:
-        own = [known for known in modalities if root.resolve().name.lower() in FOLDER_NAMES.get(known, (known,))]
-        folders = {modality or (own or modalities)[0]: root}
+        named = [known for known in modalities if root.resolve().name.lower() in FOLDER_NAMES.get(known, (known,))]
+        folders = {modality or (named or modalities)[0]: root}
     if one and len(folders) > 1:
         raise UserError(
             f"{root} holds {' and '.join(folders)}, but this model sees one modality at a time; give one of its folders"

@@ -77,15 +77,15 @@ def _sample(folders: SingleFolders, root: pathlib.Path, file: str, label: int, m
     try:
         if len(parts) != 3 or parts[0] != _FOLDERS[modality]:
             raise ValueError(file)
-        found = labels(parts[2].rpartition(".")[0])
-        if found.identity != int(parts[1]):
+        found_labels = labels(parts[2].rpartition(".")[0])
+        if found_labels.identity != int(parts[1]):
             raise ValueError(file)
     except ValueError:
         raise UserError(
             f"{folders.name}: {root / 'idx'} names {file!r}, which is not {_FOLDERS[modality]}/PPPP/"
             f"PPPP_cCC_sTTTTTT_fFFFF_{_FOLDERS[modality]}.jpg; get the lists again"
         ) from None
-    return disk.Sample(file, found, {"image": root / file}, label=label, modality=modality)
+    return disk.Sample(file, found_labels, {"image": root / file}, label=label, modality=modality)
 
 
 FOLDERS = SingleFolders(
@@ -182,7 +182,7 @@ def _lists(samples: Sequence[Sample]) -> dict[str, str]:
         part = _FOLDERS[layouts.modality_of(sample)]
         name = f"idx/{'train' if sample.trained_on else 'test'}_{part}.txt"
         lines[name].append(f"{part}/{sample.identity:04d}/{sample.file} {label}\n")
-    return {name: "".join(found) for name, found in lines.items()} | {
+    return {name: "".join(rows) for name, rows in lines.items()} | {
         "idx/test_id.txt": ",".join(map(str, classes[False])) + "\n"
     }
 

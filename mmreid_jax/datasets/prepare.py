@@ -106,8 +106,8 @@ def summary(prepared: Prepared) -> str:
     state = "prepared" if prepared.fresh else "already prepared"
     source = catalogue.source_of(prepared.dataset, prepared.data_dir)
     text = source and source.get("text")
-    said = [f"with the texts of {text['captioner']}"] if text else []
-    return "\n".join([f"{prepared.dataset}: {state} in {prepared.directory}", *lines, *said, str(prepared.report)])
+    remarks = [f"with the texts of {text['captioner']}"] if text else []
+    return "\n".join([f"{prepared.dataset}: {state} in {prepared.directory}", *lines, *remarks, str(prepared.report)])
 
 
 def _load_all(dataset: str, data_dir: str | os.PathLike[str]) -> dict[str, Any]:
@@ -247,10 +247,10 @@ def _check_images(samples: Sequence[Any], width: int | None, decode: bool, bar: 
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            found = list(bar(pool.map(lambda path: _image_problem(path, width, decode), paths), total=len(paths)))
+            problems = list(bar(pool.map(lambda path: _image_problem(path, width, decode), paths), total=len(paths)))
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
-    bad = [f"{path} ({problem})" for path, problem in zip(paths, found, strict=True) if problem]
+    bad = [f"{path} ({problem})" for path, problem in zip(paths, problems, strict=True) if problem]
     if bad:
         raise UserError(f"{len(bad)} of {len(paths)} images cannot be used: {disk.few(bad)}; get them again")
 

@@ -43,10 +43,10 @@ def identities(root: pathlib.Path) -> dict[str, list[int]]:
     lists = {name: disk.read_identities(root / "exp" / f"{name}_id.txt") for name in ("train", "val", "test")}
     both = sorted({*lists["train"], *lists["val"]}.intersection(lists["test"]))
     if both:
-        shown = disk.few([str(identity) for identity in both])
+        listed = disk.few([str(identity) for identity in both])
         raise UserError(
             f"sysu_mm01: {len(both)} identities of {root / 'exp' / 'test_id.txt'} are also in train_id.txt or "
-            f"val_id.txt ({shown}); get the lists again"
+            f"val_id.txt ({listed}); get the lists again"
         )
     return lists
 
@@ -172,7 +172,7 @@ def _lists(samples: Sequence[Sample]) -> dict[str, str]:
         part = "val" if "val" in sample.splits else "train" if sample.trained_on else "test"
         parts[part].add(sample.identity)
         parts["available"].add(sample.identity)
-    return {f"exp/{name}_id.txt": ",".join(map(str, sorted(found))) + "\n" for name, found in parts.items()}
+    return {f"exp/{name}_id.txt": ",".join(map(str, sorted(members))) + "\n" for name, members in parts.items()}
 
 
 # Cameras count from 0 in tables: of the visible ones, 1, 2, 4 and 5, the first two stand indoors.

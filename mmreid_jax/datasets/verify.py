@@ -52,28 +52,30 @@ class SplitReport:
     @property
     def problems(self) -> list[str]:
         """What differs from a complete copy, one sentence part each; empty if nothing does."""
-        known, found = self.known, []
+        known, differences = self.known, []
         if self.missing:
-            found.append(f"{self.split} lacks {len(self.missing)} of {known.samples} samples ({_few(self.missing)})")
+            differences.append(
+                f"{self.split} lacks {len(self.missing)} of {known.samples} samples ({_few(self.missing)})"
+            )
         elif self.incomplete:
-            found.append(f"{self.split} has only {self.samples} of {known.samples} samples")
+            differences.append(f"{self.split} has only {self.samples} of {known.samples} samples")
         if self.unknown:
-            found.append(
+            differences.append(
                 f"{self.split} has {len(self.unknown)} samples that are not public ones ({_few(self.unknown)})"
             )
         elif known.samples is not None and self.samples > known.samples:
-            found.append(f"{self.split} has {self.samples} samples instead of {known.samples}")
-        if not found and known.identities is not None and self.identities != known.identities:
-            found.append(f"{self.split} has {self.identities} identities instead of {known.identities}")
-        return found
+            differences.append(f"{self.split} has {self.samples} samples instead of {known.samples}")
+        if not differences and known.identities is not None and self.identities != known.identities:
+            differences.append(f"{self.split} has {self.identities} identities instead of {known.identities}")
+        return differences
 
     @property
     def unconfirmed(self) -> list[str]:
         """Found numbers beside numbers that no public list confirms."""
         pairs = zip((self.samples, self.identities), self.known.unverified, ("samples", "identities"), strict=True)
         return [
-            f"{self.split} has {found} {what}, the literature says {number}"
-            for found, number, what in pairs
+            f"{self.split} has {count} {what}, the literature says {number}"
+            for count, number, what in pairs
             if number is not None
         ]
 
@@ -180,12 +182,12 @@ def _compare(dataset: str, split: str, names: Sequence[str], identity: np.ndarra
     if known.list_split is not None:
         if known.list_split not in public_names(dataset):
             raise UserError(f"{dataset} names a public list of {known.list_split}, but there is none; mend its DATASET")
-        public, found = public_names(dataset)[known.list_split], described.compared_names(names)
-        unknown = sorted(set(found) - public)
-        missing = [] if known.part_of_list else sorted(public.difference(found))
+        public, present = public_names(dataset)[known.list_split], described.compared_names(names)
+        unknown = sorted(set(present) - public)
+        missing = [] if known.part_of_list else sorted(public.difference(present))
     return SplitReport(split, len(names), len(np.unique(identity)), known, tuple(missing), tuple(unknown))
 
 
 def _few(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return shown if len(names) <= _SHOWN else f"{shown} and {len(names) - _SHOWN} more"
+    listed = ", ".join(names[:_SHOWN])
+    return listed if len(names) <= _SHOWN else f"{listed} and {len(names) - _SHOWN} more"

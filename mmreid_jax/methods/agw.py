@@ -153,15 +153,15 @@ class AGW:
         images = self.training_images(batch, key)
         out, stats = self.forward(variables, images, True)
         labels = {
-            stream: jnp.tile(batch["identity"], len(own) // len(batch["identity"])) for stream, own in images.items()
+            stream: jnp.tile(batch["identity"], len(rows) // len(batch["identity"])) for stream, rows in images.items()
         }
         split = jnp.split(out["logits"], [len(images[MODALITIES[0]])])
         logits = dict(zip(MODALITIES, split, strict=True))
         every = jnp.concatenate([labels[stream] for stream in MODALITIES])
         compared, (positive, negative) = self.triplet_loss(out["pool"], every)
-        found = {**self.weighed(logits, labels), "triplet": (self.config.loss.triplet_weight, compared)}
-        total = sum((weight * term for weight, term in found.values()), start=jnp.zeros_like(compared))
-        terms: Terms = {name: term for name, (_, term) in found.items()}
+        weighed_terms = {**self.weighed(logits, labels), "triplet": (self.config.loss.triplet_weight, compared)}
+        total = sum((weight * term for weight, term in weighed_terms.values()), start=jnp.zeros_like(compared))
+        terms: Terms = {name: term for name, (_, term) in weighed_terms.items()}
         terms["ranked"] = jnp.mean((negative >= positive).astype(total.dtype))
         for stream, modality in zip(MODALITIES, self.facts.modalities, strict=True):
             terms[f"accuracy_{modality}"] = identity.accuracy(logits[stream], labels[stream])

@@ -228,8 +228,8 @@ def names() -> tuple[str, ...]:
     """Names of all methods: the modules of this package that define ``build``."""
     import mmreid_jax.methods as package
 
-    found = [info.name for info in pkgutil.iter_modules(package.__path__)]
-    modules = {name: importlib.import_module(f"mmreid_jax.methods.{name}") for name in found}
+    modules_there = [info.name for info in pkgutil.iter_modules(package.__path__)]
+    modules = {name: importlib.import_module(f"mmreid_jax.methods.{name}") for name in modules_there}
     return tuple(name for name, module in sorted(modules.items()) if name != "base" and hasattr(module, "build"))
 
 

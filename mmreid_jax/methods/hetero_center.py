@@ -110,8 +110,8 @@ class HeteroCenter:
         entropy = identity.cross_entropy(jnp.moveaxis(logits, 1, 0), jnp.tile(labels, 2), options.label_smoothing)
         halves = jnp.moveaxis(embeddings.reshape(2, len(labels), *embeddings.shape[1:]), 2, 0)
         groups = margins.cut(halves[0], labels, options.grouping, self.config.train.identities_per_batch)
-        apart = jax.vmap(lambda f: centers.hetero_center(f, groups, options.distance, options.margin))
-        return entropy, apart(halves)
+        of_strip = jax.vmap(lambda f: centers.hetero_center(f, groups, options.distance, options.margin))
+        return entropy, of_strip(halves)
 
     def loss(
         self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Mapping[str, Any]
@@ -120,8 +120,8 @@ class HeteroCenter:
         del step
         options, labels = self.config.loss, batch["identity"]
         out, stats = self.forward(variables, batch, True, key if self.config.model.dropout else None)
-        entropy, apart = self.strip_losses(out["embeddings"], out["logits"], labels)
-        terms: Terms = {"ce": entropy.sum(), "hc": apart.sum()}
+        entropy, centers_apart = self.strip_losses(out["embeddings"], out["logits"], labels)
+        terms: Terms = {"ce": entropy.sum(), "hc": centers_apart.sum()}
         right = out["logits"].argmax(-1) == jnp.tile(labels, 2)[:, None]
         for name, hits in visible_infrared.by_modality(self.facts, batch, right).items():
             terms[f"accuracy_{name}"] = hits.mean()

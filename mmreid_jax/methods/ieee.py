@@ -104,13 +104,19 @@ class IEEE:
         maps = jnp.zeros((2, 6, 1, self.backbone.features))
         keys = jax.random.split(key, 2 * len(self.facts.modalities)).reshape(2, -1)
         # One after the other: the same as vmap, in less time to compile.
-        backbones = jax.jit(lambda k: jax.lax.map(lambda own: self.backbone.init(own, images, True), k))(keys[0])
-        branches = jax.jit(lambda k: jax.lax.map(lambda own: self.branch.init(own, maps, maps, _EVERY), k))(keys[1])
-        found = []
+        backbones = jax.jit(
+            lambda k: jax.lax.map(lambda of_modality: self.backbone.init(of_modality, images, True), k)
+        )(keys[0])
+        branches = jax.jit(
+            lambda k: jax.lax.map(lambda of_modality: self.branch.init(of_modality, maps, maps, _EVERY), k)
+        )(keys[1])
+        networks_of = []
         for number in range(len(self.facts.modalities)):
             backbone, branch = jax.tree.map(lambda x, i=number: x[i], (backbones, branches))
-            found.append({name: {"backbone": backbone[name], **branch[name]} for name in ("params", "batch_stats")})
-        return self._join(found)
+            networks_of.append(
+                {name: {"backbone": backbone[name], **branch[name]} for name in ("params", "batch_stats")}
+            )
+        return self._join(networks_of)
 
     def start(self, variables: Variables) -> Variables:
         """The variables with ``config.init.backbone`` (ImageNet weights) in the backbone of every modality."""
@@ -120,8 +126,8 @@ class IEEE:
         like = {name: tree["backbone"] for name, tree in fresh.items()}
         loaded, _ = store.open_weights(self.config.init.backbone, resnet_layout.layout(), like)
         # Copies: a step takes the memory of each.
-        own = [jax.tree.map(np.array, loaded) for _ in self.facts.modalities]
-        started = self._join([{name: {"backbone": tree} for name, tree in each.items()} for each in own])
+        backbones = [jax.tree.map(np.array, loaded) for _ in self.facts.modalities]
+        started = self._join([{name: {"backbone": tree} for name, tree in each.items()} for each in backbones])
         return {name: {**tree, **started[name]} for name, tree in variables.items()}
 
     def _join(self, trees: list[dict[str, Any]]) -> dict[str, Any]:
@@ -177,12 +183,12 @@ class IEEE:
             maps, new = self.backbone.apply(tree, images, True, mutable=["batch_stats"])
             return maps, new["batch_stats"]
 
-        def branch(network: Variables, own: Array, others: Array) -> tuple[dict[str, Array], Any]:
+        def branch(network: Variables, maps_of: Array, others: Array) -> tuple[dict[str, Array], Any]:
             out: Any
             if not train:
-                out = self.branch.apply(network, own, others)
+                out = self.branch.apply(network, maps_of, others)
                 return out, network["batch_stats"]
-            out, new = self.branch.apply(network, own, others, train, mutable=["batch_stats"])
+            out, new = self.branch.apply(network, maps_of, others, train, mutable=["batch_stats"])
             return out, new["batch_stats"]
 
         images = [batch["images"][name] for name in self.facts.modalities]
@@ -289,13 +295,13 @@ class IEEE:
     def comparisons(self) -> list[Comparison]:
         """All modalities against all; with ``config.eval.cross_modal`` every modality against every other one too."""
         every = self.facts.modalities
-        found = [Comparison("all modalities", self.config.eval.feature, every, every)]
+        every_comparison = [Comparison("all modalities", self.config.eval.feature, every, every)]
         if self.config.eval.cross_modal:
-            found += [
+            every_comparison += [
                 Comparison(f"{query} to {gallery}", query, (query,), (gallery,), gallery_feature=gallery)
                 for query, gallery in itertools.permutations(every, 2)
             ]
-        return found
+        return every_comparison
 
     def convert_layouts(self) -> dict[str, Any]:
         """``ieee``: the authors' checkpoints."""

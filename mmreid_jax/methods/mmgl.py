@@ -157,8 +157,8 @@ class MMGL:
         if not self.config.model.shared_in_pair:
             keys = dict(zip(MODALITIES, jax.random.split(key), strict=True))
         return {
-            stream: permutation.unrank(jax.random.randint(own, (pairs,), 0, count), number)
-            for stream, own in keys.items()
+            stream: permutation.unrank(jax.random.randint(key_of, (pairs,), 0, count), number)
+            for stream, key_of in keys.items()
         }
 
     def shuffled(self, images: Array, orders: Array) -> Array:
@@ -178,7 +178,7 @@ class MMGL:
         of_orders, of_noise = jax.random.split(key)
         drawn = self.orders(of_orders, pairs)
         out, stats = self.forward(
-            variables, {stream: self.shuffled(own, drawn[stream]) for stream, own in images.items()}, True
+            variables, {stream: self.shuffled(rows, drawn[stream]) for stream, rows in images.items()}, True
         )
         total, terms = self.objective(out, drawn, of_noise, step)
         return total, (terms, stats, memory)
@@ -198,8 +198,8 @@ class MMGL:
         terms: Terms = {}
         total = jnp.zeros((), jnp.promote_types(out["pool"].dtype, jnp.float32))
         if "logits" in out:
-            term, found = self.recovery(out["logits"], orders, key)
-            terms.update(found)
+            term, recovery_terms = self.recovery(out["logits"], orders, key)
+            terms.update(recovery_terms)
             total += options.perm_weight * term
         if "patches" in out:
             visible, infrared = jnp.split(out["patches"], 2)
@@ -251,7 +251,7 @@ class MMGL:
             return {}
         number = self.config.model.stripes
         orders = self._fixed_orders(batch["index"])
-        found: dict[str, Array] = {}
+        shares: dict[str, Array] = {}
         for modality, images in batch["images"].items():
             rows = min(BORDER_ROWS, (images.shape[1] // number - 1) // 2)
             others = (jnp.arange(len(images))[:, None] + jnp.arange(number)) % len(images)
@@ -261,12 +261,12 @@ class MMGL:
                 "gap": stripes.without_borders(images, number, rows),
                 "mixed": stripes.joined(mixed),
             }
-            for kind, shown in kinds.items():
-                predicted = self._recovered(variables, modality, shown, orders)["predicted"]
+            for kind, pictures in kinds.items():
+                predicted = self._recovered(variables, modality, pictures, orders)["predicted"]
                 right = permutation.accuracies(predicted, orders)
                 names = {kind: right["exact"]} if kind else right
-                found.update({f"{name}_{modality}": value for name, value in names.items()})
-        return found
+                shares.update({f"{name}_{modality}": value for name, value in names.items()})
+        return shares
 
     def explain(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """What a picture of the task wants to show of a batch of one modality, with the orders of `examine`.
@@ -289,16 +289,16 @@ class MMGL:
         """What the network makes of the images [B, H, W, 3] of a modality, shuffled, in evaluation mode."""
         stream = MODALITIES[self.facts.modalities.index(modality)]
         out, _ = self.forward(variables, {stream: self.shuffled(images, orders)})
-        found: dict[str, Array] = {}
+        recovered: dict[str, Array] = {}
         if "logits" in out:
             options = self.config.loss
-            found["predicted"] = permutation.sinkhorn(
+            recovered["predicted"] = permutation.sinkhorn(
                 out["logits"], options.sinkhorn_iterations, options.sinkhorn_temperature
             )
-            found["assigned"] = permutation.assign(found["predicted"])
+            recovered["assigned"] = permutation.assign(recovered["predicted"])
         if "patches" in out:
-            found["patches"] = l2_normalise(out["patches"])
-        return found
+            recovered["patches"] = l2_normalise(out["patches"])
+        return recovered
 
     def embed(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """``pool_<modality>`` [B, C], the pooled feature of images in their own order, of length one."""

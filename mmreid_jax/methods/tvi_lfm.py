@@ -188,7 +188,7 @@ class Base:
           The total, and its terms with accuracies.
         """
         options = self.config.loss
-        labels = {kind: _labels(identities, own) for kind, own in features.items()}
+        labels = {kind: _labels(identities, rows) for kind, rows in features.items()}
         every, scores, of_every = (jnp.concatenate(list(x.values())) for x in (features, logits, labels))
         compared, (positive, negative) = weighted_triplet.weighted_triplet(every, of_every, form=options.triplet_form)
         terms: Terms = {
@@ -217,10 +217,10 @@ class Base:
         """``fc_<modality>`` (after the neck) and ``pool_<modality>`` (before it), [B, C] of length one."""
         features = self._evaluated(variables, batch)
         after, _, _ = self.head(variables["params"], variables["batch_stats"], features, False)
-        found = {"fc": after, "pool": features}
+        by_name = {"fc": after, "pool": features}
         return {
             f"{name}_{self._modality(stream)}": l2_normalise(value)
-            for name, values in found.items()
+            for name, values in by_name.items()
             for stream, value in values.items()
         }
 
@@ -362,21 +362,21 @@ class Text(Base):
         given = self._base_model(path)
         towers = {"text"} & given["params"].keys() if not self.config.init.clip else set()
         taken = 0
-        for collection, own in variables.items():
+        for collection, fresh in variables.items():
             for part in ("backbone", *HEAD, *sorted(towers)):
-                if part not in own:
+                if part not in fresh:
                     continue
                 new = given[collection].get(part)
                 if part == "bottleneck" and self.config.model.separate_norms and new and "visible" not in new:
                     # Every kind starts from the one norm of a base model.
                     new = dict.fromkeys(KINDS, new)
-                shapes = [[(p, x.shape) for p, x in jax.tree.leaves_with_path(tree)] for tree in (new, own[part])]
+                shapes = [[(p, x.shape) for p, x in jax.tree.leaves_with_path(tree)] for tree in (new, fresh[part])]
                 if shapes[0] != shapes[1]:
                     raise UserError(
                         f"{part} of the base model {path} does not fit; choose the config.model.backbone and the data"
                         " set (or config.model.num_classes) that it was trained with"
                     )
-                own[part] = jax.tree.map(lambda new, old: jnp.array(new, old.dtype), new, own[part])
+                fresh[part] = jax.tree.map(lambda new, old: jnp.array(new, old.dtype), new, fresh[part])
                 taken += len(shapes[0])
         tower = ", its text tower among them" if towers else ""
         print(f"base model from {path}: {taken} arrays taken{tower}", flush=True)
@@ -385,8 +385,8 @@ class Text(Base):
         """The variables of a base model as numpy arrays, with a text tower where the authors' file holds one."""
         if _is_workdir(path):
             given, meta = checkpoints.load_variables(path, which=self.config.init.which)
-            told = meta.get("config", {})
-            if (told.get("method"), told.get("model", {}).get("stage")) != ("tvi_lfm", "base"):
+            config_there = meta.get("config", {})
+            if (config_there.get("method"), config_there.get("model", {}).get("stage")) != ("tvi_lfm", "base"):
                 raise UserError(f"{path} holds no run of TVI-LFM's base stage, which config.init.from_base wants")
             return given
         given, _ = store.open_weights(path, self._any_layout())
@@ -458,7 +458,7 @@ class Text(Base):
             features = {kind: features[kind] for kind in ("visible", "fusion")}
         _, logits, of_neck = self.head(params, stats, features, True)
         total, terms = self.objective(features, logits, batch["identity"])
-        others = {kind: own for kind, own in features.items() if kind != "infrared"}
+        others = {kind: rows for kind, rows in features.items() if kind != "infrared"}
         if "ce_without_ir" in self._optional:
             # Parity: these rows are normalised once more, by statistics of their own, which move the running ones.
             _, logits, of_neck = self.head(params, of_neck, others, True)
@@ -481,13 +481,13 @@ class Text(Base):
         if not wanted:
             return {}
         infrared = self.facts.modalities[1]
-        others = {kind: own for kind, own in features.items() if kind != "infrared"}
-        labels = jnp.concatenate([_labels(identities, own) for own in others.values()])
+        others = {kind: of_kind for kind, of_kind in features.items() if kind != "infrared"}
+        labels = jnp.concatenate([_labels(identities, of_kind) for of_kind in others.values()])
         rows, scores = (jnp.concatenate([x[kind] for kind in others]) for x in (features, logits))
         image, fusion, of_text = (features[kind] for kind in ("infrared", "fusion", "text"))
         scale = jnp.exp(params["logit_scale"]) if "logit_scale" in params else 1.0
         form = self.config.loss.triplet_form
-        found = {
+        terms = {
             "ce_without_ir": lambda: identity.cross_entropy(scores, labels),
             "triplet_without_ir": lambda: weighted_triplet.weighted_triplet(rows, labels, form=form)[0],
             "orthogonality": lambda: text.orthogonality(image, of_text - texts[infrared])[0],
@@ -497,7 +497,7 @@ class Text(Base):
             "image_to_text": lambda: text.image_to_text(image, of_text, scale),
             "text_to_image": lambda: text.text_to_image(image, of_text, identities, scale),
         }
-        return {name: found[name]() for name in wanted}
+        return {name: terms[name]() for name in wanted}
 
     def embed(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Features [B, D] of what is to be compared; all but the last of length one.
@@ -510,24 +510,24 @@ class Text(Base):
         images = visible_infrared.streams(self.facts, batch)
         maps, _ = self.trunk(params["backbone"], stats["backbone"], images, False)
         seen = _by_stream(images, self.pooled(params, maps))
-        found: dict[tuple[str, str], Array] = {}
+        embedded: dict[tuple[str, str], Array] = {}
         if "visible" in seen:
-            found["joint", "visible"] = self._unit(params, stats, "visible", seen["visible"])
+            embedded["joint", "visible"] = self._unit(params, stats, "visible", seen["visible"])
         if self.fixed:
             before = _by_stream(images, self.pooled(params["backup"], maps))
             for stream, value in before.items():
                 name = "backup" if stream == "visible" else "ir"
-                found[name, stream] = self._unit(params["backup"], stats["backup"], stream, value)
+                embedded[name, stream] = self._unit(params["backup"], stats["backup"], stream, value)
         if "infrared" in seen:
             image = self._unit(params, stats, "infrared", seen["infrared"])
-            found.setdefault(("ir", "infrared"), image)
+            embedded.setdefault(("ir", "infrared"), image)
             if "tokens" in batch:
                 texts = self.read(params, self._tokens(batch))
                 fusion = self._unit(params, stats, "fusion", self.fuse(seen["infrared"], texts))
-                said = self._unit(params, stats, "text", texts[self.facts.modalities[0]])
-                found["text", "infrared"], found["fusion", "infrared"] = said, fusion
-                found["mer", "infrared"] = fusion + image + said
-        return {f"{name}_{self._modality(stream)}": value for (name, stream), value in found.items()}
+                words = self._unit(params, stats, "text", texts[self.facts.modalities[0]])
+                embedded["text", "infrared"], embedded["fusion", "infrared"] = words, fusion
+                embedded["mer", "infrared"] = fusion + image + words
+        return {f"{name}_{self._modality(stream)}": value for (name, stream), value in embedded.items()}
 
     def _unit(self, params: Mapping[str, Any], stats: Mapping[str, Any], kind: str, features: Array) -> Array:
         """The embedding of features [B, D] of one kind: after the norm, of length one."""
@@ -563,14 +563,18 @@ class Text(Base):
         if selecting not in known:
             raise UserError(f"config.eval.feature is {selecting!r}; choose one of {', '.join(known)}")
         visible, infrared = self.facts.modalities
-        found = []
+        every_comparison = []
         for name in sorted(known, key=lambda name: name != selecting):
             other = f"backup_{visible}" if name == "ir" and self.fixed else f"joint_{visible}"
-            own = f"{name}_{infrared}"
-            found.append(Comparison(f"{name} {infrared} to {visible}", own, (infrared,), (visible,), other))
+            feature_of_query = f"{name}_{infrared}"
+            every_comparison.append(
+                Comparison(f"{name} {infrared} to {visible}", feature_of_query, (infrared,), (visible,), other)
+            )
             if name != "mer":
-                found.append(Comparison(f"{name} {visible} to {infrared}", other, (visible,), (infrared,), own))
-        return found
+                every_comparison.append(
+                    Comparison(f"{name} {visible} to {infrared}", other, (visible,), (infrared,), feature_of_query)
+                )
+        return every_comparison
 
     def convert_layouts(self) -> dict[str, Any]:
         """``tvi_lfm``: the authors' checkpoints."""
@@ -608,15 +612,15 @@ class Text(Base):
 def _keep_copies(variables: Variables, base: Variables) -> None:
     """Puts copies of a base model's pool and head into variables, as ``backup``."""
     for collection, tree in variables.items():
-        found = {part: base[collection][part] for part in HEAD if part in base[collection]}
+        parts = {part: base[collection][part] for part in HEAD if part in base[collection]}
         # Copies: a step takes the memory of both.
-        tree["backup"] = jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else jnp.array(x), found)
+        tree["backup"] = jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else jnp.array(x), parts)
 
 
 def _named(tree: Any) -> dict[str, Any]:
     """{path with slashes: leaf}."""
-    found = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in found}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _labels(identities: Array, rows: Array) -> Array:

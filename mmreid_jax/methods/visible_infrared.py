@@ -78,8 +78,8 @@ def _started(variables: Variables, config: Any) -> Variables:
     if pretrained:
         return hand_over(pretrained, variables)
     variables = dict(variables)
-    for stream, own in variables["params"].items() if weights else ():
-        held = {name.split("_")[0] for name in own}
+    for stream, parts in variables["params"].items() if weights else ():
+        held = {name.split("_")[0] for name in parts}
         elsewhere = {f"{part}.*": f"the {stream} stream lacks this part" for part in _PARTS if part not in held}
         loaded, _ = store.open_weights(
             weights,
@@ -124,13 +124,13 @@ def hand_over(path: str, variables: Variables) -> Variables:
                 " config.model.backbone, and as many parts of its own for each modality (config.model.shared_from), or"
                 " fewer"
             )
-        found = given[collection][sources[0]][part]
+        pretrained = given[collection][sources[0]][part]
         taken.add((collection, sources[0], part))
-        shapes = [[(p, x.shape) for p, x in jax.tree.leaves_with_path(tree)] for tree in (found, like)]
+        shapes = [[(p, x.shape) for p, x in jax.tree.leaves_with_path(tree)] for tree in (pretrained, like)]
         if shapes[0] != shapes[1]:
             raise UserError(f"{part} of the {stream} stream in {path} is of another shape; choose the same backbone")
         counts["taken"] += len(shapes[0])
-        return jax.tree.map(lambda new, old: jnp.array(new, old.dtype), found, like)
+        return jax.tree.map(lambda new, old: jnp.array(new, old.dtype), pretrained, like)
 
     result = {
         collection: {

@@ -87,10 +87,10 @@ def summary(label: str, orders: bool, stripes: int) -> str:
 
 def headline(row: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, float]:
     """The numbers shown large."""
-    said = {"exact": "whole orders", "stripe": "stripes"}
+    words_of = {"exact": "whole orders", "stripe": "stripes"}
     return {
         f"{modality.upper()} {words}": float(row[f"{kind}_{modality}"])
-        for kind, words in said.items()
+        for kind, words in words_of.items()
         for modality in modalities
         if f"{kind}_{modality}" in row
     }
@@ -98,18 +98,18 @@ def headline(row: Mapping[str, Any], modalities: Sequence[str]) -> dict[str, flo
 
 def score_tables(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str], stripes: int) -> list[tables.ScoreTable]:
     """A table for each modality that the rows have numbers of, with the level of guessing as its last row."""
-    found = []
+    tables_of = []
     for modality, word in zip(modalities, ("visible", "infrared"), strict=True):
         shares: dict[str, Mapping[str, tables.Score]] = {}
         for row in rows:
-            own = {kind: float(row[f"{kind}_{modality}"]) for kind in KINDS if f"{kind}_{modality}" in row}
-            if own:
-                shares[row["label"]] = own
+            values = {kind: float(row[f"{kind}_{modality}"]) for kind in KINDS if f"{kind}_{modality}" in row}
+            if values:
+                shares[row["label"]] = values
         if shares:
             shares["guessing"] = permutations.chance_levels(stripes)
             title = f"Recovered orders of {word} images ({modality.upper()}), %"
-            found.append(tables.ScoreTable(shares, title=title, columns=KINDS, mark_best=False))
-    return found
+            tables_of.append(tables.ScoreTable(shares, title=title, columns=KINDS, mark_best=False))
+    return tables_of
 
 
 def explanation(experiment: Experiment) -> str:
@@ -134,16 +134,16 @@ def explanation(experiment: Experiment) -> str:
 def charts(entries: Sequence[Mapping[str, Any]], experiment: Experiment) -> list[Picture]:
     """Accuracy over the epochs, training curves, and what tells of collapse: whichever the log has."""
     config = experiment.config
-    own = [entry for entry in entries if entry.get("run") == "train"]
-    steps = [entry for entry in own if entry.get("kind") == "train"]
+    trained = [entry for entry in entries if entry.get("run") == "train"]
+    steps = [entry for entry in trained if entry.get("kind") == "train"]
     pictures = []
-    if sum(any(map(ACCURACY.match, entry)) for entry in own if entry.get("kind") == "eval") > 1:
+    if sum(any(map(ACCURACY.match, entry)) for entry in trained if entry.get("kind") == "eval") > 1:
         caption = (
             "Dotted: the training batches of each epoch, with their own statistics. A wide gap between dotted and "
         )
         caption += "solid lines may mean that the running statistics lag behind, or that images were learnt by heart."
         modalities = experiment.method.facts.modalities
-        pictures.append(permutations.accuracy_curves(own, modalities, config.model.stripes, caption=caption))
+        pictures.append(permutations.accuracy_curves(trained, modalities, config.model.stripes, caption=caption))
     elsewhere = (ACCURACY, permutations.WATCHED)
     plain = [{k: v for k, v in entry.items() if not any(p.match(k) for p in elsewhere)} for entry in steps]
     if plain:
@@ -161,29 +161,29 @@ def charts(entries: Sequence[Mapping[str, Any]], experiment: Experiment) -> list
 def examined(experiment: Experiment) -> dict[str, Records]:
     """The test images that the task is set on, by modality, visible first."""
     most = experiment.config.eval.examined
-    found = {
+    by_modality = {
         name: orders.spread(table, most)
         for table in (experiment.splits.gallery, experiment.splits.query)
         for name in table.modalities
     }
-    return {name: found[name] for name in experiment.method.facts.modalities}
+    return {name: by_modality[name] for name in experiment.method.facts.modalities}
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
+class Examined:
     """Test images of one modality from which examples are chosen, and what the network makes of them.
 
     Attributes:
       modality: its name.
       records: the table of the images, N of them.
       size: height and width at which the network sees them.
-      found: what `MMGL.explain` says of them, by name: arrays [N, ...].
+      outputs: what `MMGL.explain` says of them, by name: arrays [N, ...].
     """
 
     modality: str
     records: Records
     size: tuple[int, int]
-    found: Mapping[str, np.ndarray]
+    outputs: Mapping[str, np.ndarray]
 
     def image(self, row: int) -> np.ndarray:
         """An image as a viewer wants to see it, its stripes in their own order: uint8 [H, W, 3]."""
@@ -199,15 +199,15 @@ def examples(experiment: Experiment, variables: Any) -> list[report.Extra]:
     """The pictures of recovered orders and of neighbours, of the branches that the network has."""
     explain = explainer(experiment, variables)
     height, width = experiment.config.data.image_size
-    shown = []
+    sides = []
     for modality, table in examined(experiment).items():
         rows = evenly(np.arange(len(table)), CANDIDATES)
-        shown.append(Shown(modality, table.select(rows), (int(height), int(width)), explain(table, rows)))
+        sides.append(Examined(modality, table.select(rows), (int(height), int(width)), explain(table, rows)))
     extras = []
-    if all("predicted" in each.found for each in shown):
-        extras.append(orders_part(experiment.config, shown))
-    if all("patches" in each.found for each in shown):
-        extras.append(neighbours_part(experiment.config, shown))
+    if all("predicted" in each.outputs for each in sides):
+        extras.append(orders_part(experiment.config, sides))
+    if all("patches" in each.outputs for each in sides):
+        extras.append(neighbours_part(experiment.config, sides))
     return extras
 
 
@@ -251,16 +251,16 @@ def right_and_wrong(wrong: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([evenly(good, of_good), evenly(bad, count - of_good)])
 
 
-def orders_part(config: Any, shown: Sequence[Shown]) -> report.Extra:
+def orders_part(config: Any, sides: Sequence[Examined]) -> report.Extra:
     """Recovered orders, right and wrong ones, a picture for each modality."""
     pictures = []
-    for each in shown:
-        orders, assigned = each.found["orders"], each.found["assigned"]
+    for each in sides:
+        orders, assigned = each.outputs["orders"], each.outputs["assigned"]
         wrong = (orders != assigned).sum(axis=1)
         rows = right_and_wrong(wrong, ORDERS)
         chosen = [
             permutations.OrderExample(
-                each.image(row), orders[row], assigned[row], each.found["predicted"][row], each.label(row)
+                each.image(row), orders[row], assigned[row], each.outputs["predicted"][row], each.label(row)
             )
             for row in map(int, rows)
         ]
@@ -279,21 +279,21 @@ def orders_part(config: Any, shown: Sequence[Shown]) -> report.Extra:
     return report.Extra("Recovered orders", text, pictures)
 
 
-def neighbours_part(config: Any, shown: Sequence[Shown]) -> report.Extra:
+def neighbours_part(config: Any, sides: Sequence[Examined]) -> report.Extra:
     """What patches find in the other modality and in their own, a picture for each direction."""
     temperature = config.loss.retrieval_temperature or config.loss.cl_temperature
     pictures = []
-    for own, other in (shown, shown[::-1]):
+    for side, other in (sides, sides[::-1]):
         chosen = []
-        rows = evenly(np.arange(len(own.records)), QUERIES + 2)[1:-1]  # the first and last images are rarely typical
+        rows = evenly(np.arange(len(side.records)), QUERIES + 2)[1:-1]  # the first and last images are rarely typical
         stripes = evenly(np.arange(config.model.stripes), QUERIES)
         for row, stripe in zip(map(int, rows), map(int, stripes), strict=False):
-            chosen.append(neighbour_example(own, other, row, stripe, temperature))
-        caption = f"Stripes of {own.modality.upper()} images, and what they find."
-        pictures.append(permutations.neighbours_picture(chosen, name=f"neighbours_{own.modality}", caption=caption))
+            chosen.append(neighbour_example(side, other, row, stripe, temperature))
+        caption = f"Stripes of {side.modality.upper()} images, and what they find."
+        pictures.append(permutations.neighbours_picture(chosen, name=f"neighbours_{side.modality}", caption=caption))
     text = (
         "The soft nearest neighbour of a stripe (black frame) is a weighted mean of all stripes of "
-        f"{len(shown[1].records)} images of the other modality, and likewise of the other images of its own. The "
+        f"{len(sides[1].records)} images of the other modality, and likewise of the other images of its own. The "
         f"weights are a softmax of cosine similarities divided by {temperature:g}; features are those of the stripes "
         "in shuffled images. Shown are the images with the largest weights: the more weight a stripe has, the more "
         "colour and the thicker a frame. The queries are spread evenly over the test images, not picked by their "
@@ -307,41 +307,41 @@ def neighbours_part(config: Any, shown: Sequence[Shown]) -> report.Extra:
 
 
 def neighbour_example(
-    own: Shown, other: Shown, row: int, stripe: int, temperature: float
+    side: Examined, other: Examined, row: int, stripe: int, temperature: float
 ) -> permutations.NeighbourExample:
     """What one stripe of image `row` of `own` finds in both tables."""
-    order = own.found["orders"][row]
-    query = own.found["patches"][row, int(np.flatnonzero(order == stripe)[0])]
-    found = {}
-    rest = np.delete(np.arange(len(own.records)), row)
+    order = side.outputs["orders"][row]
+    query = side.outputs["patches"][row, int(np.flatnonzero(order == stripe)[0])]
+    groups = {}
+    rest = np.delete(np.arange(len(side.records)), row)
     for heading, table, rows in (
         (f"{other.modality.upper()}, the other modality", other, np.arange(len(other.records))),
-        (f"{own.modality.upper()}, its own modality", own, rest),
+        (f"{side.modality.upper()}, its own modality", side, rest),
     ):
         if not len(rows):
             continue
-        patches = table.found["patches"][rows]
+        patches = table.outputs["patches"][rows]
         weights = permutations.soft_neighbours(query, patches.reshape(-1, patches.shape[-1]), temperature)
         of_stripes = np.zeros(patches.shape[:2])
-        np.put_along_axis(of_stripes, table.found["orders"][rows], weights.reshape(of_stripes.shape), axis=1)
+        np.put_along_axis(of_stripes, table.outputs["orders"][rows], weights.reshape(of_stripes.shape), axis=1)
         best = np.argsort(-of_stripes.sum(axis=1), kind="stable")[:NEIGHBOURS]
-        found[heading] = [permutations.Neighbour(table.image(int(rows[i])), of_stripes[i]) for i in best]
-    every = own.found["patches"].reshape(-1, len(query))
+        groups[heading] = [permutations.Neighbour(table.image(int(rows[i])), of_stripes[i]) for i in best]
+    every = side.outputs["patches"].reshape(-1, len(query))
     place = row * len(order) + int(np.flatnonzero(order == stripe)[0])
     itself = permutations.soft_neighbours(query, every, temperature)[place]
     note = f"among all images of its own modality, {100 * itself:.0f} % of the weight would be on itself"
-    label = f"{own.label(row)}, stripe {stripe + 1} of {len(order)}"
-    return permutations.NeighbourExample(own.image(row), stripe, found, label, note)
+    label = f"{side.label(row)}, stripe {stripe + 1} of {len(order)}"
+    return permutations.NeighbourExample(side.image(row), stripe, groups, label, note)
 
 
 def facts(experiment: Experiment) -> dict[str, object]:
     """How many images there are; nothing of whom they show."""
     splits, data = experiment.splits, experiment.config.data
-    found: dict[str, object] = {"data set": data.dataset}
+    rows: dict[str, object] = {"data set": data.dataset}
     if data.drawn:
-        found["origin"] = "drawn, not photographed"
+        rows["origin"] = "drawn, not photographed"
     train = ", ".join(f"{np.sum(splits.train.modality == name)} {name.upper()}" for name in splits.train.modalities)
-    found["training images"] = f"{train}, unpaired and without labels"
+    rows["training images"] = f"{train}, unpaired and without labels"
     tested = [(name, table) for table in (splits.gallery, splits.query) for name in table.modalities]
-    found["test images"] = ", ".join(f"{len(table)} {name.upper()}" for name, table in tested)
-    return found
+    rows["test images"] = ", ".join(f"{len(table)} {name.upper()}" for name, table in tested)
+    return rows

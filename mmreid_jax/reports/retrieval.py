@@ -55,32 +55,32 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     complete = [result for result in results if not result.missing]
     main = (results[0].comparison, results[0].protocol)
     whole = [result for result in complete if (result.comparison, result.protocol) == main]
-    shown = whole[-1]
-    query, gallery = shown.query, shown.gallery
+    main_result = whole[-1]
+    query, gallery = main_result.query, main_result.gallery
     protocol = protocols_of(experiment.config.data.dataset, experiment.config.eval)[0]
     images = image_getter(query, gallery)
 
     def ignore(row: int) -> np.ndarray:
         return protocol.ignored(query, gallery, row)
 
-    outcomes = selection.outcomes(shown.distances, query, gallery, ignore)
+    outcomes = selection.outcomes(main_result.distances, query, gallery, ignore)
 
     def lists(rows: np.ndarray) -> list[ranked_lists.RankedList]:
         top = experiment.config.eval.visrank_topk
         return with_captions(
-            ranked_lists.ranked_lists(shown.distances, query, gallery, images, rows, ignore, top), query
+            ranked_lists.ranked_lists(main_result.distances, query, gallery, images, rows, ignore, top), query
         )
 
     entries = logs.entries(experiment.workdir)
     rows: dict[str, Mapping[str, tables.Score]] = dict(untrained(experiment.workdir))
     rows.update({result.label: result.table_row() for result in complete})
-    calibrated = calibration.calibrate(shown.distances, query, gallery, ignore)
+    calibrated = calibration.calibrate(main_result.distances, query, gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
     compute = on_one_device(experiment, variables)
     page = report.Report(
         title=f"{experiment.config.method.upper().replace('_', '-')} on {experiment.config.data.dataset}",
-        summary=summary(shown),
-        headline={name: shown.row()[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
+        summary=summary(main_result),
+        headline={name: main_result.row()[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
         command=" ".join(["python", *map(shlex.quote, sys.argv)]),
         config=configs.flatten(experiment.config),
         protocol=protocol.describe(),
@@ -119,8 +119,10 @@ def with_captions(lists: Sequence[ranked_lists.RankedList], query: Records) -> l
     """The lists with the captions of their queries, where the table has any, as their comment."""
     if query.captions is None:
         return list(lists)
-    told = ["; ".join(f"{name.upper()}: {texts[item.row]}" for name, texts in query.captions.items()) for item in lists]
-    return [dataclasses.replace(item, comment=f"{text}.") for item, text in zip(lists, told, strict=True)]
+    comments = [
+        "; ".join(f"{name.upper()}: {texts[item.row]}" for name, texts in query.captions.items()) for item in lists
+    ]
+    return [dataclasses.replace(item, comment=f"{text}.") for item, text in zip(lists, comments, strict=True)]
 
 
 def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], rows: np.ndarray) -> None:
@@ -136,14 +138,14 @@ def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], row
         ranked_lists.ranked_lists_picture([item], name=name).write(folder)
 
 
-def summary(shown: Result) -> str:
+def summary(result: Result) -> str:
     """What the lists and pictures of the report show."""
-    trials = len(shown.scores.scores)
+    trials = len(result.scores.scores)
     first = f" (the first of {trials} galleries)" if trials > 1 else ""
-    apart = "" if shown.gap is None else f" The centres of the two modalities' features lie {shown.gap:.3f} apart."
+    distance = "" if result.gap is None else f" The centres of the two modalities' features lie {result.gap:.3f} apart."
     return (
-        f"{len(shown.query)} queries against {len(shown.gallery)} gallery samples{first}; shown: {shown.label}, "
-        f"{shown.comparison}.{apart}"
+        f"{len(result.query)} queries against {len(result.gallery)} gallery samples{first}; shown: {result.label}, "
+        f"{result.comparison}.{distance}"
     )
 
 
@@ -156,14 +158,14 @@ def score_tables(rows: Mapping[str, Mapping[str, tables.Score]], results: Sequen
     """The table of the run, and that of missing modalities where they were evaluated."""
     several = next((result for result in results if len(result.scores.scores) > 1), None)
     note = f"Mean ± standard deviation of {len(several.scores.scores)} trials." if several else ""
-    found = [tables.ScoreTable(rows, title="Scores", note=note, columns=COLUMNS)]
+    score_tables_of = [tables.ScoreTable(rows, title="Scores", note=note, columns=COLUMNS)]
     partial = {result.label: score_row(result.row()) for result in results if result.missing}
     if partial:
         note = "M(X): modality X is missing in queries and gallery (its image is zero after normalisation)."
-        found.append(
+        score_tables_of.append(
             tables.ScoreTable(partial, title="Missing modalities", note=note, columns=COLUMNS, mark_best=False)
         )
-    return found
+    return score_tables_of
 
 
 def charts(
@@ -177,9 +179,9 @@ def charts(
         trials = whole[-1].scores
         pictures.append(curves.trial_spread({name: trials.values(name) for name in COLUMNS}))
     for kind, title in (("train", "training_curves"), ("adapt", "adaptation_curves")):
-        own = [entry for entry in entries if entry.get("run") == kind]
-        if any(entry.get("kind") == kind for entry in own):
-            pictures.append(curves.training_curves(own, name=title))
+        of_run = [entry for entry in entries if entry.get("run") == kind]
+        if any(entry.get("kind") == kind for entry in of_run):
+            pictures.append(curves.training_curves(of_run, name=title))
     if len(whole) > 1:
         first, last = whole[0], whole[-1]
         pictures.append(
@@ -249,11 +251,11 @@ def activation_examples(
     if not isinstance(method, HasMaps) or not len(rows):
         return []
     chosen = query.select(rows)
-    found = compute(method.maps, chosen)
+    maps_of = compute(method.maps, chosen)
     return [
         activation.ActivationExample(
             images("query", int(row)),
-            {name: maps[position] for name, maps in found.items()},
+            {name: maps[position] for name, maps in maps_of.items()},
             sample_label(chosen, position),
         )
         for position, row in enumerate(rows)
@@ -284,17 +286,17 @@ def embedding_part(experiment: Experiment, compute: Compute) -> list[report.Extr
     labels: dict[str, list[np.ndarray]] = {}
     begin = 0
     for table, rows in every:
-        own = rows[chosen[(chosen >= begin) & (chosen < begin + len(rows))] - begin]
+        members = rows[chosen[(chosen >= begin) & (chosen < begin + len(rows))] - begin]
         begin += len(rows)
-        if not len(own):
+        if not len(members):
             continue
-        samples = table.select(own)
-        found = compute(method.embed, samples)
+        samples = table.select(members)
+        outputs = compute(method.embed, samples)
         names = {name: own_feature(method.comparisons(), name) for name in table.modalities}
-        shown = {name: found[feature] for name, feature in names.items() if feature in found}
-        if len({value.shape[-1] for value in shown.values()}) != 1:
-            shown = {"all modalities": found[method.comparisons()[0].feature]}
-        for name, value in shown.items():
+        by_name = {name: outputs[feature] for name, feature in names.items() if feature in outputs}
+        if len({value.shape[-1] for value in by_name.values()}) != 1:
+            by_name = {"all modalities": outputs[method.comparisons()[0].feature]}
+        for name, value in by_name.items():
             features.setdefault(name, []).append(value)
             labels.setdefault(name, []).append(samples.identity)
     try:
@@ -326,12 +328,12 @@ def own_feature(comparisons: Sequence[Comparison], modality: str) -> str:
 def facts(experiment: Experiment) -> dict[str, object]:
     """What the tables of the data set hold."""
     splits = experiment.splits
-    found: dict[str, object] = {"data set": experiment.config.data.dataset}
+    rows: dict[str, object] = {"data set": experiment.config.data.dataset}
     if experiment.config.data.drawn:
-        found["origin"] = "drawn, not photographed"
+        rows["origin"] = "drawn, not photographed"
     for name in ("train", "query", "gallery"):
         table = getattr(splits, name)
         cameras = len(np.unique(table.camera))
-        found[name] = f"{len(table)} samples, {len(table.identities)} identities, {cameras} cameras"
-    found["modalities"] = ", ".join(splits.train.modalities)
-    return found
+        rows[name] = f"{len(table)} samples, {len(table.identities)} identities, {cameras} cameras"
+    rows["modalities"] = ", ".join(splits.train.modalities)
+    return rows

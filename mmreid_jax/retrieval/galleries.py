@@ -72,11 +72,11 @@ class Gallery:
           UserError: the pool has no image of these cameras, a folder has fewer images than shots, or the pool is not
             the one that the official permutations were made for.
         """
-        own = folders(pool, self.cameras)
-        if not own:
+        folders_of_pool = folders(pool, self.cameras)
+        if not folders_of_pool:
             cameras = ", ".join(str(camera + 1) for camera in self.cameras)
             raise UserError(f"no gallery can be drawn: there is no image of camera {cameras}; check the data set")
-        smallest = min(own, key=len)
+        smallest = min(folders_of_pool, key=len)
         if len(smallest) < self.shots:
             raise UserError(
                 f"a gallery of {self.shots} images of every identity and camera cannot be drawn: identity"
@@ -84,38 +84,42 @@ class Gallery:
                 " choose a protocol of fewer shots"
             )
         if self.draw == "official":
-            return self._official(pool, own)
+            return self._official(pool, folders_of_pool)
         if self.draw == "trial":
-            return [self._drawn(own, random.Random(trial)) for trial in range(self.trials)]
+            return [self._drawn(folders_of_pool, random.Random(trial)) for trial in range(self.trials)]
         single = self.shots == 1
         generator = random.Random(self.seed) if single else np.random.RandomState(self.seed)
-        return [self._drawn(own, generator) for _ in range(self.discarded + self.trials)][self.discarded :]
+        return [self._drawn(folders_of_pool, generator) for _ in range(self.discarded + self.trials)][self.discarded :]
 
-    def _drawn(self, own: Sequence[np.ndarray], generator: random.Random | np.random.RandomState) -> np.ndarray:
+    def _drawn(
+        self, folders_of_pool: Sequence[np.ndarray], generator: random.Random | np.random.RandomState
+    ) -> np.ndarray:
         """int64 [G], `shots` positions of every folder; moves the generator on."""
         if isinstance(generator, np.random.RandomState):
-            return np.concatenate([rows[generator.choice(len(rows), self.shots, replace=False)] for rows in own])
+            return np.concatenate(
+                [rows[generator.choice(len(rows), self.shots, replace=False)] for rows in folders_of_pool]
+            )
         if self.shots == 1:
-            return np.array([rows[generator.choice(range(len(rows)))] for rows in own])
-        return np.concatenate([rows[generator.sample(range(len(rows)), self.shots)] for rows in own])
+            return np.array([rows[generator.choice(range(len(rows)))] for rows in folders_of_pool])
+        return np.concatenate([rows[generator.sample(range(len(rows)), self.shots)] for rows in folders_of_pool])
 
-    def _official(self, pool: Pool, own: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _official(self, pool: Pool, folders_of_pool: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The galleries of the published permutations, whose folders must be those of `own`."""
         assert self.picks is not None
         picks = {key: value for key, value in self.picks().items() if key[1] in self.cameras}
-        found = {(int(pool.identity[rows[0]]), int(pool.camera[rows[0]])): rows for rows in own}
-        unlike = sorted(found.keys() ^ picks.keys())
-        unlike += [key for key, rows in found.items() if key in picks and picks[key].max() >= len(rows)]
+        by_folder = {(int(pool.identity[rows[0]]), int(pool.camera[rows[0]])): rows for rows in folders_of_pool}
+        unlike = sorted(by_folder.keys() ^ picks.keys())
+        unlike += [key for key, rows in by_folder.items() if key in picks and picks[key].max() >= len(rows)]
         if unlike:
             identity, camera = unlike[0]
-            here = f"has {len(found.get(unlike[0], ()))} images here"
+            here = f"has {len(by_folder.get(unlike[0], ()))} images here"
             there = f"number {picks[unlike[0]].max() + 1} is drawn" if unlike[0] in picks else "none is drawn"
             raise UserError(
                 f"the official galleries are those of the complete data set: identity {identity}, camera {camera + 1}"
                 f" {here}, {there}; use a complete copy, or a protocol without 'official' in its name"
             )
         return [
-            np.concatenate([rows[picks[key][trial, : self.shots]] for key, rows in found.items()])
+            np.concatenate([rows[picks[key][trial, : self.shots]] for key, rows in by_folder.items()])
             for trial in range(self.trials)
         ]
 

@@ -51,8 +51,8 @@ def spread(records: Records, most: int) -> Records:
 
 def untrained(workdir: Path) -> list[dict[str, Any]]:
     """The row of the network before its first step, where the run's log has one."""
-    found = logs.untrained_scores(workdir)
-    return [{**found, "label": "untrained"}] if found else []
+    scores = logs.untrained_scores(workdir)
+    return [{**scores, "label": "untrained"}] if scores else []
 
 
 def describe(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> str:
@@ -63,8 +63,8 @@ def describe(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> st
         for modality in modalities:
             values = [row.get(f"{name}_{modality}") for name in names]
             if any(value is not None for value in values):
-                told = "".join("        -" if value is None else f"{100 * value:9.1f}" for value in values)
-                lines.append(f"{row['label'] + ', ' + modality:24}{told}")
+                cells = "".join("        -" if value is None else f"{100 * value:9.1f}" for value in values)
+                lines.append(f"{row['label'] + ', ' + modality:24}{cells}")
     if len(lines) == 1:
         return "no order is learnt (config.loss.perm_weight is 0), so there is none to score"
     return "\n".join(lines)

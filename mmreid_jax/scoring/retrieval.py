@@ -182,13 +182,13 @@ def compare(
     description, features = protocol.label, protocol.compared(*raw)
     if options.rerank:
         chosen = rerank.Options(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
-        scores, shown = reranked(protocol, chosen, features, queries, pool)
+        scores, first_distances = reranked(protocol, chosen, features, queries, pool)
         description += f", {chosen.describe()}"
     else:
         whole = distances.whole(protocol.distance, *features)
         scores = metrics.evaluate_trials(whole, labels_of(queries), pool, protocol)
-        shown = whole[:, protocol.galleries(pool)[0]] if protocol.gallery else whole
-        shown = shown.T if protocol.swapped else shown
+        first_distances = whole[:, protocol.galleries(pool)[0]] if protocol.gallery else whole
+        first_distances = first_distances.T if protocol.swapped else first_distances
     gallery = pool.select(protocol.galleries(pool)[0]) if protocol.gallery else pool
     rows, columns = (gallery, queries) if protocol.swapped else (queries, gallery)
     if options.single_shot:
@@ -197,12 +197,12 @@ def compare(
                 f"config.eval.single_shot draws galleries, but so does protocol {protocol.name} itself; leave it off"
             )
         labels = labels_of(rows), labels_of(columns)
-        cmc = metrics.single_shot_cmc(shown, *labels, protocol, repeats=SINGLE_SHOTS, seed=seed)
+        cmc = metrics.single_shot_cmc(first_distances, *labels, protocol, repeats=SINGLE_SHOTS, seed=seed)
         scores = metrics.Trials((dataclasses.replace(scores.scores[0], cmc=cmc),))
         description += f", ranks of single gallery shots ({SINGLE_SHOTS} draws)"
     one_each = len(comparison.query) == len(comparison.gallery) == 1 and comparison.query != comparison.gallery
     gap = distances.modality_gap(*raw) if one_each else None
-    return Result(label, comparison.name, scores, description, shown, rows, columns, gap, missing)
+    return Result(label, comparison.name, scores, description, first_distances, rows, columns, gap, missing)
 
 
 def reranked(
@@ -286,8 +286,8 @@ def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
 
 def untrained(workdir: Path) -> dict[str, dict[str, tables.Score]]:
     """The scores before the first step as a row {"untrained": scores}, where the run's log has them; else nothing."""
-    found = logs.untrained_scores(workdir)
-    return {"untrained": with_spread(found)} if found else {}
+    scores = logs.untrained_scores(workdir)
+    return {"untrained": with_spread(scores)} if scores else {}
 
 
 def describe(results: Sequence[Result], workdir: Path) -> str:

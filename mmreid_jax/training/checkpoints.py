@@ -146,8 +146,8 @@ class Checkpoints:
             items = ocp.args.Composite(
                 state=ocp.args.StandardRestore(jax.tree.map(_target, like)), meta=ocp.args.JsonRestore()
             )
-            found = self._manager.restore(step, args=items)
-        return found.state, dict(found.meta)
+            restored = self._manager.restore(step, args=items)
+        return restored.state, dict(restored.meta)
 
     def wait(self) -> None:
         """Waits until what is being written is complete.
@@ -292,10 +292,10 @@ def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = Fa
         elif told(saved[name]) != told(wanted[name]):
             problems.append(f"{name} is {told(saved[name])} in the checkpoint but {told(wanted[name])} in the model")
     if problems:
-        shown = "; ".join(problems[:_SHOWN_DIFFERENCES])
+        listed = "; ".join(problems[:_SHOWN_DIFFERENCES])
         rest = len(problems) - _SHOWN_DIFFERENCES
         more = f"; and {rest} more" if rest > 0 else ""
-        raise UserError(f"{what} is of another model: {shown}{more}. Use the config that it was trained with")
+        raise UserError(f"{what} is of another model: {listed}{more}. Use the config that it was trained with")
 
 
 class _BestAndLatest:
@@ -323,12 +323,12 @@ def _absolute(path: str | Path) -> Path:
 
 def _scores(directory: Path) -> dict[int, dict[str, float]]:
     """Step -> scores of every complete checkpoint in a folder; unfinished ones have names that are no numbers."""
-    found = {}
+    scores = {}
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name.isdecimal() and (path / "state").is_dir():
             metrics = path / "metrics" / "metrics"
-            found[int(path.name)] = json.loads(metrics.read_text()) if metrics.is_file() else {}
-    return found
+            scores[int(path.name)] = json.loads(metrics.read_text()) if metrics.is_file() else {}
+    return scores
 
 
 def _score(metrics: Any) -> float:
@@ -348,14 +348,14 @@ def _choose(folder: Path, which: str) -> Path:
     if (folder / "state").is_dir():
         return folder
     home = folder / FOLDER if (folder / FOLDER).is_dir() else folder
-    found = _scores(home)
-    if not found:
+    scores = _scores(home)
+    if not scores:
         raise UserError(
             f"{folder} holds no checkpoint; give a run's workdir, one of its checkpoints, or a directory made by "
             f"mmreid_jax convert"
         )
-    best = _best(found) if which == "best" else None
-    return home / str(max(found) if best is None else best)
+    best = _best(scores) if which == "best" else None
+    return home / str(max(scores) if best is None else best)
 
 
 def _path(path: Any) -> str:

@@ -33,7 +33,7 @@ class ScoreTable:
     mark_best: bool = True
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def columns_with_scores(self) -> tuple[str, ...]:
         """The columns that at least one row has a score for."""
         return tuple(name for name in self.columns if any(row.get(name) is not None for row in self.rows.values()))
 
@@ -65,7 +65,7 @@ def percent(score: Score) -> str:
 
 def text_table(table: ScoreTable) -> str:
     """The table in plain text with aligned columns; the best value of each column carries a star."""
-    columns = table.shown
+    columns = table.columns_with_scores
     best = {column: table.best(column) for column in columns}
     cells = [["", *columns]] + [
         [name, *(percent(row.get(column)) + (" *" if name in best[column] else "  ") for column in columns)]

@@ -232,22 +232,22 @@ def test_neighbours_are_found_where_they_stand_in_the_image():
         shown = SimpleNamespace(
             modality=name,
             records=range(images),
-            found={"orders": drawn, "patches": patches},
+            outputs={"orders": drawn, "patches": patches},
             image=lambda row: row,
             label=lambda row, name=name: f"{name} {row}",
         )
         sides.append(shown)
     own, other = sides
     row, stripe = 2, 1
-    place = own.found["orders"][row].tolist().index(stripe)
+    place = own.outputs["orders"][row].tolist().index(stripe)
     # The same patch stands in one image of the other modality, and nearly in one of its own.
-    other.found["patches"][4, 0] = own.found["patches"][row, place]
-    own.found["patches"][3, 2] = 0.99 * own.found["patches"][row, place]
+    other.outputs["patches"][4, 0] = own.outputs["patches"][row, place]
+    own.outputs["patches"][3, 2] = 0.99 * own.outputs["patches"][row, place]
     found = orders.neighbour_example(own, other, row, stripe, 0.05)
-    across, within = found.found.values()
+    across, within = found.neighbours.values()
     assert [group[0].image for group in (across, within)] == [4, 3]
-    assert np.argmax(across[0].weights) == other.found["orders"][4, 0]
-    assert np.argmax(within[0].weights) == own.found["orders"][3, 2]
+    assert np.argmax(across[0].weights) == other.outputs["orders"][4, 0]
+    assert np.argmax(within[0].weights) == own.outputs["orders"][3, 2]
     assert across[0].weights.sum() > 0.99
     assert all(neighbour.image != row for neighbour in within), "a query does not find itself"
     assert "50 % of the weight would be on itself" in found.note

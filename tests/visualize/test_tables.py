@@ -23,7 +23,7 @@ def test_percent():
 
 
 def test_columns_without_scores_are_left_out_and_ties_after_rounding_are_both_best():
-    assert TABLE.shown == ("mAP", "R1")
+    assert TABLE.columns_with_scores == ("mAP", "R1")
     assert TABLE.best("mAP") == {"trained", "adapted"}
     assert TABLE.best("R1") == {"trained"}
     assert tables.ScoreTable({"alone": {"mAP": 0.5}}).best("mAP") == set()
