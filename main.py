@@ -20,10 +20,11 @@ EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Only evaluate config.init.che
 
 def run(_: list[str]) -> None:
     """Dispatches to the loops; heavy imports wait until the flags are known to be right."""
-    from mmreid_jax import adapt, evaluate, train
+    from mmreid_jax import adapt, evaluate, train, validation
     from mmreid_jax.training import distributed
 
-    config = CONFIG.value
+    config = validation.complete(CONFIG.value)
+    validation.check(config, starts=not EVAL_ONLY.value and config.task != "adapt")
     name = Path(flags.FLAGS["config"].config_filename).stem
     workdir = Path(WORKDIR.value or Path("runs") / name).absolute()
     distributed.start()

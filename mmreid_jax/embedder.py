@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -47,7 +47,7 @@ class Embedder:
         names: Sequence[str] | None = None,
         absent: Sequence[str] = (),
         axis: int = 0,
-    ) -> Iterator[dict[str, np.ndarray]]:
+    ) -> Generator[dict[str, np.ndarray], None, None]:
         """What the function says of the samples of a table, batch by batch, without what fills up the last one.
 
         Args:
@@ -69,6 +69,14 @@ class Embedder:
             left -= rows
             wanted = outputs if names is None else {name: outputs[name] for name in names if name in outputs}
             yield {name: np.asarray(value).take(np.arange(rows), axis) for name, value in wanted.items()}
+
+    def first(self, variables: Variables, records: Records) -> dict[str, np.ndarray]:
+        """What the function says of the first batch of a table."""
+        pieces = self.pieces(variables, records)
+        try:
+            return next(pieces)
+        finally:
+            pieces.close()
 
     def __call__(
         self,

@@ -6,9 +6,9 @@ solves its own task instead (`mmreid_jax.scoring.orders`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from mmreid_jax.embedder import of_experiment
 from mmreid_jax.experiment import Experiment, open_experiment
@@ -25,7 +25,7 @@ def main(config: Any, workdir: Path) -> None:
 
     The workdir keeps a copy of the model with its config, so that extract and search can use a converted one too.
     """
-    experiment = open_experiment(config, workdir)
+    experiment = open_experiment(config, workdir, starts=False)
     variables, meta = experiment.trained_variables()
     finish(experiment, variables, "evaluated", checkpoint=str(config.init.checkpoint), step=meta.get("step"))
     checkpoints.keep_copy(workdir, variables, config, experiment.method.facts)
@@ -36,12 +36,25 @@ def by_own_task(experiment: Experiment) -> bool:
     return isinstance(experiment.method, Examines)
 
 
-def scorer(experiment: Experiment) -> Callable[[Variables, str], dict[str, Any]]:
-    """A function (placed variables, label) -> the row of scores that training keeps an eye on."""
-    if by_own_task(experiment):
-        return orders.Examiner(experiment)
-    embedder = of_experiment(experiment, experiment.method.embed)
-    return lambda variables, label: retrieval.run(experiment, embedder, variables, label)[0].row()
+class Scorer(Protocol):
+    """Scores a model on the test tables."""
+
+    def __call__(self, variables: Variables, label: str) -> dict[str, Any]:
+        """The row of scores of placed variables that training keeps an eye on, with the label."""
+        ...
+
+    def rehearse(self, variables: Variables) -> None:
+        """Tries on one small batch of each table what an evaluation does, before there is anything to lose.
+
+        Raises:
+          UserError: whatever an evaluation would raise.
+        """
+        ...
+
+
+def scorer(experiment: Experiment) -> Scorer:
+    """How the method of an experiment is scored."""
+    return orders.Examiner(experiment) if by_own_task(experiment) else retrieval.Scorer(experiment)
 
 
 def finish(experiment: Experiment, variables: Variables, label: str, **extra: Any) -> None:

@@ -13,14 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmreid_jax import datasets
+from mmreid_jax import datasets, validation
 from mmreid_jax.data import captions, images, pipeline
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets import catalogue, drawing, prepare, subset
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.on_device import OnDevice, Table
-from mmreid_jax.training import compilation, inputs
+from mmreid_jax.training import compilation, distributed, inputs
 from mmreid_jax.training.step import Parallel
 
 
@@ -143,12 +143,21 @@ class Experiment:
                 yield self.parallel.place_batch(batch, table.arrays, keep)
 
 
-def open_experiment(config: Any, workdir: Path) -> Experiment:
-    """Finds and prepares the data, builds the method and looks for devices.
+def open_experiment(config: Any, workdir: Path, *, starts: bool = True) -> Experiment:
+    """Checks the config, finds and prepares the data, builds the method and looks for devices.
+
+    Args:
+      config: of the experiment; keys that earlier versions had not are filled in.
+      workdir: see `Experiment`.
+      starts: whether training starts from the weights that ``config.init`` names.
 
     Raises:
       UserError: something in the config or the data does not fit.
     """
+    config = validation.complete(config)
+    for note in validation.check(config, starts=starts):
+        if distributed.is_main():
+            print(f"note: {note}", flush=True)
     compile_cache(config)
     compilation.choose(config.train.compiler)
     held = OnDevice(config.data.on_device, config.data.threads)

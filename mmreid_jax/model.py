@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mmreid_jax import validation
 from mmreid_jax.data import pipeline, tokenizer
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records, View
@@ -46,12 +47,10 @@ class Extractor:
         Raises:
           UserError: it is neither, or a converted model without a config, or with one that it does not fit.
         """
-        from ml_collections import ConfigDict
-
         chosen: Any = "last" if which == "last" else "best"
         if config is not None:
-            self.config = config
-            self.method: Any = base.build(config, facts_of(config, config.model.get("num_classes", 0))[0])
+            self.config = validation.complete(config)
+            self.method: Any = base.build(self.config, facts_of(self.config, self.config.model.num_classes)[0])
             variables, _ = base.load_trained(self.method, str(checkpoint), chosen)
         else:
             variables, meta = checkpoints.load_variables(checkpoint, which=chosen)
@@ -60,11 +59,10 @@ class Extractor:
                     f"{checkpoint} does not say which config its model belongs to; name it with --config=FILE, or give "
                     "the workdir of a run"
                 )
-            self.config = ConfigDict(meta["config"])
+            self.config = validation.complete(meta["config"])
             facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
             self.method = base.build(self.config, base.DataFacts(**facts))
-        # Runs of earlier versions do not say.
-        compilation.choose(self.config.train.get("compiler", "auto"))
+        compilation.choose(self.config.train.compiler)
         # In a job of several processes each embeds images of its own.
         self._parallel = step.Parallel(jax.local_devices())
         self._variables = self._parallel.place_state(variables)

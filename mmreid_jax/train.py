@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import optax
 
-from mmreid_jax import evaluate, interruption
+from mmreid_jax import evaluate, interruption, validation
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
@@ -148,6 +148,12 @@ class Job:
         )
         return epoch_ends and evaluating, epoch_ends and saving
 
+    def unrated_epoch(self, done: int) -> int | None:
+        """The epoch, from 1, with which the first `done` steps end, if it is one to evaluate after; else None."""
+        epoch = int(np.searchsorted(self.plan.epoch_ends, done))
+        ends = epoch < len(self.plan.epoch_ends) and self.plan.epoch_ends[epoch] == done
+        return epoch + 1 if ends and self.due(epoch, True)[0] else None
+
 
 def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str]) -> None:
     """THE loop: steps, logs, evaluates and saves until the plan ends; goes on where the job's checkpoints stop.
@@ -172,28 +178,36 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
         checkpoints.Checkpoints(experiment.workdir / job.folder) as store,
         interruption.acknowledged(STOPPING, obey=False) as interrupted,
     ):
-        start = 0
+        start, unrated = 0, None
         if store.latest_step() is not None:
             current, meta = store.restore(step.abstract(current, parallel.everywhere))
             check_same_run(config, meta, experiment.workdir)
             start = int(meta["step"])
+            # A state whose scoring failed, or was killed, is scored now.
+            unrated = job.unrated_epoch(start) if not store.is_rated(start) else None
         with logs.RunLog(
             experiment.workdir,
             kind=job.kind,
             start_step=start,
             total_steps=len(plan),
             last_good=store.latest_step,
+            rescored=unrated is not None,
         ) as log:
             for line in [*headline, *([f"resuming after step {start} of {len(plan)}"] if start else [])]:
                 log.say(line)
 
-            def score(label: str, at_step: int, epoch: int) -> dict[str, Any]:
+            def score(label: str, at_step: int, epoch: int) -> None:
                 row = scored(job.before_evaluation(current.variables), label)
                 log.evaluation(at_step, epoch, row)
-                return row
+                if at_step:
+                    store.rate(at_step, numbers(row))
 
             if start == 0 and job.evaluate_first:
                 score(job.evaluate_first, 0, 0)
+            elif unrated is not None:
+                score(f"epoch {unrated}", start, unrated)
+            elif start < len(plan):
+                scored.rehearse(current.variables)
             run_steps = announced(parallel.jit_steps(pure), log.say)
             trace = profiling.Trace(experiment.workdir, config.train.profile, start, 2 * together + 1, log.say)
             table = experiment.held(job.records, job.images, training=True)
@@ -227,12 +241,11 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
                     due, saving = job.due(epoch, epoch_ends)
                     if due or saving or stop:
                         log.check_finite()
-                        scores = score(f"epoch {epoch + 1}", index + 1, epoch + 1) if due else None
                         meta = {"config": config.to_dict(), "facts": dataclasses.asdict(experiment.method.facts)}
                         meta.update(epoch=epoch + 1, data_position=index + 1)
-                        # Without a retrieval score no checkpoint is better than another.
-                        rated = numbers(scores) if scores is not None and store.metric in scores else None
-                        store.save(index + 1, current, meta, rated)
+                        store.save(index + 1, current, meta)
+                        if due:
+                            score(f"epoch {epoch + 1}", index + 1, epoch + 1)
                     if stop and not done:
                         store.wait()
                         raise UserError(
@@ -321,7 +334,8 @@ def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:
         "mtt.",
         "init.",
     )
-    changed = [line for line in configs.differences(meta["config"], config) if not line.startswith(free)]
+    then, now = (validation.complete(either) for either in (meta["config"], config))
+    changed = [line for line in configs.differences(then, now) if not line.startswith(free)]
     if changed:
         raise UserError(
             f"{workdir} holds a run of another config ({'; '.join(changed[:3])}); "

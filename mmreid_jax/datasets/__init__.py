@@ -16,7 +16,10 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import protocols as rules
 from mmreid_jax.retrieval.protocols import Protocol
 
-__all__ = ["Dataset", "Known", "get", "names", "parts", "protocol", "protocols"]
+__all__ = ["ALL_PROTOCOLS", "Dataset", "Known", "get", "names", "parts", "protocol", "protocols"]
+
+ALL_PROTOCOLS = "all"
+"""Value of ``config.eval.protocol`` for every protocol of the data set."""
 
 
 @functools.cache
@@ -57,15 +60,20 @@ def protocol(name: str, dataset: str = "") -> Protocol:
 
     Args:
       name: its own.
-      dataset: a data set of one's own whose protocols are looked through as well.
+      dataset: that it is to be used on, also one of one's own; "" for any.
 
     Raises:
-      UserError: there is none of that name.
+      UserError: there is none of that name, or it is of other data sets.
     """
-    known = protocols() | (_of(get(dataset)) if dataset else {})
-    if name not in known:
-        raise UserError(f"unknown protocol {name!r}; choose one of {', '.join(known)}")
-    return known[name]
+    fitting = dict(rules.GENERAL) | _of(get(dataset)) if dataset else protocols()
+    if name in fitting:
+        return fitting[name]
+    owners = [other for other in names() if name in _of(get(other))]
+    if owners:
+        raise UserError(
+            f"protocol {name!r} fits {', '.join(owners)}, but not {dataset}; choose one of {', '.join(fitting)}"
+        )
+    raise UserError(f"unknown protocol {name[:60]!a}; choose one of {', '.join(fitting)}")
 
 
 def protocols() -> dict[str, Protocol]:

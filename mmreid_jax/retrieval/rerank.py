@@ -53,6 +53,16 @@ class Options:
         return f"re-ranked (k1={self.k1}, k2={self.k2}, lambda={self.lambda_value:g}{kind})"
 
 
+def check(options: Options, samples: int) -> None:
+    """`UserError` where so many samples, queries and gallery together, cannot be re-ranked with these options."""
+    check_kind(options.distance, "distance of the re-ranking")
+    k1, k2, weight = options.k1, options.k2, options.lambda_value
+    if k1 < 1 or k2 < 1 or not 0 <= weight <= 1:
+        raise UserError(f"re-ranking needs k1, k2 >= 1 and lambda in [0, 1]; got {k1}, {k2}, {weight}")
+    if samples <= max(k1, k2):
+        raise UserError(f"re-ranking with k1={k1}, k2={k2} needs more than {samples} samples; choose smaller ones")
+
+
 def k_reciprocal(
     query: np.ndarray,
     gallery: np.ndarray,
@@ -90,12 +100,8 @@ def k_reciprocal(
     Raises:
       UserError: there are not k1 + 1 samples, or a parameter makes no sense.
     """
-    check_kind(distance, "distance of the re-ranking")
-    if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
-        raise UserError(f"re-ranking needs k1, k2 >= 1 and lambda in [0, 1]; got {k1}, {k2}, {lambda_value}")
+    check(Options(k1, k2, lambda_value, distance), len(query) + len(gallery))
     samples = np.concatenate([query, gallery])
-    if len(samples) <= max(k1, k2):
-        raise UserError(f"re-ranking with k1={k1}, k2={k2} needs more than {len(samples)} samples; choose smaller ones")
     if distance == "cosine":
         samples = l2_normalise(samples)
     neighbours, scale, mixed = _neighbours(samples, distance, len(query), max(k1 + 1, k2), block, watch)

@@ -41,6 +41,11 @@ class Examiner:
             row.update({name: float(values.mean()) for name, values in shares.items()})
         return row
 
+    def rehearse(self, variables: Variables) -> None:
+        """Examines one batch of each table."""
+        for table in (self._splits.gallery, self._splits.query):
+            self._embedder.first(variables, spread(table, self._most))
+
 
 def spread(records: Records, most: int) -> Records:
     """At most so many samples of a table, evenly spread over it; 0: all."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from mmreid_jax import datasets
 from mmreid_jax.data.records import Records
-from mmreid_jax.embedder import Embedder
+from mmreid_jax.embedder import of_experiment
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, Splits
 from mmreid_jax.methods.base import Comparison, Variables
@@ -22,8 +22,9 @@ from mmreid_jax.visualize import tables
 
 RANKS = (1, 5, 10, 20)
 SINGLE_SHOTS = 10
-ALL = "all"
-"""Value of ``config.eval.protocol`` for every protocol of the data set."""
+Embeds = Callable[[Variables, Records, Sequence[str], Sequence[str]], dict[str, np.ndarray]]
+"""(variables, table, names of features, absent modalities) -> features by name, as an `Embedder` makes them."""
+_NOISE = 4  # numbers that stand for a feature
 COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
 
 
@@ -92,7 +93,7 @@ def with_spread(row: Mapping[str, Any]) -> dict[str, tables.Score]:
 class Embedded:
     """Features of a model by table; no table is embedded twice."""
 
-    def __init__(self, embedder: Embedder, variables: Variables, names: Sequence[str]) -> None:
+    def __init__(self, embedder: Embeds, variables: Variables, names: Sequence[str]) -> None:
         """Of the features `names` that an embedder of `Method.embed` makes with these variables, which are placed."""
         self._embedder = embedder
         self._variables = variables
@@ -115,7 +116,7 @@ def protocols_of(dataset: str, options: Any) -> list[protocols.Protocol]:
     Raises:
       UserError: there is no such protocol or distance.
     """
-    if options.protocol == ALL:
+    if options.protocol == datasets.ALL_PROTOCOLS:
         chosen = list(datasets.get(dataset).protocols)
     elif options.protocol:
         chosen = [datasets.protocol(options.protocol, dataset)]
@@ -181,7 +182,7 @@ def compare(
     ]
     description, features = protocol.label, protocol.compared(*raw)
     if options.rerank:
-        chosen = rerank.Options(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
+        chosen = _rerank_options(options)
         scores, first_distances = reranked(protocol, chosen, features, queries, pool)
         description += f", {chosen.describe()}"
     else:
@@ -233,7 +234,7 @@ def labels_of(records: Records) -> metrics.Labels:
 
 
 def run(
-    experiment: Experiment, embedder: Embedder, variables: Variables, label: str, missing: bool = False
+    experiment: Experiment, embedder: Embeds, variables: Variables, label: str, missing: bool = False
 ) -> list[Result]:
     """Scores every comparison of the method under every protocol that it fits, the one that selects checkpoints first.
 
@@ -244,7 +245,11 @@ def run(
         all, such a protocol is left out and named.
     """
     config, splits, method = experiment.config, experiment.splits, experiment.method
-    several, modalities, comparisons = config.eval.protocol == ALL, method.facts.modalities, method.comparisons()
+    several, modalities, comparisons = (
+        config.eval.protocol == datasets.ALL_PROTOCOLS,
+        method.facts.modalities,
+        method.comparisons(),
+    )
     names = {name for each in comparisons for name in (each.feature, each.gallery_feature) if name}
     embedded = Embedded(embedder, variables, sorted(names))
     results: list[Result] = []
@@ -268,6 +273,55 @@ def run(
             f"{config.method!r} on {', '.join(modalities)} can be made under it"
         )
     return results
+
+
+class Scorer:
+    """Scores a model by the first comparison of its method under the first protocol; see `mmreid_jax.evaluate`."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        """Of an experiment whose method is scored by retrieval."""
+        self._experiment = experiment
+        self._embedder = of_experiment(experiment, experiment.method.embed)
+
+    def __call__(self, variables: Variables, label: str) -> dict[str, Any]:
+        """The row of scores of placed variables."""
+        return run(self._experiment, self._embedder, variables, label)[0].row()
+
+    def rehearse(self, variables: Variables) -> None:
+        """Embeds one batch of each table, and scores both tables by random numbers in place of features."""
+        config, splits, method = self._experiment.config, self._experiment.splits, self._experiment.method
+        there: dict[int, set[str]] = {}
+        for table in (splits.query, splits.gallery):
+            if id(table) not in there:
+                there[id(table)] = set(self._embedder.first(variables, table))
+        for comparison in method.comparisons():
+            tables = splits.sides(comparison.query, comparison.gallery)
+            names = comparison.feature, comparison.gallery_feature or comparison.feature
+            for table, name in zip(tables, names, strict=True):
+                if name not in there[id(table)]:
+                    raise UserError(
+                        f"config.eval.feature is {config.eval.feature!r}, but the features of {table.name} are "
+                        f"{', '.join(sorted(there[id(table)]))}"
+                    )
+        random = np.random.default_rng(0)
+
+        def noise(_: Variables, table: Records, names: Sequence[str], absent: Sequence[str] = ()) -> dict[str, Any]:
+            del absent
+            return {name: random.normal(size=(len(table), _NOISE)).astype(np.float32) for name in names}
+
+        # Re-ranking takes minutes where the galleries are large; whether they are large enough is a matter of numbers.
+        simple = type(config)(config.to_dict())
+        simple.eval.rerank = False
+        results = run(dataclasses.replace(self._experiment, config=simple), noise, variables, "rehearsal")
+        if config.eval.rerank:
+            for result in results:
+                chosen = _rerank_options(config.eval)
+                rerank.check(chosen, len(result.query) + len(result.gallery))
+
+
+def _rerank_options(options: Any) -> rerank.Options:
+    """The options in ``config.eval``."""
+    return rerank.Options(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
 
 
 def why_unusable(splits: Splits, protocol: protocols.Protocol, comparison: Comparison) -> str:

@@ -19,6 +19,7 @@ import functools
 import json
 import logging
 import math
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mmreid_jax import __version__
@@ -111,6 +113,37 @@ class Checkpoints:
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(described))
         with self._readable_errors("write", step):
             return bool(self._manager.save(step, args=items, metrics=scores))
+
+    def rate(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Adds scores to a checkpoint that was saved without any; waits until it is complete.
+
+        A state is saved before it is scored, so that nothing is lost where scoring fails.
+
+        Args:
+          step: of the checkpoint.
+          metrics: scores of its state. Without the metric of the constructor no checkpoint is better than another.
+
+        Raises:
+          UserError: it cannot be written.
+        """
+        scores = {name: float(value) for name, value in metrics.items()}
+        if self.metric in scores:
+            scores[_SCORE] = scores[self.metric]
+        self.wait()
+        file = self.directory / str(step) / "metrics" / "metrics"
+        with self._readable_errors("write", step):
+            if jax.process_index() == 0:
+                file.parent.mkdir(exist_ok=True)
+                temporary = file.with_name("metrics.tmp")
+                temporary.write_text(json.dumps(scores), encoding="utf-8")
+                os.replace(temporary, file)
+            multihost_utils.sync_global_devices(f"checkpoint {step} rated")
+            self._manager.reload()
+
+    def is_rated(self, step: int) -> bool:
+        """Whether the checkpoint of a step has scores."""
+        self.wait()
+        return bool(_scores(self.directory).get(step))
 
     def latest_step(self) -> int | None:
         """Step of the latest complete checkpoint; waits for one that is being written."""

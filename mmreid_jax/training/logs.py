@@ -53,6 +53,7 @@ class RunLog:
         total_steps: int,
         tensorboard: bool = True,
         last_good: Callable[[], int | None] | None = None,
+        rescored: bool = False,
         stream: TextIO | None = None,
         seconds: float = 10.0,
     ) -> None:
@@ -66,6 +67,7 @@ class RunLog:
           total_steps: of the whole job.
           tensorboard: also write TensorBoard files to ``workdir/tensorboard/KIND`` (needs tensorboardX).
           last_good: tells the step of the last checkpoint, for the message about a loss that is not finite.
+          rescored: whether the state at `start_step` will be scored again: a line with its scores is removed.
           stream: console; None for standard error.
           seconds: shortest time between two console lines where the console is no terminal.
 
@@ -85,7 +87,7 @@ class RunLog:
         if self._writes:
             with _writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._drop(start_step, total_steps)
+                self._drop(start_step, total_steps, rescored)
                 self._file = self.path.open("a", encoding="utf-8")
             if tensorboard:
                 self._board = self._open_board(start_step)
@@ -200,13 +202,15 @@ class RunLog:
                     self._board.add_scalar(f"{kind}/{name}", value, step)
             self._board.flush()
 
-    def _drop(self, start_step: int, total_steps: int) -> None:
+    def _drop(self, start_step: int, total_steps: int, rescored: bool) -> None:
         """Removes the lines that this job will write again, all at once or not at all."""
         if not self.path.exists():
             return
 
         def stays(entry: Mapping[str, Any]) -> bool:
             if entry["run"] == self.kind:
+                if rescored and entry["kind"] == "eval" and entry["step"] == start_step:
+                    return False
                 return start_step > 0 and entry["step"] <= start_step
             return self.kind != "train" or start_step >= total_steps
 

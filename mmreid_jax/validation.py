@@ -1,0 +1,209 @@
+"""A config is checked as a whole, before data or devices are touched: types and ranges, contradictions, files.
+
+`complete` fills in the keys that a config of an earlier version lacks, `check` refuses what cannot run. Types and
+ranges stand in `mmreid_jax.settings`; here stands what several keys say together. What only the data can tell is tried
+on them before the first step: `mmreid_jax.evaluate.Scorer.rehearse`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mmreid_jax import datasets, settings
+from mmreid_jax.errors import UserError
+from mmreid_jax.methods import base
+from mmreid_jax.training.config import flatten, nearest, unknown_key
+
+_STARTS = ("backbone", "from_mmgl", "from_base", "clip")
+
+
+def complete(config: Any) -> Any:
+    """A copy of a config in which no key is missing: what earlier versions had no key for is as it was then.
+
+    Args:
+      config: of an experiment, as a config file or a checkpoint says it.
+
+    Raises:
+      UserError: it is no config of an experiment.
+    """
+    from ml_collections import ConfigDict
+
+    whole = ConfigDict(config.to_dict() if hasattr(config, "to_dict") else dict(config))
+    method = whole.get("method")
+    if not isinstance(method, str):
+        raise UserError(f"config.method is {method!r}; it must be one of {', '.join(base.names())}")
+    for name, section in settings.sections_of(method).items():
+        part = _part(whole, name)
+        if part is not None:
+            with part.unlocked():
+                part.update(section.missing(part))
+    return whole
+
+
+def check(config: Any, *, starts: bool = True) -> list[str]:
+    """Checks everything that a config says by itself.
+
+    Args:
+      config: a complete one, see `complete`.
+      starts: whether the weights in ``config.init`` that training starts from will be read, and must be there.
+
+    Returns:
+      Sentences worth printing about a config that works but surprises.
+
+    Raises:
+      UserError: the first thing that is wrong: which key, what it is, what it must be.
+    """
+    sections = settings.sections_of(config.method)
+    for name, section in sections.items():
+        part = _part(config, name)
+        if part is None:
+            raise UserError(f"config.{name} is missing; take it from configs/common.py or configs/systems")
+        for key in part:
+            if key not in section and not _is_section(part[key]):
+                raise UserError(unknown_key(_dotted(name, key), nearest(key, section), _dotted(name, ""), [*section]))
+        section.check(part, name)
+    # Sections without a schema are those of a method that brings none.
+    for key, value in flatten(config).items():
+        if any(isinstance(number, float) and not math.isfinite(number) for number in _elements(value)):
+            raise UserError(f"config.{key} is {value}; it must be finite")
+    facts = _facts(config)
+    _check_data(config, facts)
+    _check_optim(config.optim, "optim")
+    if "mtt" in config:
+        _check_optim(config.mtt.optim, "mtt.optim")
+    _check_loss(config)
+    _check_files(config, starts)
+    if config.eval.protocol not in ("", datasets.ALL_PROTOCOLS):
+        datasets.protocol(config.eval.protocol, config.data.dataset)
+    # The method knows what it can be built of, and needs no data for it.
+    method = base.build(config, facts)
+    method.comparisons()
+    if config.task != "train" and not (isinstance(method, base.Adapts) and "mtt" in config):
+        raise UserError(f"method {config.method!r} has no test-time training; use --config.task=train")
+    return _notes(config)
+
+
+def _facts(config: Any) -> base.DataFacts:
+    """Facts of data that would do for this config."""
+    data = config.data
+    dataset = datasets.get(data.dataset)
+    known = dataset.views(data.get(dataset.composite_key, "") if dataset.composite_key else "")
+    for name in data.modalities:
+        if name not in known:
+            raise UserError(
+                f"config.data.modalities names {name!a}, but {data.dataset} has {', '.join(known)}; leave it empty"
+                " for all of them"
+            )
+    modalities = tuple(name for name in known if not data.modalities or name in data.modalities)
+    return base.DataFacts(identities=1, cameras=1, views=1, modalities=modalities)
+
+
+def _check_data(config: Any, facts: base.DataFacts) -> None:
+    data, dataset = config.data, datasets.get(config.data.dataset)
+    for key in ("erasing_of", "grey_of", "second_views"):
+        allowed = facts.modalities
+        if key != "second_views":
+            allowed = (*allowed, *(f"{name}_2" for name in data.second_views))
+        for entry in data[key]:
+            name = entry if key == "second_views" else entry[0]
+            if name not in allowed:
+                raise UserError(f"config.data.{key} names {name!a}, but {data.dataset} has {', '.join(allowed)}")
+    if data.text and dataset.captions is None:
+        raise UserError(f"config.data.text is True, but {data.dataset} has no captions; set it to False")
+    if data.drawn and dataset.drawing is None:
+        raise UserError(f"config.data.drawn is True, but {data.dataset} cannot be drawn; set it to False")
+    for key in ("drawn_identities", "drawn_images"):
+        if data[key] == 1:
+            raise UserError(
+                f"config.data.{key} is 1; it must be at least 2, one to find the other, or 0 for the default"
+            )
+    if -1 < data.drawn_shift < 0:
+        raise UserError(
+            f"config.data.drawn_shift is {data.drawn_shift}; it must lie from 0 to 1, or be -1: the default"
+        )
+
+
+def _check_optim(optim: Any, where: str) -> None:
+    if optim.schedule == "single_step" and not optim.milestones:
+        raise UserError(
+            f"config.{where}.schedule is single_step, but config.{where}.milestones is empty; name the epoch"
+        )
+    if optim.schedule == "cosine_per_step" and optim.warmup_epochs >= optim.epochs:
+        raise UserError(
+            f"config.{where}.warmup_epochs is {optim.warmup_epochs} of {optim.epochs} epochs; the schedule"
+            " cosine_per_step needs a shorter warm-up"
+        )
+    if optim.nesterov and optim.name == "sgd" and not optim.momentum:
+        raise UserError(f"config.{where}.nesterov needs config.{where}.momentum above 0; set it to False")
+
+
+def _check_loss(config: Any) -> None:
+    weights = [key for key in settings.weights_of(config.method) if key in config.loss]
+    if weights and not any(config.loss[key] for key in weights):
+        raise UserError(
+            f"config.loss.{', '.join(weights)} are all 0: there is nothing to learn; set one of them above 0"
+        )
+
+
+def _check_files(config: Any, starts: bool) -> None:
+    """Files that are named must be there; where several processes share them, each looks for itself."""
+    named = {f"init.{key}": config.init[key] for key in _STARTS if starts and not config.init.checkpoint}
+    named |= {"init.checkpoint": config.init.checkpoint, "data.manual_dir": config.data.manual_dir}
+    for key, place in named.items():
+        path = Path(place).expanduser()
+        # What has neither a suffix nor an anchor may be the name of weights that come with the package.
+        bare = key == "init.backbone" and not path.suffix and not path.is_absolute()
+        try:
+            found = path.exists()
+        except OSError as error:
+            raise UserError(f"config.{key} is {place!a}: {error.strerror}; give another path") from None
+        if place and not bare and not found:
+            raise UserError(f"config.{key} is {place!a}, but there is no such file or directory")
+    folder = Path(config.data.data_dir).expanduser()
+    try:
+        blocked = folder.exists() and not folder.is_dir()
+    except OSError as error:
+        raise UserError(f"config.data.data_dir is {str(folder)!a}: {error.strerror}; give another path") from None
+    if blocked or not config.data.data_dir:
+        raise UserError(f"config.data.data_dir is {config.data.data_dir!a}; it must be a directory, or be free")
+
+
+def _notes(config: Any) -> list[str]:
+    notes = []
+    for where, optim in (("optim", config.optim), ("mtt.optim", config.get("mtt", {}).get("optim"))):
+        used = config.task != "train" if where == "mtt.optim" else config.task != "adapt"
+        if optim is not None and used and optim.warmup_epochs >= optim.epochs:
+            notes.append(
+                f"config.{where}.warmup_epochs is {optim.warmup_epochs} of {optim.epochs} epochs: the full rate is"
+                " never reached"
+            )
+    return notes
+
+
+def _part(config: Any, name: str) -> Any:
+    """A section by its dotted name; None where there is none."""
+    for parent in name.split(".") if name else ():
+        config = config.get(parent)
+        if not _is_section(config):
+            return None
+    return config
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, Mapping) or hasattr(value, "to_dict")
+
+
+def _dotted(section: str, key: str) -> str:
+    return f"config.{section}.{key}" if section else f"config.{key}"
+
+
+def _elements(value: Any) -> Iterator[Any]:
+    """A value, or all that a tuple of them holds."""
+    if isinstance(value, list | tuple):
+        for element in value:
+            yield from _elements(element)
+    else:
+        yield value
