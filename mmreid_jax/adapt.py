@@ -29,9 +29,10 @@ def main(config: Any, workdir: Path) -> None:
 
     The model is ``config.init.checkpoint``, or with ``config.task`` "train_adapt" the best of a training before.
     """
-    experiment = open_experiment(config, workdir, starts=config.task == "train_adapt")
-    trained = train.fit(experiment) if config.task == "train_adapt" else experiment.trained_variables()[0]
-    fit(experiment, trained)
+    with evaluate.alone_in(workdir):
+        experiment = open_experiment(config, workdir, starts=config.task == "train_adapt")
+        trained = train.fit(experiment) if config.task == "train_adapt" else experiment.trained_variables()[0]
+        fit(experiment, trained)
 
 
 def fit(experiment: Experiment, variables: Any) -> None:

@@ -6,10 +6,12 @@ solves its own task instead (`mmreid_jax.scoring.orders`).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from mmreid_jax import locks
 from mmreid_jax.embedder import of_experiment
 from mmreid_jax.experiment import Experiment, open_experiment
 from mmreid_jax.methods.base import Examines, Variables
@@ -20,15 +22,27 @@ from mmreid_jax.scoring.retrieval import Result
 from mmreid_jax.training import checkpoints, distributed, logs
 
 
+FOLDER = "evaluation"
+"""Name of the folder in the workdir of a training for what ``--eval_only`` writes."""
+
+
 def main(config: Any, workdir: Path) -> None:
     """Evaluates ``config.init.checkpoint`` and writes the report.
 
-    The workdir keeps a copy of the model with its config, so that extract and search can use a converted one too.
+    The workdir keeps a copy of the model with its config, so that extract and search can use a converted one too. What a
+    training wrote there stays: in its workdir the report and the scores of an evaluation have a folder of their own.
     """
-    experiment = open_experiment(config, workdir, starts=False)
-    variables, meta = experiment.trained_variables()
-    finish(experiment, variables, "evaluated", checkpoint=str(config.init.checkpoint), step=meta.get("step"))
-    checkpoints.keep_copy(workdir, variables, config, experiment.method.facts)
+    workdir = workdir / FOLDER if logs.is_of_training(workdir) else workdir
+    with alone_in(workdir):
+        experiment = open_experiment(config, workdir, starts=False)
+        variables, meta = experiment.trained_variables()
+        finish(experiment, variables, "evaluated", checkpoint=str(config.init.checkpoint), step=meta.get("step"))
+        checkpoints.keep_copy(workdir, variables, config, experiment.method.facts)
+
+
+def alone_in(workdir: Path) -> contextlib.AbstractContextManager[None]:
+    """Holds a workdir; of a run of several processes the first one does."""
+    return locks.work_directory(workdir) if distributed.is_main() else contextlib.nullcontext()
 
 
 def by_own_task(experiment: Experiment) -> bool:

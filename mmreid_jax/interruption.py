@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -22,7 +22,8 @@ AT_ONCE = "ended at once; complete checkpoints are kept"
 def acknowledged(answer: str, *, obey: bool) -> Iterator[Callable[[], bool]]:
     """Answers the first signal with a line on standard error, and ends the process at the second.
 
-    Signals belong to the main thread: in any other one, and there alone, this changes nothing.
+    Signals belong to the main thread: in any other one, and there alone, this changes nothing. Windows wakes no thread
+    by a pipe: there Python's own handlers answer, as soon as the library in which the main thread is lets them.
 
     Args:
       answer: the line: what happens now, and what a second signal does.
@@ -39,21 +40,35 @@ def acknowledged(answer: str, *, obey: bool) -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: FrameType | None) -> None:
         del frame
         received.append(number)
+        if not by_pipe:
+            if len(received) > 1:
+                _end(number)
+            _say(answer)
         if obey:
             raise KeyboardInterrupt
 
+    by_pipe = os.name == "posix"
+    before = {number: signal.signal(number, note) for number in SIGNALS}
+    try:
+        with _watched(answer) if by_pipe else nullcontext():
+            yield lambda: bool(received)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _watched(answer: str) -> Iterator[None]:
+    """A thread answers the signals that arrive meanwhile."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     watcher = threading.Thread(target=_watch, args=(reading, answer), daemon=True)
-    before = {number: signal.signal(number, note) for number in SIGNALS}
     outer = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     watcher.start()
     try:
-        yield lambda: bool(received)
+        yield
     finally:
         signal.set_wakeup_fd(outer)
-        for number, handler in before.items():
-            signal.signal(number, handler)
         os.close(writing)
         watcher.join()
 
@@ -66,12 +81,17 @@ def _watch(reading: int, answer: str) -> None:
             if received[0] not in SIGNALS:
                 continue
             if answered:
-                _say(AT_ONCE)
-                for child in multiprocessing.active_children():
-                    child.kill()
-                os._exit(128 + received[0])
+                _end(received[0])
             _say(answer)
             answered = True
+
+
+def _end(number: int) -> None:
+    """Ends the process and its children."""
+    _say(AT_ONCE)
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(128 + number)
 
 
 def _say(line: str) -> None:

@@ -22,7 +22,7 @@ from mmreid_jax.experiment import facts_of, image_options, normalization
 from mmreid_jax.methods import base
 from mmreid_jax.methods.base import Comparison
 from mmreid_jax.retrieval import distances
-from mmreid_jax.training import checkpoints, compilation, step
+from mmreid_jax.training import checkpoints, compilation, devices, step
 from mmreid_jax.visualize import images as drawing
 
 
@@ -47,6 +47,7 @@ class Extractor:
         Raises:
           UserError: it is neither, or a converted model without a config, or with one that it does not fit.
         """
+        devices.found()
         chosen: Any = "last" if which == "last" else "best"
         if config is not None:
             self.config = validation.complete(config)

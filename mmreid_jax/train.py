@@ -28,8 +28,9 @@ STOPPING = "stopping after this step or evaluation, whose state is saved (once m
 
 def main(config: Any, workdir: Path) -> None:
     """Trains, evaluates on the way, and the best model once more in the end."""
-    experiment = open_experiment(config, workdir)
-    evaluate.finish(experiment, fit(experiment), "trained")
+    with evaluate.alone_in(workdir):
+        experiment = open_experiment(config, workdir)
+        evaluate.finish(experiment, fit(experiment), "trained")
 
 
 def plan_of(experiment: Experiment) -> samplers.Plan:

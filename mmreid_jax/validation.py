@@ -15,6 +15,7 @@ from typing import Any
 from mmreid_jax import datasets, settings
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
+from mmreid_jax.settings.kinds import shown
 from mmreid_jax.training.config import flatten, nearest, unknown_key
 
 _STARTS = ("backbone", "from_mmgl", "from_base", "clip")
@@ -34,7 +35,7 @@ def complete(config: Any) -> Any:
     whole = ConfigDict(config.to_dict() if hasattr(config, "to_dict") else dict(config))
     method = whole.get("method")
     if not isinstance(method, str):
-        raise UserError(f"config.method is {method!r}; it must be one of {', '.join(base.names())}")
+        raise UserError(f"config.method is {shown(method)}; it must be one of {', '.join(base.names())}")
     for name, section in settings.sections_of(method).items():
         part = _part(whole, name)
         if part is not None:
@@ -68,7 +69,7 @@ def check(config: Any, *, starts: bool = True) -> list[str]:
     # Sections without a schema are those of a method that brings none.
     for key, value in flatten(config).items():
         if any(isinstance(number, float) and not math.isfinite(number) for number in _elements(value)):
-            raise UserError(f"config.{key} is {value}; it must be finite")
+            raise UserError(f"config.{key} is {shown(value)}; it must be finite")
     facts = _facts(config)
     _check_data(config, facts)
     _check_optim(config.optim, "optim")

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmreid_jax import locks
 from mmreid_jax.data.images import DecodedImages, Pixels, report_broken
 from mmreid_jax.errors import UserError
 
@@ -86,7 +87,8 @@ def open_pixels(decoded: DecodedImages, *, folder: str = "", limit_gib: float = 
     place = Path(folder).expanduser() / _name(decoded)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(place.with_suffix(".lock")):
+        # Of several processes that want the same store, one builds and the others wait.
+        with locks.exclusive(place.with_suffix(".lock")):
             if not place.exists():
                 _build(decoded, place, size, threads)
     except OSError as error:
@@ -115,19 +117,6 @@ def _name(decoded: DecodedImages) -> str:
             digest.update(name.encode() + hashlib.sha256(encoded).digest())
     readable = re.sub(r"[^A-Za-z0-9_-]+", "-", records.name)
     return f"{readable}-{decoded.size[0]}x{decoded.size[1]}-{decoded.interpolation}-{digest.hexdigest()[:16]}"
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock: of several processes that want the same store, one builds and the others wait.
-
-    The operating system frees the lock of a process that dies.
-    """
-    import fcntl
-
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _build(decoded: DecodedImages, place: Path, size: int, threads: int) -> None:

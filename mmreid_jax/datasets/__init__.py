@@ -51,7 +51,7 @@ def get(name: str) -> Dataset:
     if slash and part not in dataset.parts:
         known = dataset.parts
         choice = f"it is one of {base}/{known[0]} ... {base}/{known[-1]}" if known else f"{base} has no parts"
-        raise UserError(f"there is no data set {name!r}; {choice}")
+        raise UserError(f"there is no data set {name[:60]!a}; {choice}")
     return dataset.of_part(part or dataset.parts[0]) if dataset.parts else dataset
 
 
@@ -91,7 +91,7 @@ def _of(dataset: Dataset) -> dict[str, Protocol]:
 @functools.cache
 def _defined(base: str) -> Dataset:
     """The ``DATASET`` of a module, checked."""
-    if "." in base:
+    if "." in base and all(word.isidentifier() for word in base.split(".")):
         module = base
     elif base in names():
         module = f"{__name__}.{base}"
@@ -99,7 +99,7 @@ def _defined(base: str) -> Dataset:
         near = difflib.get_close_matches(base.lower(), names(), n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(
-            f"there is no data set {base!r}; {hint}known are {', '.join(names())}, and modules of one's own that "
+            f"there is no data set {base[:60]!a}; {hint}known are {', '.join(names())}, and modules of one's own that "
             "Python can import, my_package.my_set"
         )
     try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import fcntl
 import io
 import os
 import pathlib
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
+from mmreid_jax import datasets, locks
 from mmreid_jax.data import captions
 from mmreid_jax.datasets import catalogue, disk, verify
 from mmreid_jax.errors import UserError
@@ -216,15 +215,12 @@ def _write(dataset: str, source: _Source, directory: pathlib.Path, bar: Callable
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
     """Only one process at a time prepares a data set; the first thing it does is to remove what killed ones left."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock_file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --data_dir") from error
-    with lock_file as lock:
-        # Some network file systems have no locks; then two processes at once are the user's risk.
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as held:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locks.exclusive(folder / ".lock"))
+        except OSError as error:
+            raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --data_dir") from error
         for leftover in folder.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield

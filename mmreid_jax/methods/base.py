@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import importlib.util
 import pkgutil
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -239,10 +240,10 @@ def build(config: Any, facts: DataFacts) -> Method:
     Raises:
       UserError: there is no such method.
     """
-    try:
-        module = importlib.import_module(f"mmreid_jax.methods.{config.method}")
-    except ModuleNotFoundError as error:
-        if error.name != f"mmreid_jax.methods.{config.method}":
-            raise
-        raise UserError(f"unknown method {config.method!r}; available: {', '.join(names())}") from None
-    return module.build(config, facts)
+    name = config.method
+    known = isinstance(name, str) and name.isidentifier()
+    if known and importlib.util.find_spec(f"mmreid_jax.methods.{name}") is not None:
+        module = importlib.import_module(f"mmreid_jax.methods.{name}")
+        if name != "base" and hasattr(module, "build"):
+            return module.build(config, facts)
+    raise UserError(f"unknown method {str(name)[:60]!a}; available: {', '.join(names())}")

@@ -12,9 +12,12 @@ import itertools
 import math
 import numbers
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from mmreid_jax.errors import UserError
+
+
+_LONGEST = 60  # letters of a value in a message
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,8 +199,6 @@ class Section(Mapping[str, Kind]):
       optional: keys that a config may have beside those that it must have.
     """
 
-    _longest: ClassVar[int] = 60
-
     def __init__(self, kinds: Mapping[str, Kind], optional: Mapping[str, Kind] | None = None) -> None:
         """Of keys that every such section has, and of optional ones."""
         self._kinds = {**kinds, **(optional or {})}
@@ -229,13 +230,17 @@ class Section(Mapping[str, Kind]):
         """
         for key, kind in self.items():
             if key in section and (wanted := kind(section[key])):
-                shown = ascii(section[key])
-                shown = shown if len(shown) <= self._longest else f"{shown[: self._longest]}..."
-                raise UserError(f"config.{where}{'.' if where else ''}{key} is {shown}; it must be {wanted}")
+                raise UserError(f"config.{where}{'.' if where else ''}{key} is {shown(section[key])}; it must be {wanted}")
 
     def missing(self, section: Mapping[str, Any]) -> dict[str, Any]:
         """Keys that a section lacks, with what runs did that were made before these existed."""
         return {key: kind.absent for key, kind in self.items() if key not in section and key not in self.optional}
+
+
+def shown(value: Any) -> str:
+    """A value for a message, whatever it is: one line that is not too long."""
+    text = " ".join(ascii(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _frozen(value: Any) -> Any:

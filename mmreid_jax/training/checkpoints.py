@@ -20,6 +20,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mmreid_jax import __version__
 from mmreid_jax.errors import UserError
-from mmreid_jax.training import config
+from mmreid_jax.training import config, devices
 
 FOLDER = "checkpoints"
 """Name of the folder in a workdir that holds its checkpoints."""
@@ -425,11 +426,61 @@ def _readable_damage(folder: Path) -> Iterator[None]:
     """Turns whatever goes wrong while a complete, fitting checkpoint is read into a sentence."""
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(
-            f"checkpoint {folder} is damaged ({reason[0][:200]}); delete this folder to use the checkpoint before it"
-        ) from error
+        raise UserError(_diagnosis(folder, error)) from error
+
+
+def _diagnosis(folder: Path, error: BaseException) -> str:
+    """What went wrong, and what to do: only a file that is proven to be damaged is to be deleted."""
+    if reason := _not_of_the_file(error):
+        return f"cannot read checkpoint {folder}: {reason}; it is left as it is"
+    try:
+        _read_on_host(folder)
+    except Exception as second:
+        if reason := _not_of_the_file(second):
+            return f"cannot read checkpoint {folder}: {reason}; it is left as it is"
+        return (
+            f"checkpoint {folder} is damaged ({_first_line(second)}); delete this folder to use the checkpoint before it"
+        )
+    return (
+        f"checkpoint {folder} is complete, but could not be put onto these devices ({_first_line(error)}); it is left as"
+        " it is"
+    )
+
+
+def _not_of_the_file(error: BaseException | None) -> str:
+    """What hinders the reading of any file, in words; "" where it may be this one."""
+    while error is not None:
+        text = str(error)
+        if isinstance(error, MemoryError) or re.search("RESOURCE_EXHAUSTED|[Oo]ut of memory|bad_alloc", text):
+            return "there is not enough memory for it; free some, or use a machine or more devices that have it"
+        refused = isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM)
+        if refused or re.search("PERMISSION_DENIED|Permission denied", text):
+            return "permission denied; ask its owner for the right to read all of its files"
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EIO, errno.ESTALE):
+            return f"{error.strerror}; try again, or look after the disk and the limits of this machine"
+        no_backend = isinstance(error, AssertionError) and not text
+        if no_backend or re.search("Unable to initialize backend|nknown backend|No visible .*devices", text):
+            return devices.missing(text)
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _read_on_host(folder: Path) -> None:
+    """Reads all of a checkpoint as numpy; raises whatever says that it cannot be read."""
+    json.loads((folder / "meta" / "metadata").read_text(encoding="utf-8"))
+    tree = ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree
+    wanted = jax.tree.map(lambda leaf: np.broadcast_to(np.zeros((), leaf.dtype), leaf.shape), tree)
+    with ocp.PyTreeCheckpointer() as reader:
+        args = ocp.checkpoint_utils.construct_restore_args(wanted)
+        reader.restore(folder / "state", args=ocp.args.PyTreeRestore(item=wanted, restore_args=args))
+
+
+def _first_line(error: BaseException) -> str:
+    """The beginning of what an error says."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
 def _load_converted(folder: Path, like: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,6 +7,7 @@ import os
 import jax
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.training import devices
 
 # Each of these means that somebody has set a job of several processes up; jax.distributed finds the rest by itself.
 _CLUSTER_MARKS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
@@ -19,7 +20,7 @@ def start() -> None:
     under SLURM and Open MPI with more than one task, JAX finds them by itself.
 
     Raises:
-      UserError: only some of the three variables are set.
+      UserError: only some of the three variables are set, or JAX finds no device.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
     given = {name: os.environ.get(name) for name in names}
@@ -31,6 +32,7 @@ def start() -> None:
         raise UserError(f"a run of several processes needs {', '.join(names)}; not set: {missing}")
     elif any(int(os.environ.get(mark, "1")) > 1 for mark in _CLUSTER_MARKS):
         jax.distributed.initialize()
+    devices.found()
 
 
 def is_main() -> bool:

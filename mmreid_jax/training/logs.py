@@ -298,6 +298,11 @@ def keep_scores(workdir: Path, rows: Sequence[Mapping[str, Any]], **extra: Any) 
             file.write(json.dumps({**row, **extra, "time": round(time.time(), 3)}) + "\n")
 
 
+def is_of_training(workdir: Path) -> bool:
+    """Whether a training keeps its log in a workdir."""
+    return any(entry["run"] == "train" for entry in entries(workdir))
+
+
 def untrained_scores(workdir: Path) -> dict[str, Any] | None:
     """What the run's log says of the evaluation before the first step, if there was one."""
     entries = read_metrics(workdir / FILE) if (workdir / FILE).exists() else []

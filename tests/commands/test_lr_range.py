@@ -93,7 +93,7 @@ def test_the_factor_on_the_updates_is_the_rate_of_every_group():
 
 @pytest.mark.slow
 def test_the_command_draws_a_curve_and_leaves_no_model(small, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(lr_range.configs, "from_arguments", lambda _: (small(), "small"))
+    monkeypatch.setattr(lr_range, "from_arguments", lambda _: (small(), "small"))
     whole, one = lr_range.open_experiment, step.Parallel(jax.devices()[:1])
     monkeypatch.setattr(lr_range, "open_experiment", lambda *given: dataclasses.replace(whole(*given), parallel=one))
     out = tmp_path / "range"

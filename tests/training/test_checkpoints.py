@@ -271,6 +271,65 @@ class TestMistakes:
         with pytest.raises(UserError, match="is damaged"):
             load_variables(tmp_path)
 
+    @pytest.mark.parametrize(
+        ("error", "words"),
+        [
+            (PermissionError(13, "Permission denied"), "permission denied"),
+            (ValueError("PERMISSION_DENIED: Error opening d/1"), "permission denied"),
+            (MemoryError(), "not enough memory"),
+            (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes"), "not enough memory"),
+            (RuntimeError("Unable to initialize backend 'cuda': no"), "JAX finds no device"),
+            (AssertionError(), "JAX finds no device"),
+            (OSError(24, "Too many open files"), "Too many open files"),
+            (RuntimeError("something about shardings"), "is complete, but could not be put onto these devices"),
+        ],
+    )
+    @pytest.mark.parametrize("hidden", [False, True], ids=["itself", "as a cause"])
+    def test_what_is_no_damage_is_not_called_damage(self, tmp_path, monkeypatch, error, words, hidden):
+        with Checkpoints(tmp_path) as store:
+            store.save(1, _state(), {"config": {}})
+            store.wait()
+            if hidden:
+                try:
+                    raise RuntimeError("reading failed") from error
+                except RuntimeError as outer:
+                    error = outer
+
+            def fails(*_, **__):
+                raise error
+
+            monkeypatch.setattr(store._manager, "restore", fails)
+            with pytest.raises(UserError, match=words) as caught:
+                store.restore(_state())
+            assert "damaged" not in str(caught.value)
+            assert "delete" not in str(caught.value)
+
+    def test_scores_come_after_the_state(self, tmp_path):
+        """A state is saved before it is scored; the best and the latest stay."""
+        with Checkpoints(tmp_path) as store:
+            for step, score in ((1, 0.5), (2, 0.9), (3, 0.1), (4, 0.2)):
+                store.save(step, _state(float(step)), {"config": {}})
+                assert not store.is_rated(step)
+                store.rate(step, {"mAP": score})
+                assert store.is_rated(step)
+            store.save(5, _state(5.0), {"config": {}})
+            store.wait()
+            assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdecimal()) == [2, 5]
+        variables, meta = load_variables(tmp_path, which="best")
+        assert meta["step"] == 2
+        _assert_same(variables, _numpy(_state(2.0).variables))
+        with Checkpoints(tmp_path) as store:
+            assert store.is_rated(2)
+            assert not store.is_rated(5)
+
+    def test_scores_without_the_metric_rate_nothing(self, tmp_path):
+        with Checkpoints(tmp_path) as store:
+            for step in (1, 2):
+                store.save(step, _state(float(step)), {"config": {}})
+                store.rate(step, {"exact_rgb": 1.0 / step})
+            assert store.is_rated(2)
+        assert load_variables(tmp_path, which="best")[1]["step"] == 2
+
 
 class TestLoadVariables:
     @pytest.fixture

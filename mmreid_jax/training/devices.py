@@ -1,0 +1,35 @@
+"""The devices that JAX finds, or one line that says why there are none."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import jax
+
+from mmreid_jax.errors import UserError
+
+
+def found() -> list[Any]:
+    """All devices of all processes.
+
+    Raises:
+      UserError: there is none of the kind that is asked for.
+    """
+    try:
+        return list(jax.devices())
+    except (AssertionError, RuntimeError) as error:
+        raise UserError(missing(str(error))) from None
+
+
+def missing(reason: str) -> str:
+    """The sentence for devices that JAX does not find; `reason`: in its words, if it has any."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    words = next(iter(reason.strip().splitlines()), "")
+    why = f" ({words[:200]})" if words else ""
+    if asked:
+        return (
+            f"JAX finds no device of JAX_PLATFORMS={asked}{why}; install JAX for it (pip install 'jax[cuda13]') and its "
+            "driver, or unset JAX_PLATFORMS"
+        )
+    return f"JAX finds no device{why}; check its installation, or set JAX_PLATFORMS=cpu"
