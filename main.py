@@ -11,10 +11,12 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from mmreid_jax.errors import run_command
-from mmreid_jax.flags import friendly_flags
+from mmreid_jax.flags import friendly_flags, run_name
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file of configs/.", lock_config=True)
-WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs and the report go; default runs/<config name>.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where checkpoints, logs and the report go; default runs/<config name>_<its argument>."
+)
 EVAL_ONLY = flags.DEFINE_bool("eval_only", False, "Only evaluate config.init.checkpoint.")
 
 
@@ -25,7 +27,7 @@ def run(_: list[str]) -> None:
 
     config = validation.complete(CONFIG.value)
     validation.check(config, starts=not EVAL_ONLY.value and config.task != "adapt")
-    name = Path(flags.FLAGS["config"].config_filename).stem
+    name = run_name(flags.FLAGS["config"].config_filename)
     workdir = Path(WORKDIR.value or Path("runs") / name).absolute()
     distributed.start()
     if EVAL_ONLY.value:

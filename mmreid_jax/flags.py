@@ -44,7 +44,7 @@ def from_arguments(arguments: Sequence[str]) -> tuple[Any, str]:
       arguments: those that the command did not read.
 
     Returns:
-      (the locked config, the stem of its file's name).
+      (the locked config, `run_name` of its file).
 
     Raises:
       UserError: see `friendly_flags`.
@@ -57,7 +57,13 @@ def from_arguments(arguments: Sequence[str]) -> tuple[Any, str]:
     config_flags.DEFINE_config_file("config", None, "Experiment.", lock_config=True, flag_values=values, sys_argv=line)
     _parse(line, values)
     flag: Any = values["config"]
-    return flag.value, Path(flag.config_filename).stem
+    return flag.value, run_name(flag.config_filename)
+
+
+def run_name(config: str) -> str:
+    """The name of a run of ``FILE.py`` or ``FILE.py:ARGUMENT``: the stem, and the argument behind it."""
+    file, _, argument = Path(config).name.partition(":")
+    return "_".join(filter(None, (Path(file).stem, re.sub(r"[^\w.-]+", "_", argument))))
 
 
 def _parse(argv: Sequence[str], flag_values: Any = None) -> list[str]:

@@ -47,9 +47,7 @@ def work_directory(folder: Path) -> Iterator[None]:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another --workdir") from None
     with file:
         if not _taken(file, wait=False):
-            raise UserError(
-                f"{folder} is in use by {_holder(file)}; wait until it ends, or choose another --workdir"
-            )
+            raise UserError(f"{folder} is in use by {_holder(file)}; wait until it ends, or choose another --workdir")
         file.seek(0)
         file.truncate()
         json.dump(

@@ -28,6 +28,6 @@ def weights_of(method: str) -> tuple[str, ...]:
 def _own(method: str, name: str, otherwise: Any) -> Any:
     """A value of the module of a method, or something else where it has none."""
     module = f"{__name__}.{method}"
-    if not method.isidentifier() or importlib.util.find_spec(module) is None:
+    if not isinstance(method, str) or not method.isidentifier() or importlib.util.find_spec(module) is None:
         return otherwise
     return getattr(importlib.import_module(module), name)

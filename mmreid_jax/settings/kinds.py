@@ -230,7 +230,9 @@ class Section(Mapping[str, Kind]):
         """
         for key, kind in self.items():
             if key in section and (wanted := kind(section[key])):
-                raise UserError(f"config.{where}{'.' if where else ''}{key} is {shown(section[key])}; it must be {wanted}")
+                raise UserError(
+                    f"config.{where}{'.' if where else ''}{key} is {shown(section[key])}; it must be {wanted}"
+                )
 
     def missing(self, section: Mapping[str, Any]) -> dict[str, Any]:
         """Keys that a section lacks, with what runs did that were made before these existed."""
