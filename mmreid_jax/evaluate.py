@@ -21,7 +21,6 @@ from mmreid_jax.scoring import orders, retrieval
 from mmreid_jax.scoring.retrieval import Result
 from mmreid_jax.training import checkpoints, distributed, logs
 
-
 FOLDER = "evaluation"
 """Name of the folder in the workdir of a training for what ``--eval_only`` writes."""
 
@@ -29,8 +28,8 @@ FOLDER = "evaluation"
 def main(config: Any, workdir: Path) -> None:
     """Evaluates ``config.init.checkpoint`` and writes the report.
 
-    The workdir keeps a copy of the model with its config, so that extract and search can use a converted one too. What a
-    training wrote there stays: in its workdir the report and the scores of an evaluation have a folder of their own.
+    The workdir keeps a copy of the model with its config, so that extract and search can use a converted one too. What
+    a training wrote there stays: in its workdir the report and the scores of an evaluation have a folder of their own.
     """
     workdir = workdir / FOLDER if logs.is_of_training(workdir) else workdir
     with alone_in(workdir):
@@ -88,7 +87,7 @@ def finish(experiment: Experiment, variables: Variables, label: str, **extra: An
         report(experiment, placed, results, **extra)
         return
     row = orders.Examiner(experiment)(placed, label)
-    logs.keep_scores(experiment.workdir, [row], **extra)
+    logs.keep_scores(experiment.workdir, [row], **_of_what(experiment), **extra)
     if distributed.is_main():
         rows = [*orders.untrained(experiment.workdir), row]
         print(orders.describe(rows, experiment.method.facts.modalities))
@@ -96,9 +95,15 @@ def finish(experiment: Experiment, variables: Variables, label: str, **extra: An
             print(f"report: {orders_report.write(experiment, placed, rows)}")
 
 
+def _of_what(experiment: Experiment) -> dict[str, Any]:
+    """What every line of scores says of its run, so that lines of several runs are not mixed."""
+    config = experiment.config
+    return {"method": config.method, "dataset": config.data.dataset, "drawn": config.data.drawn}
+
+
 def report(experiment: Experiment, placed: Variables, results: Sequence[Result], **extra: Any) -> None:
     """Keeps and prints retrieval scores, and writes the report of the model `placed` on the devices."""
-    retrieval.keep(experiment.workdir, results, **extra)
+    retrieval.keep(experiment.workdir, results, **_of_what(experiment), **extra)
     if distributed.is_main():
         print(retrieval.describe(results, experiment.workdir))
         if experiment.config.eval.report:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,13 @@ from mmreid_jax.training.logs import SCORES_FILE
 from mmreid_jax.visualize import tables
 
 Key = tuple[str, str]
+WHAT: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "methods": lambda row: str(row.get("method", "")),
+    # The splits of a data set are what is averaged over.
+    "data sets": lambda row: str(row.get("dataset", "")).partition("/")[0],
+    "comparisons": lambda row: str(row.get("comparison", "")),
+}
+"""What must be the same in all runs -> how a line of scores tells it; "" where one of an earlier version does not."""
 
 
 def last_scores(workdir: Path) -> dict[Key, dict[str, Any]]:
@@ -46,11 +54,16 @@ def averages(runs: Sequence[dict[Key, dict[str, Any]]]) -> dict[Key, dict[str, t
     """Mean and standard deviation (of the runs as a sample, N - 1) of every score that all runs have.
 
     Raises:
-      UserError: the runs share no label and protocol.
+      UserError: the runs share no label and protocol, or are of different methods or data sets.
     """
     shared = [key for key in runs[0] if all(key in run for run in runs)]
     if not shared:
         raise UserError("the runs share no evaluation of one label and protocol; evaluate them in the same way")
+    for key in shared:
+        for what, of_row in WHAT.items():
+            found = {of_row(run[key]) for run in runs if of_row(run[key])}
+            if len(found) > 1:
+                raise UserError(f"the runs are of different {what} ({', '.join(sorted(found))}); average those of one")
     return {key: {name: _spread([run[key][name] for run in runs]) for name in COLUMNS} for key in shared}
 
 
@@ -70,6 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"{min(repeated)} is named more than once; name every run once")
     runs = [last_scores(workdir) for workdir in arguments.workdirs]
     means = averages(runs)
+    lone = sorted({key for run in runs for key in run} - means.keys())
+    if lone:
+        described = ", ".join(f"{label} ({protocol})" for label, protocol in lone)
+        print(f"note: left out, because only some of the runs have it: {described}", file=sys.stderr)
     for protocol in dict.fromkeys(protocol for _, protocol in means):
         rows = {label: row for (label, of_row), row in means.items() if of_row == protocol}
         title = f"{protocol}: mean ± standard deviation of {len(runs)} runs"

@@ -68,7 +68,7 @@ def describe(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> st
         for modality in modalities:
             values = [row.get(f"{name}_{modality}") for name in names]
             if any(value is not None for value in values):
-                cells = "".join("        -" if value is None else f"{100 * value:9.1f}" for value in values)
+                cells = "".join("        -" if value is None else f"{100 * value:9.2f}" for value in values)
                 lines.append(f"{row['label'] + ', ' + modality:24}{cells}")
     if len(lines) == 1:
         return "no order is learnt (config.loss.perm_weight is 0), so there is none to score"

@@ -16,7 +16,6 @@ from typing import Any
 
 from mmreid_jax.errors import UserError
 
-
 _LONGEST = 60  # letters of a value in a message
 
 

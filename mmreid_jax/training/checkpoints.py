@@ -441,10 +441,11 @@ def _diagnosis(folder: Path, error: BaseException) -> str:
     except Exception as second:
         if reason := _not_of_the_file(second):
             return f"cannot read checkpoint {folder}: {reason}; it is left as it is"
-        return f"checkpoint {folder} is damaged ({_first_line(second)}); delete this folder to use the checkpoint before it"
+        what = f"checkpoint {folder} is damaged ({_first_line(second)})"
+        return f"{what}; delete this folder to use the checkpoint before it"
     return (
-        f"checkpoint {folder} is complete, but could not be put onto these devices ({_first_line(error)}); it is left as"
-        " it is"
+        f"checkpoint {folder} is complete, but could not be put onto these devices ({_first_line(error)}); it is left"
+        " as it is"
     )
 
 

@@ -29,7 +29,7 @@ def missing(reason: str) -> str:
     why = f" ({words[:200]})" if words else ""
     if asked:
         return (
-            f"JAX finds no device of JAX_PLATFORMS={asked}{why}; install JAX for it (pip install 'jax[cuda13]') and its "
-            "driver, or unset JAX_PLATFORMS"
+            f"JAX finds no device of JAX_PLATFORMS={asked}{why}; install JAX for it (pip install 'jax[cuda13]') and "
+            "its driver, or unset JAX_PLATFORMS"
         )
     return f"JAX finds no device{why}; check its installation, or set JAX_PLATFORMS=cpu"

@@ -139,7 +139,7 @@ class RunLog:
         self._write("eval", step, epoch, scores, {})
         percents = {name: x for name, x in scores.items() if isinstance(x, float) and not name.endswith("_std")}
         # The gap between modalities is a length, everything else a share.
-        words = [f"{name} {x:.3f}" if name == "gap" else f"{name} {100 * x:.1f} %" for name, x in percents.items()]
+        words = [f"{name} {x:.3f}" if name == "gap" else f"{name} {100 * x:.2f} %" for name, x in percents.items()]
         self.say(f"step {step}, epoch {epoch}: {'  '.join(words)}")
         self._clock = None
 

@@ -66,7 +66,7 @@ def cmc_curves(
         for position, (label, curve) in enumerate(percents.items()):
             color = theme.color(position)
             ranks = np.arange(1, len(curve) + 1)
-            axes.plot(ranks, curve, color=color, label=f"{label}  (rank 1: {curve[0]:.1f} %)")
+            axes.plot(ranks, curve, color=color, label=f"{label}  (rank 1: {curve[0]:.2f} %)")
             marks = [rank for rank in (1, 5, 10, 20) if rank <= len(curve)]
             axes.plot(marks, curve[np.array(marks) - 1], "o", color=color, markersize=4.5, clip_on=False)
         last = max(len(curve) for curve in percents.values())
@@ -78,7 +78,7 @@ def cmc_curves(
         axes.legend(loc="lower right")
         return figure
 
-    alt_text = "; ".join(f"{label}: rank 1 {curve[0]:.1f} %" for label, curve in percents.items())
+    alt_text = "; ".join(f"{label}: rank 1 {curve[0]:.2f} %" for label, curve in percents.items())
     return style.draw_picture(draw, name=name, alt=f"CMC curves. {alt_text}.", caption=caption)
 
 
@@ -151,7 +151,7 @@ def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], th
         step, value = _thinned(values).T
         marker = "o" if panel.best and len(step) < 40 else None
         best = values[int(np.argmax(values[:, 1]))] * (1, scale)
-        label = f"{_short(key)}  (best: {best[1]:.1f} %)" if panel.best else _short(key)
+        label = f"{_short(key)}  (best: {best[1]:.2f} %)" if panel.best else _short(key)
         axes.plot(step, scale * value, color=color, label=label, marker=marker, markersize=3)
         if panel.best:
             axes.plot(*best, "*", color=color, markersize=12, clip_on=False)

@@ -11,6 +11,8 @@ Score = float | tuple[float, float] | None
 
 COLUMNS = ("mAP", "R1", "R5", "R10", "mINP")
 """The columns of a score table unless told otherwise."""
+DECIMALS = 2
+"""Of a score in per cent, as the programs of the published systems print them; ``scores.jsonl`` has them in full."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +42,7 @@ class ScoreTable:
     def best(self, column: str) -> set[str]:
         """Names of the rows with the highest score of a column after rounding; empty where nothing is to be marked."""
         known = {name: _mean(row.get(column)) for name, row in self.rows.items() if _known(row.get(column))}
-        printed = {name: float(f"{100 * mean:.1f}") for name, mean in known.items()}
+        printed = {name: float(f"{100 * mean:.{DECIMALS}f}") for name, mean in known.items()}
         if not self.mark_best or len(printed) < 2:
             return set()
         return {name for name, value in printed.items() if value == max(printed.values())}
@@ -55,12 +57,12 @@ def _known(score: Score) -> bool:
 
 
 def percent(score: Score) -> str:
-    """A score in per cent with one decimal, ``69.1`` or ``69.1 ± 0.4``; a dash where it was not taken or is NaN."""
+    """A score in per cent with two decimals, ``69.13`` or ``69.13 ± 0.42``; a dash where it was not taken or is NaN."""
     if not _known(score):
         return "–"  # noqa: RUF001 - an en dash is the usual sign for "no value"
     if isinstance(score, tuple):
-        return f"{100 * score[0]:.1f} ± {100 * score[1]:.1f}"
-    return f"{100 * _mean(score):.1f}"
+        return f"{100 * score[0]:.{DECIMALS}f} ± {100 * score[1]:.{DECIMALS}f}"
+    return f"{100 * _mean(score):.{DECIMALS}f}"
 
 
 def text_table(table: ScoreTable) -> str:

@@ -28,15 +28,35 @@ def test_newest_scores_of_what_all_runs_have(tmp_path, capsys):
     average.main([*map(str, folders), str(tmp_path / "more")])
     printed = capsys.readouterr().out
     every = [100 * row["mAP"] for row in (*newest, scores(8))]
-    assert f"{np.mean(every):.1f} ± {np.std(every, ddof=1):.1f}" in printed
+    assert f"{np.mean(every):.2f} ± {np.std(every, ddof=1):.2f}" in printed
     assert "4 runs" in printed
     assert "regdb_visible_to_thermal v1" in printed
     assert "other" not in printed
 
 
+@pytest.mark.parametrize(
+    ("what", "ones", "others", "message"),
+    [
+        ("method", "agw", "ddag", r"different methods \(agw, ddag\)"),
+        ("dataset", "sysu_mm01", "regdb/trial_1", r"different data sets \(regdb, sysu_mm01\)"),
+        ("comparison", "rgb, fc", "rgb, pool", "different comparisons"),
+    ],
+)
+def test_what_cannot_be_averaged(tmp_path, what, ones, others, message):
+    folders = [workdir(tmp_path / f"run{i}", {**scores(i), what: value}) for i, value in enumerate((ones, others))]
+    with pytest.raises(UserError, match=message):
+        average.main([*map(str, folders)])
+
+
+def test_splits_of_a_data_set_and_lines_of_earlier_versions_are_averaged(tmp_path, capsys):
+    rows = [scores(1), {**scores(2), "dataset": "regdb/trial_1"}, {**scores(3), "dataset": "regdb/trial_2"}]
+    average.main([str(workdir(tmp_path / f"run{i}", row)) for i, row in enumerate(rows)])
+    assert "3 runs" in capsys.readouterr().out
+
+
 def test_one_run_has_no_spread(tmp_path, capsys):
     average.main([str(workdir(tmp_path / "run", scores(1)))])
-    assert f"{100 * scores(1)['R1']:.1f} ± 0.0" in capsys.readouterr().out
+    assert f"{100 * scores(1)['R1']:.2f} ± 0.00" in capsys.readouterr().out
 
 
 def test_mistakes(tmp_path):

@@ -218,7 +218,7 @@ def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
     capsys.readouterr()
     rerank.main([str(out), "--k1", "8", "--k2", "3"])
     lines = capsys.readouterr().out.splitlines()
-    assert f"{100 * scores.mAP:.1f}" in next(line for line in lines if line.startswith("as they are"))
+    assert f"{100 * scores.mAP:.2f}" in next(line for line in lines if line.startswith("as they are"))
     assert any(line.startswith("re-ranked") for line in lines)
 
     folder, checkpoint = str(test / "RGB"), str(tmp_path / "run")

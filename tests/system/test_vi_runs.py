@@ -73,7 +73,7 @@ def test_both_directions_and_the_mean_over_splits(tiny_run, tmp_path, capsys):
     capsys.readouterr()
     average.main(workdirs)
     both = [scores(tmp_path / f"trial_{trial}")[0]["mAP"] for trial in (1, 2)]
-    assert f"{100 * np.mean(both):.1f} ± {100 * np.std(both, ddof=1):.1f}" in capsys.readouterr().out
+    assert f"{100 * np.mean(both):.2f} ± {100 * np.std(both, ddof=1):.2f}" in capsys.readouterr().out
 
 
 @pytest.mark.slow

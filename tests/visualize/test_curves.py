@@ -29,7 +29,7 @@ def check(picture, pixels, colors):
 def test_cmc_curves(pixels):
     picture = curves.cmc_curves({"before": np.array([0.5, 0.75, 1.0]), "after": np.array([0.625, 0.8, 1.0])})
     check(picture, pixels, colors=2)
-    assert "before: rank 1 50.0 %; after: rank 1 62.5 %" in picture.alt
+    assert "before: rank 1 50.00 %; after: rank 1 62.50 %" in picture.alt
     assert curves.cmc_curves({"one rank": np.array([0.5])}).png
     with pytest.raises(UserError, match="no CMC curve"):
         curves.cmc_curves({})

@@ -8,7 +8,7 @@ TABLE = tables.ScoreTable(
     {
         "untrained": {"mAP": 0.081, "R1": 0.0625},
         "trained": {"mAP": (0.69, 0.004), "R1": 0.7},
-        "adapted": {"mAP": 0.6904, "R1": math.nan, "R5": None},
+        "adapted": {"mAP": 0.69004, "R1": math.nan, "R5": None},
     },
     title="Scores",
     note="One seed.",
@@ -16,9 +16,9 @@ TABLE = tables.ScoreTable(
 
 
 def test_percent():
-    assert tables.percent(0.6914) == "69.1"
-    assert tables.percent(1) == "100.0"
-    assert tables.percent((0.6914, 0.0042)) == "69.1 ± 0.4"
+    assert tables.percent(0.6914) == "69.14"
+    assert tables.percent(1) == "100.00"
+    assert tables.percent((0.6914, 0.0042)) == "69.14 ± 0.42"
     assert tables.percent(None) == tables.percent(math.nan) == "\u2013"
 
 
@@ -33,10 +33,10 @@ def test_columns_without_scores_are_left_out_and_ties_after_rounding_are_both_be
 def test_text_table_is_aligned():
     assert tables.text_table(TABLE).split("\n") == [
         "Scores",
-        "                  mAP      R1",
-        "-------------------------------",
-        "untrained         8.1     6.2",
-        "trained    69.0 ± 0.4 *  70.0 *",
-        "adapted          69.0 *     \u2013",
+        "                    mAP       R1",
+        "----------------------------------",
+        "untrained           8.10     6.25",
+        "trained    69.00 ± 0.40 *  70.00 *",
+        "adapted           69.00 *      \u2013",
         "One seed.",
     ]
