@@ -132,7 +132,7 @@ def evaluation() -> ConfigDict:
             rerank_distance="euclidean",  # is squared; "squared_euclidean": squared twice, as torchreid does
             missing_modalities=False,  # also evaluate the six combinations of absent modalities
             report=True,
-            visrank=False,  # also draw every query's ranked list, one picture each, into figures/ranked_lists
+            visrank=False,  # also write every query's ranked list, as pages of thumbnails in figures/ranked_lists
             visrank_topk=10,  # gallery samples in a ranked list
             embedding_identities=8,  # test identities in the report's t-SNE picture of the features; 0: no picture
             embedding_scale=False,  # stretch every modality's points to the same square, so that they overlie

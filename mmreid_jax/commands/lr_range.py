@@ -3,7 +3,8 @@
 ``python -m mmreid_jax lr_range --config configs/X.py``
 
 A short run on the real training batches whose rate grows from step to step: where the loss falls fastest is a good
-rate, where it grows without bound is too much. Nothing of the run is kept but the curve.
+rate, where it grows without bound is too much. Where it falls over many rates, a descent counts by the root of its
+rate, since the first steps are the easiest. Nothing of the run is kept but the curve.
 
 Reference: Smith, Cyclical Learning Rates for Training Neural Networks, WACV 2017, section 3.3.
 """
@@ -36,6 +37,10 @@ DIVERGED = 4.0
 """The run stops where the smoothed loss is this many times its lowest value."""
 
 
+GRADUAL = 1.5
+"""Decades of rates over which the loss falls gradually, from a tenth of its fall to nine tenths."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Range:
     """What a range test found.
@@ -44,7 +49,7 @@ class Range:
       rates: float64 [n], one a step.
       losses: float64 [n], of the training batches, all finite.
       smooth: float64 [n], the losses without their noise.
-      suggested: rate at which the loss falls fastest; None where it does not fall.
+      suggested: rate at which the loss falls fastest, see `judge`; None where it does not fall.
       diverged: rate at which the loss grew without bound; None where it did not.
     """
 
@@ -97,8 +102,22 @@ def judge(rates: np.ndarray, losses: Sequence[float], width: float) -> Range:
     if end - begin >= 2:
         slopes = np.gradient(smooth, np.log(rates))[begin:end]
         if slopes.min() < 0:
+            if _falls_gradually(rates[begin:end], smooth[begin:end]):
+                wide = smoothed(kept, 2 * width)
+                slopes = (np.gradient(wide, np.log(rates)) * np.sqrt(rates))[begin:end]
             suggested = float(rates[begin + int(slopes.argmin())])
     return Range(rates, kept, smooth, suggested, diverged)
+
+
+def _falls_gradually(rates: np.ndarray, smooth: np.ndarray) -> bool:
+    """Whether the loss falls over many rates instead of around one.
+
+    Then the first steps are the steepest, at however small a rate they are made, because a fresh classifier has
+    everything to gain; a descent counts by the root of its rate instead.
+    """
+    share = (smooth[0] - smooth) / max(smooth[0] - smooth[-1], 1e-30)
+    ends = rates[int(np.argmax(share >= 0.1))], rates[int(np.argmax(share >= 0.9))]
+    return bool(math.log10(ends[1] / ends[0]) > GRADUAL)
 
 
 def prepared(config: Any) -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import platform
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,13 +30,17 @@ from mmreid_jax.visualize import (
     calibration,
     curves,
     embedding,
+    page,
     ranked_lists,
     report,
     selection,
+    style,
     tables,
 )
 
 SHOWN = 6  # lists of each kind
+LISTS_FOLDER = "figures/ranked_lists"
+LISTS_A_PAGE = 25  # of those that ``eval.visrank`` writes
 Images = Callable[[str, int], dict[str, np.ndarray]]
 Compute = Callable[..., dict[str, np.ndarray]]
 
@@ -77,7 +82,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     calibrated = calibration.calibrate(main_result.distances, query, gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
     compute = on_one_device(experiment, variables)
-    page = report.Report(
+    content = report.Report(
         title=f"{experiment.config.method.upper().replace('_', '-')} on {experiment.config.data.dataset}",
         summary=summary(main_result),
         headline={name: main_result.row()[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
@@ -103,8 +108,9 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
         footer=environment(),
     )
     if experiment.config.eval.visrank:
-        write_every_list(experiment.workdir / "figures" / "ranked_lists", lists, np.flatnonzero(~outcomes.skipped))
-    return report.write_report(experiment.workdir / "report.html", page)
+        pages = write_every_list(experiment.workdir / LISTS_FOLDER, lists, np.flatnonzero(~outcomes.skipped))
+        print(f"every query's ranked list: {pages[0]}, {len(pages)} pages" if pages else "no query counts")
+    return report.write_report(experiment.workdir / "report.html", content)
 
 
 def environment() -> str:
@@ -125,17 +131,34 @@ def with_captions(lists: Sequence[ranked_lists.RankedList], query: Records) -> l
     return [dataclasses.replace(item, comment=f"{text}.") for item, text in zip(lists, comments, strict=True)]
 
 
-def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], rows: np.ndarray) -> None:
-    """One picture for each query of `rows`, named after its file."""
+def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], rows: np.ndarray) -> list[Path]:
+    """The ranked lists of the queries `rows` as pages of thumbnails, which a browser loads as they come into view.
+
+    Every image lies once in ``images`` of the folder, however many lists show it.
+    """
     from tqdm import tqdm
 
-    used: set[str] = set()
-    for row in tqdm(rows, unit="query", desc="ranked lists", disable=not sys.stderr.isatty()):
-        (item,) = lists(np.array([row]))
-        name = PurePath(item.query.file.replace("\\", "/")).stem or "query"
-        name = f"{name}_{row}" if name in used else name
-        used.add(name)
-        ranked_lists.ranked_lists_picture([item], name=name).write(folder)
+    images = folder / "images"
+
+    def keep(content: bytes) -> str:
+        name = f"{hashlib.sha256(content).hexdigest()[:24]}.jpg"
+        if not (images / name).exists():
+            style.write_bytes(images / name, content)
+        return f"images/{name}"
+
+    size = dataclasses.replace(page.SIZES[1], keep=keep)
+    count = -(-len(rows) // LISTS_A_PAGE)
+    pages = [folder / f"{number:04d}.html" for number in range(1, count + 1)]
+    starts = range(0, len(rows), LISTS_A_PAGE)
+    shown = tqdm(starts, unit="page", desc="ranked lists", disable=not sys.stderr.isatty())
+    for number, (start, file) in enumerate(zip(shown, pages, strict=True), start=1):
+        chosen = lists(rows[start : start + LISTS_A_PAGE])
+        links = " ".join(f"<a href='{other.name}'>{other.stem}</a>" for other in pages)
+        body = "".join(page.ranked_list_html(item, size) for item in chosen)
+        title = f"Ranked lists, page {number} of {count}"
+        section = page.Section(title, f"<p>{links}</p>{page.LEGEND}{body}")
+        style.write_bytes(file, page.page(title, [section]).encode("utf-8"))
+    return pages
 
 
 def summary(result: Result) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -39,11 +39,13 @@ class Thumbnails:
       area: height x width in pixels.
       longest: bound on the longer side in pixels.
       quality: JPEG quality, 1 to 95.
+      keep: JPEG file -> its address; by default the address carries the content itself.
     """
 
     area: int
     longest: int
     quality: int
+    keep: Callable[[bytes], str] = lambda content: data_uri("image/jpeg", content)
 
 
 SIZES = (
@@ -97,7 +99,11 @@ def picture_html(picture: Picture) -> str:
 
 
 def _image(kind: str, content: bytes, alt: str) -> str:
-    return f"<img src='{data_uri(kind, content)}' alt='{esc(alt)}' loading='lazy'>"
+    return _image_at(data_uri(kind, content), alt)
+
+
+def _image_at(address: str, alt: str) -> str:
+    return f"<img src='{address}' alt='{esc(alt)}' loading='lazy'>"
 
 
 def _zoom(image: str, label: str) -> str:
@@ -109,8 +115,8 @@ def _caption(text: str) -> str:
     return f"<figcaption>{esc(text)}</figcaption>" if text else ""
 
 
-def _thumbnail(image: np.ndarray, cell: tuple[int, int], quality: int, alt: str) -> str:
-    return _zoom(_image("image/jpeg", encode_jpeg(fit(image, *cell), quality), alt), alt)
+def _thumbnail(image: np.ndarray, cell: tuple[int, int], size: Thumbnails, alt: str) -> str:
+    return _zoom(_image_at(size.keep(encode_jpeg(fit(image, *cell), size.quality)), alt), alt)
 
 
 def _mark(word: str, path: str) -> str:
@@ -137,7 +143,7 @@ def ranked_list_html(item: RankedList, size: Thumbnails) -> str:
     query_rows, gallery_rows = modality_rows(item)
     heading = item.query.file or f"query {item.row}"
     what = ", ".join(query_lines(item))
-    options = (size.quality, cell)
+    options = (size, cell)
     query = _sample_html(item.query, query_rows, options, query_lines(item), what, "query")
     columns: list[str] = []
     divided = False
@@ -177,7 +183,7 @@ def _said(match: Match) -> str:
 def _sample_html(
     sample: Sample,
     rows: Sequence[str],
-    shown: tuple[int, tuple[int, int]],
+    shown: tuple[Thumbnails, tuple[int, int]],
     lines: Sequence[str],
     words: str,
     frame: str,
@@ -188,15 +194,15 @@ def _sample_html(
     Args:
       sample: what is shown.
       rows: the modality in each row.
-      shown: JPEG quality, and height and width of the thumbnails.
+      shown: how thumbnails are embedded, and their height and width.
       lines: text under the frame.
       said: the sample in words.
       frame: class of the style sheet that colours the frame.
       mark: HTML of the tick or cross.
     """
-    quality, cell = shown
+    size, cell = shown
     stack = "".join(
-        _thumbnail(sample.images[name], cell, quality, f"{words}, {name}{f', {sample.file}' if sample.file else ''}")
+        _thumbnail(sample.images[name], cell, size, f"{words}, {name}{f', {sample.file}' if sample.file else ''}")
         if name in sample.images
         else f"<span class='absent'>{'absent' if name else ''}</span>"
         for name in rows
@@ -220,7 +226,7 @@ def maps_html(examples: Sequence[MapExample], size: Thumbnails) -> str:
         figures = []
         for name, panels in of_modality.items():
             rows = "".join(
-                _thumbnail(image, cell, size.quality, f"{example.label}, {name}{f', {word}' if place else ''}")
+                _thumbnail(image, cell, size, f"{example.label}, {name}{f', {word}' if place else ''}")
                 for place, (image, word) in enumerate(zip(panels, example.words, strict=True))
                 if image is not None
             )
@@ -274,7 +280,8 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str
         for i, part in enumerate(sections, start=1)
     )
     foot = f"<footer>{esc(footer)}</footer>" if footer else ""
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+    # Images beside the page, for pages that are opened from a disk or a server.
+    policy = "default-src 'none'; img-src data: 'self' file:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
     return (
         "<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'

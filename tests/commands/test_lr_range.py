@@ -16,6 +16,11 @@ from mmreid_jax.testing import tiny
 from mmreid_jax.training import step
 
 RATES = np.geomspace(1e-5, 10, 121)
+# What was measured on configs/demo.py, smoothed, at every tenth step or so.
+DEMO = (
+    (1e-6, 3e-6, 4.6e-6, 1.1e-5, 2.5e-5, 5.7e-5, 1.3e-4, 3.1e-4, 7.1e-4, 1.6e-3, 3.8e-3, 8.7e-3, 2e-2, 4.6e-2, 0.11, 1),
+    (12.6, 12.57, 12.11, 11.45, 10.7, 9.99, 9.6, 9.38, 9.23, 9.12, 9.04, 8.95, 9.11, 9.79, 10.9, 24),
+)
 
 
 def curve(fall_at, rise_at=None, noise=0.0):
@@ -50,6 +55,17 @@ def test_the_steepest_descent_is_suggested_and_divergence_is_found(noise):
     assert 1.0 < found.diverged < 5
     assert "suggested rate: 1" in lr_range.describe(found, 0.01) or noise
     assert "in the config:  1.0e-02" in lr_range.describe(found, 0.01)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_a_long_gentle_fall_is_not_judged_by_its_first_steps(noise):
+    """As on drawn people: a fresh classifier gains most in its first steps, at rates far too small to train with."""
+    rates = np.geomspace(1e-6, 1, 100)
+    loss = np.interp(np.log10(rates), np.log10(DEMO[0]), DEMO[1])
+    loss = loss + noise * np.random.default_rng(1).normal(size=len(rates))
+    found = lr_range.judge(rates, stopped(loss, 2.5), 2.5)
+    lowest = found.rates[found.smooth.argmin()]
+    assert lowest / 30 < found.suggested < lowest
 
 
 def test_a_curve_that_only_falls_or_only_grows():

@@ -37,3 +37,24 @@ def test_what_went_wrong_stands_behind_the_captions():
     (first, _) = lists()
     (said,) = ranked_lists.with_failure_sentences([dataclasses.replace(first, comment="RGB: red.")])
     assert said.comment == "RGB: red. The gallery holds no right match that counts for this query."
+
+
+def test_every_list_is_on_a_page_and_every_image_lies_there_once(tmp_path):
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (4, 16, 8, 3), np.uint8)
+
+    def lists(rows):
+        def sample(row):
+            return ranked_lists.Sample({"rgb": pictures[row % 4]}, row % 4, 0, f"<{row}>.jpg")
+
+        match = ranked_lists.Match(sample(1), 1, 0.5, True)
+        return [ranked_lists.RankedList(sample(row), (match,), row, gallery_size=1) for row in rows]
+
+    pages = retrieval.write_every_list(tmp_path, lists, np.arange(60))
+    assert [path.name for path in pages] == ["0001.html", "0002.html", "0003.html"]
+    assert len(list((tmp_path / "images").iterdir())) == 4
+    text = "".join(path.read_text() for path in pages)
+    assert all(f"&lt;{row}&gt;.jpg" in text for row in range(60))
+    assert text.count("loading='lazy'") == 120
+    assert "data:image/jpeg" not in text
+    assert len(text) < 60 * 4000 + 3 * 40000

@@ -35,7 +35,7 @@ def test_text_table_is_aligned():
         "Scores",
         "                    mAP       R1",
         "----------------------------------",
-        "untrained           8.10     6.25",
+        "untrained          8.10     6.25",
         "trained    69.00 ± 0.40 *  70.00 *",
         "adapted           69.00 *      \u2013",
         "One seed.",
