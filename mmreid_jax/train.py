@@ -19,7 +19,7 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment, steps_of
 from mmreid_jax.methods.base import shapes, start_memory
-from mmreid_jax.training import checkpoints, logs, optimizers, profiling, state, step
+from mmreid_jax.training import checkpoints, forecast, logs, optimizers, profiling, state, step
 from mmreid_jax.training import config as configs
 
 STOPPING = "stopping after this step or evaluation, whose state is saved (once more: at once)"
@@ -103,7 +103,8 @@ def fit(experiment: Experiment) -> Any:
     )
     # Without labels all images count as one identity, which is nothing to remark on.
     remarks = [f"note: {note}" for note in notes] if config.data.labels else []
-    run(experiment, job, fresh, [describe(experiment, plan), *remarks])
+    expected = expectation(experiment).describe(len(plan))
+    run(experiment, job, fresh, [describe(experiment, plan), *expected, *remarks])
     return load(experiment, job, fresh, "best")[0]
 
 
@@ -332,6 +333,8 @@ def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:
         "train.profile",
         "train.checkpoint_every",
         "task",
+        # What it stands for is compared.
+        "parity",
         "mtt.",
         "init.",
     )
@@ -347,6 +350,20 @@ def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:
 def numbers(scores: dict[str, Any]) -> dict[str, float]:
     """The numbers among the scores."""
     return {name: float(value) for name, value in scores.items() if isinstance(value, int | float)}
+
+
+def expectation(experiment: Experiment) -> forecast.Forecast:
+    """What a training step will take."""
+    config, method = experiment.config, experiment.method
+    height, width = config.data.image_size
+    image = jax.ShapeDtypeStruct((1, height, width, 3), np.float32)
+    batch: dict[str, Any] = {"images": dict.fromkeys(method.facts.modalities, image)}
+    batch |= dict.fromkeys(("identity", "camera", "scene"), jax.ShapeDtypeStruct((1,), np.int32))
+    images = config.train.identities_per_batch * config.train.images_per_identity
+    # Each modality of a sample has an image, and some have a second view of it.
+    views = len(method.facts.modalities) + len(config.data.second_views)
+    samples = round(images * views / len(method.facts.modalities))
+    return forecast.forecast(method.embed, shapes(method), batch, samples)
 
 
 def describe(experiment: Experiment, plan: samplers.Plan) -> str:

@@ -24,6 +24,8 @@ _STARTS = ("backbone", "from_mmgl", "from_base", "clip")
 def complete(config: Any) -> Any:
     """A copy of a config in which no key is missing: what earlier versions had no key for is as it was then.
 
+    ``config.parity=released`` becomes what it stands for; a protocol that is named stays.
+
     Args:
       config: of an experiment, as a config file or a checkpoint says it.
 
@@ -41,6 +43,12 @@ def complete(config: Any) -> Any:
         if part is not None:
             with part.unlocked():
                 part.update(section.missing(part))
+    if whole.parity == "released":
+        for key, value in settings.released_of(method, str(whole.data.dataset)).items():
+            *parents, name = key.split(".")
+            part = _part(whole, ".".join(parents))
+            if part is not None and not (key == "eval.protocol" and part[name]):
+                part[name] = value
     return whole
 
 

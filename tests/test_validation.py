@@ -271,6 +271,45 @@ class TestComplete:
         assert validation.complete(config).to_dict() == config.to_dict()
 
 
+class TestReleased:
+    @pytest.mark.parametrize(("name", "variant"), experiments())
+    def test_every_experiment_can_be_compared(self, name, variant):
+        get_config = importlib.import_module(f"configs.{name}").get_config
+        config = get_config(variant) if variant else get_config()
+        config.parity = "released"
+        validation.check(validation.complete(config), starts=False)
+
+    @pytest.mark.parametrize(
+        ("name", "chosen"),
+        [
+            ("htt_rgbnt100", {"data.rgbnt100_third": "reference", "data.rgbn300_third": ""}),
+            ("htt_rgbn300", {"data.rgbnt100_third": "thermal", "data.rgbn300_third": "reference"}),
+            ("htt_rgbnt201", {"loss.grouping": "positional", "train.sampler": "reference"}),
+            ("hc_sysu", {"eval.protocol": "sysu_all_single_hetero_center", "train.sampler": "hetero_center"}),
+            ("hc_regdb", {"eval.protocol": "", "train.sampler": "hetero_center"}),
+            ("tvi_sysu", {"data.caption_draw": "reference"}),
+            ("agw_sysu", {"train.sampler": "reference", "eval.protocol": ""}),
+        ],
+    )
+    def test_what_it_stands_for(self, name, chosen):
+        config = importlib.import_module(f"configs.{name}").get_config()
+        config.parity = "released"
+        values = flatten(validation.complete(config))
+        assert {key: values[key] for key in chosen} == chosen
+
+    def test_a_named_protocol_stays(self):
+        config = importlib.import_module("configs.hc_sysu").get_config()
+        config.parity, config.eval.protocol = "released", "sysu_indoor_single"
+        assert validation.complete(config).eval.protocol == "sysu_indoor_single"
+
+    def test_every_key_is_one_of_the_schema(self):
+        for method in METHODS:
+            keys = dict(keys_of(method))
+            for dataset in ("", *datasets.names()):
+                for key, value in settings.released_of(method, dataset).items():
+                    assert keys[key](value) == "", key
+
+
 # Values of all types and sizes, for any key.
 ANYTHING = (
     *(0, 1, 2, -1, 7, 10**6, 10**9, 2**63, -(2**70), 10**400),

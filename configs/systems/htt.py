@@ -12,6 +12,8 @@ def htt() -> ConfigDict:
     # train: train and evaluate; adapt: test-time training of config.init.checkpoint; train_adapt: one after the other.
     config.task = "train"
     config.seed = 1234
+    # "released": every choice that the released program made where there is more than one, see docs/compare.md.
+    config.parity = ""
     config.data = common.data()
     config.init = common.initial()
     config.model = ConfigDict(

@@ -11,6 +11,8 @@ def ieee() -> ConfigDict:
     config.method = "ieee"
     config.task = "train"
     config.seed = 40
+    # "released": every choice that the released program made where there is more than one, see docs/compare.md.
+    config.parity = ""
     config.data = common.data()
     config.data.interpolation = "bilinear"
     config.data.padding = 0

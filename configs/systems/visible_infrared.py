@@ -10,6 +10,8 @@ def visible_infrared() -> ConfigDict:
     config = ConfigDict()
     config.task = "train"
     config.seed = 0
+    # "released": every choice that the released program made where there is more than one, see docs/compare.md.
+    config.parity = ""
     config.data = common.data()
     config.data.dataset = "sysu_mm01"
     config.data.image_size = (288, 144)

@@ -23,6 +23,7 @@ from mmreid_jax.experiment import normalization as normalization_of
 from mmreid_jax.flags import from_arguments
 from mmreid_jax.methods import base
 from mmreid_jax.training import state, step
+from mmreid_jax.training.forecast import inner, multiply_adds_of
 
 Abstract = jax.ShapeDtypeStruct
 
@@ -74,42 +75,12 @@ def cost(function: Callable[..., Any], *arguments: Any) -> Cost:
     program = jax.make_jaxpr(function)(*arguments)
     flat = jaxpr.jaxpr_as_fun(_unrolled(program))
     analysis = jax.jit(flat).lower(*(Abstract(x.shape, x.dtype) for x in program.in_avals)).cost_analysis()
-    return Cost(_multiply_adds(program.jaxpr), float(analysis["flops"]) if analysis and "flops" in analysis else None)
+    return Cost(multiply_adds_of(program.jaxpr), float(analysis["flops"]) if analysis and "flops" in analysis else None)
 
 
 def multiply_adds(function: Callable[..., Any], *arguments: Any) -> int:
     """Multiply-adds of the products of ``function(*arguments)``, as `cost` counts them, without asking XLA."""
-    return _multiply_adds(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def _inner(value: Any) -> list[Any]:
-    """The programs in a parameter of an operation."""
-    if isinstance(value, jaxpr.ClosedJaxpr):
-        return [value.jaxpr]
-    if isinstance(value, jaxpr.Jaxpr):
-        return [value]
-    return [program for item in value for program in _inner(item)] if isinstance(value, (tuple, list)) else []
-
-
-def _multiply_adds(program: Any) -> int:
-    """Multiply-adds of the products of a program: scans by their length, branches by the dearest, other loops once."""
-    total = 0
-    for operation in program.eqns:
-        name, options = operation.primitive.name, operation.params
-        shapes = [getattr(x.aval, "shape", ()) for x in operation.invars]
-        result = math.prod(operation.outvars[0].aval.shape) if operation.outvars else 0
-        if name == "dot_general":
-            ((summed, _), _) = options["dimension_numbers"]
-            total += result * math.prod(shapes[0][axis] for axis in summed)
-        elif name == "conv_general_dilated":
-            kernel, numbers = shapes[1], options["dimension_numbers"]
-            total += result * math.prod(kernel) // kernel[numbers.rhs_spec[0]]
-        elif name == "cond":
-            total += max(_multiply_adds(branch) for branch in _inner(options["branches"]))
-        else:
-            times = options["length"] if name == "scan" else 1
-            total += times * sum(_multiply_adds(inner) for value in options.values() for inner in _inner(value))
-    return total
+    return multiply_adds_of(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def _unrolled(program: Any) -> Any:
@@ -124,7 +95,7 @@ def _unrolled(program: Any) -> Any:
                 options["unroll"] = max(1, options["length"])
             operations.append(operation.replace(params=options))
         return program.replace(eqns=operations)
-    if isinstance(program, (tuple, list)) and _inner(program):
+    if isinstance(program, (tuple, list)) and inner(program):
         return type(program)(_unrolled(item) for item in program)
     return program
 

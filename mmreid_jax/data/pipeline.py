@@ -31,6 +31,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import multiprocessing
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
@@ -514,6 +515,12 @@ def _check(batch: int, threads: int, workers: int, shard: tuple[int, int]) -> No
         raise UserError(f"part {index} of {count} does not exist; parts are counted from 0")
     if batch % count:
         raise UserError(f"batch {batch} cannot be split among {count} processes; choose a multiple of {count}")
+    if workers and getattr(multiprocessing.current_process(), "_inheriting", False):
+        # A worker starts by importing the main module, which has got here again.
+        raise UserError(
+            "config.data.workers needs a main module that can be imported: put the program under if __name__ =="
+            " '__main__', or set config.data.workers to 0"
+        )
     if threads < 0 or workers < 0:
         raise UserError(f"{threads} threads and {workers} workers were asked for; neither can be negative")
 

@@ -25,6 +25,12 @@ def weights_of(method: str) -> tuple[str, ...]:
     return tuple(_own(method, "WEIGHTS", ()))
 
 
+def released_of(method: str, dataset: str) -> dict[str, Any]:
+    """Dotted key -> value that the released program of a method chose, on a data set."""
+    choices = _own(method, "RELEASED", {})
+    return {**choices.get("", {}), **choices.get(dataset.partition("/")[0], {})}
+
+
 def _own(method: str, name: str, otherwise: Any) -> Any:
     """A value of the module of a method, or something else where it has none."""
     module = f"{__name__}.{method}"

@@ -30,3 +30,5 @@ SECTIONS = {
 }
 WEIGHTS: tuple[str, ...] = ("ce_weight", "triplet_weight")
 """Of ``config.loss``: where all are 0 there is nothing to learn."""
+RELEASED = {"": {"train.sampler": "reference", "loss.triplet_form": "code"}}
+"""What the released program chose where this library has more than one way: data set, "" for all -> key -> value."""

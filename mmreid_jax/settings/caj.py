@@ -17,3 +17,5 @@ SECTIONS = {
     "eval": common.EVAL | {"mirror": Switch(True)},
 }
 WEIGHTS = (*agw.WEIGHTS, "kl_weight")
+RELEASED = agw.RELEASED
+"""What the released program chose where this library has more than one way: data set, "" for all -> key -> value."""

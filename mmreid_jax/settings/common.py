@@ -20,6 +20,7 @@ TOP = Section(
         "method": Text(""),
         "task": Choice("train", ("train", "adapt", "train_adapt")),
         "seed": Whole(0, 0, 2**32 - 1),
+        "parity": Choice("", ("", "released")),
     }
 )
 """Keys that stand in no section."""

@@ -17,3 +17,5 @@ SECTIONS = {
     "loss": agw.SECTIONS["loss"] | {"part_weight": Number(1.0, 0), "graph_weight": Number(-1.0)},
 }
 WEIGHTS = (*agw.WEIGHTS, "part_weight", "graph_weight")
+RELEASED = agw.RELEASED
+"""What the released program chose where this library has more than one way: data set, "" for all -> key -> value."""

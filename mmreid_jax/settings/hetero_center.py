@@ -29,3 +29,8 @@ SECTIONS = {
 }
 WEIGHTS = ("ce_weight", "hc_weight")
 """Of ``config.loss``: where all are 0 there is nothing to learn."""
+RELEASED = {
+    "": {"train.sampler": "hetero_center", "loss.grouping": "positional"},
+    "sysu_mm01": {"eval.protocol": "sysu_all_single_hetero_center"},
+}
+"""What the released program chose where this library has more than one way: data set, "" for all -> key -> value."""

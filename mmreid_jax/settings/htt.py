@@ -52,3 +52,9 @@ SECTIONS = {
 }
 WEIGHTS = ("ce_weight", "triplet_weight", "mmm_weight", "cim_weight", "center_weight")
 """Of ``config.loss``: where all are 0 there is nothing to learn."""
+RELEASED = {
+    "": {"train.sampler": "reference", "loss.grouping": "positional", "mtt.form": "code"},
+    "rgbnt100": {"data.rgbnt100_third": "reference"},
+    "rgbn300": {"data.rgbn300_third": "reference"},
+}
+"""What the released program chose where this library has more than one way: data set, "" for all -> key -> value."""

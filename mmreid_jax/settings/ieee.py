@@ -37,3 +37,13 @@ SECTIONS = {
 }
 WEIGHTS = ("weight_x", "weight_m")
 """Of ``config.loss``: where all are 0 there is nothing to learn."""
+RELEASED = {
+    "": {
+        "train.sampler": "reference",
+        "loss.grouping": "positional",
+        "model.rem": "code",
+        "model.global_from": "backbone",
+        "eval.rerank_distance": "squared_euclidean",
+    }
+}
+"""What the released program chose where this library has more than one way: data set, "" for all -> key -> value."""

@@ -49,3 +49,12 @@ SECTIONS = {
 }
 WEIGHTS = tuple(key for key in SECTIONS["loss"] if key.endswith("_weight"))
 """Of ``config.loss``: where all are 0 there is nothing to learn."""
+RELEASED = {
+    "": {
+        "train.sampler": "reference",
+        "data.caption_draw": "reference",
+        "loss.triplet_form": "code",
+        "model.freeze_visual": "code",
+    }
+}
+"""What the released program chose where this library has more than one way: data set, "" for all -> key -> value."""

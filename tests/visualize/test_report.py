@@ -69,7 +69,14 @@ def test_report_holds_every_part_and_lists_it_in_the_contents(tmp_path, full):
     read = Reader(report.write_report(tmp_path / "report.html", full).read_text())
     text = " ".join(read.text)
     for said in (
-        *("HTT <b>& co", "What this is.", "69.1", "70.0 ± 1.0", "python main.py --config 'a&b'", "Second paragraph."),
+        *(
+            "HTT <b>& co",
+            "What this is.",
+            "69.10",
+            "70.00 ± 1.00",
+            "python main.py --config 'a&b'",
+            "Second paragraph.",
+        ),
         *(
             "2 of 4 queries were skipped.",
             "Main table",
