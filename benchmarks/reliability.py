@@ -1,7 +1,7 @@
 """Kills runs at random moments and looks at what is left: ``python -m benchmarks.reliability --minutes 60``.
 
 A trial starts a small command in a process of its own, ends it at a random moment, starts the same command again and
-compares what it leaves with what an undisturbed one left. Trials are kept in ``trials.jsonl``, and the same command goes
+compares what it leaves with what an undisturbed one left. Trials are kept in ``trials.jsonl``; the same command goes
 on with them; ``--table`` prints what came out so far. Kinds of trials:
 
 * ``kill``: training, SIGKILL between the first second and the end; the final state is equal to the bit, every line of
@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import subprocess
@@ -69,22 +68,14 @@ def preparation(data: Path) -> list[str]:
 
 
 def start(arguments: list[str], limit: int = 0) -> subprocess.Popen[str]:
-    """Starts a command; `limit`: on the bytes of a file that it writes."""
+    """Starts a command; `limit`: on the KiB of a file that it writes."""
 
-    def limited() -> None:
-        if limit:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
+    if limit:
+        # The shell ignores the signal for the process, whose writes then fail as on a full disk.
+        arguments = ["bash", "-c", f"trap '' XFSZ; ulimit -f {limit}; exec \"$@\"", "bash", *arguments]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
-        arguments,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=limited,
+        arguments, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
@@ -164,7 +155,7 @@ def one(kind: str, folder: Path, data: Path, reference: dict[str, Any], draw: ra
         if kind == "save":
             trial["ended"] = until_saving(start(line), workdir, draw)
         elif kind == "size":
-            process = start(line, limit=draw.randint(1, 60) * 1024)
+            process = start(line, limit=draw.randint(1, 60))
             output, _ = process.communicate(timeout=PATIENCE)
             trial["ended"] = process.returncode != 0
             said = [text for text in output.splitlines() if text.startswith("error: ")]

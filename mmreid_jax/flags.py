@@ -62,7 +62,7 @@ def from_arguments(arguments: Sequence[str]) -> tuple[Any, str]:
 
 def run_name(config: str) -> str:
     """The name of a run of ``FILE.py`` or ``FILE.py:ARGUMENT``: the stem, and the argument behind it."""
-    file, _, argument = Path(config).name.partition(":")
+    file, argument = re.fullmatch(r"(.*?\.py|[^:]*):?(.*)", config, re.DOTALL).groups()  # type: ignore[union-attr]
     return "_".join(filter(None, (Path(file).stem, re.sub(r"[^\w.-]+", "_", argument))))
 
 

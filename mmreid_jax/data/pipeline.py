@@ -213,7 +213,15 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         if not self._held:
             raise StopIteration
-        return next(self._held[0]).batch
+        try:
+            return next(self._held[0]).batch
+        except RuntimeError as error:
+            if "Worker process was terminated" not in str(error):
+                raise
+            raise UserError(
+                "a worker process of the input pipeline has died; its last words stand above. Without a main guard "
+                "(if __name__ == '__main__') in the program, or with too little memory, set config.data.workers to 0"
+            ) from error
 
     def __enter__(self) -> Batches:
         return self

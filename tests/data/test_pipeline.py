@@ -1,4 +1,5 @@
 import dataclasses
+import os
 import subprocess
 import sys
 import textwrap
@@ -594,3 +595,28 @@ def test_rows_of_one_modality(records):
     aligned = records.of_modality("rgb")
     assert aligned.modalities == ("rgb",)
     assert len(aligned) == len(records)
+
+
+@pytest.mark.slow
+def test_workers_without_a_main_guard_end_in_one_line(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import pathlib, tempfile\n"
+        "from absl import flags\n"
+        "from mmreid_jax.data import pipeline, samplers\n"
+        "from mmreid_jax.errors import run_command\n"
+        "from tests.data.noise_records import noise_records\n"
+        "flags.FLAGS.mark_as_parsed()\n"
+        "records = noise_records(pathlib.Path(tempfile.mkdtemp()))\n"
+        "plan = samplers.pk(records.identity, 2, 2, 1, 0)\n"
+        "options = pipeline.ImageOptions((8, 8))\n"
+        "run_command(lambda: next(pipeline.train_batches(records, plan, options, seed=0, threads=1, workers=1)))\n"
+    )
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run(
+        [sys.executable, str(program)], cwd=root, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "error: config.data.workers needs a main module that can be imported" in done.stderr
+    assert done.stderr.rstrip().splitlines()[-1].startswith("error: a worker process of the input pipeline has died")

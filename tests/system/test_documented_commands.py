@@ -1,0 +1,168 @@
+"""Every command line of the README and the docs: its config is right, and it runs at tiny sizes, in order."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmreid_jax import validation
+from mmreid_jax.flags import from_arguments, run_name
+from mmreid_jax.testing import tiny
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MAIN, COMMAND = "python main.py ", "python -m mmreid_jax "
+# Weights that a reader brings along; the tiny networks begin from random numbers, and from one another.
+BROUGHT = re.compile(r"--config\.init\.(backbone|clip|from_base)=\S+\.(pth|pt)\b")
+# Lines that need what no test has, and where the same is tested instead.
+ELSEWHERE = {
+    "captioning": "PyTorch: tests/captioning",
+    "convert": "files of the authors: tests/commands/test_convert.py, tests/convert",
+    "my_package": "a data set of the reader's: tests/datasets/test_add_a_dataset.py",
+    "features --resumable": "tests/commands/test_search.py",
+    "--text": "tests/commands/test_search.py",
+    "main.py --config ... ": "a line about one key",
+    "checkpoint=DIR": "the model of the line before it, which convert has made",
+    "--image ir.png": "tests/commands/test_search.py",
+    "$t": "ten runs, of which the line before is one",
+    "CONFIG": "a pattern of lines",
+}
+
+
+def lines_of(page):
+    """The command lines in the code blocks of a page, without comments, continued lines joined."""
+    found = []
+    for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
+        for line in block.replace("\\\n", " ").splitlines():
+            line = re.sub(r"\s{2,}#.*|\s#\s.*", "", line).strip()
+            if line.startswith((MAIN, COMMAND)):
+                found.append(" ".join(line.split()))
+    return found
+
+
+LINES = [(page.name, line) for page in PAGES for line in lines_of(page)]
+OWN = [(page, line) for page, line in LINES if not any(mark in line for mark in ELSEWHERE)]
+
+
+def headers():
+    """(config file, command line) of the headers of config files."""
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        for line in re.findall(r"^    (python main\.py .*)$", path.read_text(), re.MULTILINE):
+            yield path.name, re.split(r"\s{2,}", line)[0]
+
+
+def config_of(line):
+    arguments = [word for word in shlex.split(line)[2:] if word.startswith("--config")]
+    words = shlex.split(line)
+    if "--config" in words:
+        position = words.index("--config")
+        arguments = [f"--config={words[position + 1]}", *(word for word in arguments if word != "--config")]
+    return from_arguments(arguments)
+
+
+def test_there_are_lines():
+    assert len(LINES) > 30
+    assert all(any(mark in line for _, line in LINES) for mark in ELSEWHERE), "a mark that no line has"
+
+
+@pytest.mark.parametrize(("page", "line"), [*(pair for pair in OWN if pair[1].startswith(MAIN)), *headers()])
+def test_a_training_line_is_a_valid_config(page, line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config, name = config_of(line)
+    # Weights and runs of a reader are not here.
+    config = validation.complete(config)
+    config.init.checkpoint = ""
+    validation.check(config, starts=False)
+    assert name == run_name(next(word for word in shlex.split(line) if word.startswith("configs/")))
+
+
+def test_demos_have_directories_of_their_own():
+    assert run_name("configs/demo_vi.py") == "demo_vi"
+    assert run_name("configs/demo_vi.py:base") == "demo_vi_base"
+    assert run_name("configs/demo_tvi_lfm.py:text") == "demo_tvi_lfm_text"
+    assert run_name("configs/x.py:a/b:c") == "x_a_b_c"
+
+
+def tiny_changes(line, data):
+    """Overrides that make a training line small."""
+    config, _ = config_of(line)
+    changes = {key: value for key, value in tiny.TINY[config.method].items() if "." in key and key != "init.from_base"}
+    changes |= {
+        "data.drawn": True,
+        "data.data_dir": data,
+        "data.drawn_identities": 6,
+        "data.drawn_images": 12 if len(changes) else 6,
+        "data.padding": 2,
+        "data.threads": 1,
+        "train.images_per_identity": 2,
+        "train.identities_per_batch": 1 if config.method == "mmgl" else 4,
+        "optim.epochs": 1,
+        "eval.batch_size": 16,
+        "eval.embedding_identities": 0,
+        "eval.missing_modalities": False,
+    }
+    if "mtt" in config:
+        changes |= {"mtt.optim.epochs": 1, "mtt.batch_size": 4}
+    if config.method == "mmgl":
+        changes |= {"train.images_per_identity": 8}
+    if config.data.dataset == "rgbnt100":
+        changes["data.drawn_images"] = 12
+    return [f"--config.{key}={value}" for key, value in changes.items() if f"--config.{key}=" not in line]
+
+
+def folder_of_images(place):
+    for name in ("rgb", "nir", "tir"):
+        (place / name).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.random.default_rng(number).integers(0, 256, (32, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(place / name / f"{number:06d}_cam{number % 2 + 1}_0_00.jpg")
+    return place
+
+
+@pytest.mark.slow
+def test_every_line_runs_in_order(tmp_path):
+    """One directory for all of them, as a reader has it: a later line finds what an earlier one made."""
+    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    images = folder_of_images(tmp_path / "images")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "MMREID_DATA": str(tmp_path / "data")}
+    drawn = tmp_path / "drawn"
+    small = ["--identities", "4", "--images_per_identity", "4"]
+    done = set()
+    wanted = os.environ.get("MMREID_LINES", "")
+    # Runs that other lines begin from come first, whatever page they stand on.
+    ordered = sorted(dict.fromkeys(line for _, line in OWN), key=lambda line: ("mmreid_jax" in line, "init." in line))
+    for line in ordered:
+        if wanted and not re.search(wanted, line):
+            continue
+        words = shlex.split(BROUGHT.sub("", line))[1:]
+        if words[0] == "main.py":
+            words[0] = str(ROOT / "main.py")
+            words += tiny_changes(line, tmp_path / "data")
+        else:
+            name = words[2]
+            words = [str(drawn) if word == "DIR" and name in ("prepare", "synthesize") else word for word in words]
+            words = [str(images) if word == "DIR" else word for word in words]
+            if name == "synthesize":
+                words += small
+            if name == "prepare" and not drawn.exists():
+                continue
+            if name == "prepare":
+                words += ["--data_dir", str(tmp_path / "prepared"), "--allow_incomplete"]
+            if name in ("complexity", "lr_range"):
+                words += [*tiny_changes(line, tmp_path / "data")]
+            words += ["--no_memory"] if name == "complexity" else ["--steps=10"] if name == "lr_range" else []
+        ran = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, f"{line}\n{' '.join(words)}\n{ran.stderr[-1500:]}"
+        done.add(line)
+    assert done
