@@ -144,7 +144,9 @@ def initial() -> ConfigDict:
     """Weights to start from."""
     return ConfigDict(
         dict(
-            backbone="",  # ImageNet weights: a PyTorch or safetensors file, or a directory made by mmreid_jax.convert
+            # ImageNet weights: a PyTorch or safetensors file, or a directory made by mmreid_jax.convert. For drawn data
+            # there are trunks in the package: drawn/resnet_mini, and drawn/resnet_mini_rgb of colour images alone.
+            backbone="",
             # A trunk pre-trained by MMGL, for visible-infrared methods: its workdir, a converted directory or a flat
             # PyTorch file. Takes the place of `backbone`.
             from_mmgl="",

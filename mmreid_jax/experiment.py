@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from mmreid_jax import prepare, synthesize
-from mmreid_jax.data import captions, catalogue, images, pipeline, subset
+from mmreid_jax.data import captions, catalogue, images, pipeline, subset, synthetic
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
@@ -273,7 +273,8 @@ def draw(data: Any, folder: Path) -> Path:
     """
     # The configurations of a data set ("regdb/trial_3") share their images.
     dataset = data.dataset.split("/")[0]
-    chosen = (dataset, data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    numbers = (data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    chosen = (dataset, *numbers, synthetic.DRAWING_VERSION)
     name = hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
     drawn = folder / "drawn" / f"{dataset}-{name}"
     if not drawn.exists():
@@ -285,6 +286,7 @@ def draw(data: Any, folder: Path) -> Path:
         identities=data.drawn_identities or None,
         images_per_identity=data.drawn_images or None,
         shift=data.drawn_shift if data.drawn_shift >= 0 else None,
+        jobs=0,
     )
     prepared = drawn / "prepared"
     # Drawn captions are younger than drawn images: earlier records may lack them.

@@ -6,9 +6,11 @@ attributes into words.
 """
 
 from mmreid_jax.data.synthetic.attributes import (
+    RESERVED_SEEDS,
     Camera,
     Garment,
     Person,
+    Scenario,
     Shot,
     Vehicle,
     camera,
@@ -21,15 +23,18 @@ from mmreid_jax.data.synthetic.layouts import LAYOUTS, Layout, Sample, plan
 from mmreid_jax.data.synthetic.person import draw_person
 from mmreid_jax.data.synthetic.sheet import contact_sheet
 from mmreid_jax.data.synthetic.vehicle import draw_vehicle
-from mmreid_jax.data.synthetic.writer import Summary, draw_sample, read_marker, write
+from mmreid_jax.data.synthetic.writer import DRAWING_VERSION, Summary, draw_sample, read_marker, write
 
 __all__ = [
+    "DRAWING_VERSION",
     "LAYOUTS",
+    "RESERVED_SEEDS",
     "Camera",
     "Garment",
     "Layout",
     "Person",
     "Sample",
+    "Scenario",
     "Shot",
     "Summary",
     "Vehicle",

@@ -17,7 +17,7 @@ from importlib import resources
 
 import numpy as np
 
-from mmreid_jax.data.synthetic.attributes import NATIVE_SIZE, Kind
+from mmreid_jax.data.synthetic.attributes import CAMPUS, NATIVE_SIZE, Kind, Scenario
 from mmreid_jax.data.synthetic.streams import generator
 from mmreid_jax.errors import UserError
 
@@ -44,6 +44,7 @@ class Sample:
       modality: the only one that sees this moment, None for all.
       light: ``day``, ``dusk`` or ``night``, if it must be that.
       place: camera whose place this one shares, if not a place of its own.
+      heading: ``towards`` the camera, ``away`` from it or ``sideways``, if the name says so.
     """
 
     splits: tuple[str, ...]
@@ -56,6 +57,7 @@ class Sample:
     modality: str | None = None
     light: str | None = None
     place: int | None = None
+    heading: str | None = None
 
     @property
     def trained_on(self) -> bool:
@@ -101,6 +103,7 @@ class Layout:
       configs: names of the splits of the identities, empty if there is only one.
       regroup: (samples, one of `configs`) -> the same samples in that split.
       captioned: whether captions come with the images.
+      scenario: how its subjects move and in what light.
     """
 
     name: str
@@ -122,6 +125,7 @@ class Layout:
     configs: tuple[str, ...] = ()
     regroup: Callable[[Sequence[Sample], str], list[Sample]] | None = None
     captioned: bool = False
+    scenario: Scenario = CAMPUS
 
     def paths(self, sample: Sample) -> dict[str, tuple[str, ...]]:
         """{path below the root: modalities} of every file of a sample."""
@@ -437,7 +441,17 @@ def _regdb(file: str, frame: int) -> Sample:
     modality = "rgb" if "_v_" in file else "tir"
     (identity,) = _numbers(r".*_(\d+)\.bmp", file)
     thermal = modality == "tir"
-    return Sample((), file, identity, 1 + thermal, frame=2 * frame + thermal, modality=modality, light="day", place=1)
+    return Sample(
+        (),
+        file,
+        identity,
+        1 + thermal,
+        frame=2 * frame + thermal,
+        modality=modality,
+        light="day",
+        place=1,
+        heading="away" if "_back_" in file else "towards",
+    )
 
 
 def _regdb_small(size: Size) -> list[Sample]:
@@ -595,6 +609,19 @@ def _only(sample: Sample) -> str:
 
 _VEHICLE_FOLDERS = {"train": "rgbir/bounding_box_train", "query": "rgbir/query", "gallery": "rgbir/bounding_box_test"}
 
+# No paper counts headings or lights, so these shares are choices in the light of what the papers say and show.
+# RGBNT201 (Zheng et al., AAAI 2021): four cameras on a campus, images of two times, "harsh lighting" in which RGB is
+# almost invalid in a part of them; people come, go and cross: `CAMPUS`. Also for the vehicle sets of the same group.
+# Market-1501 (Zheng et al., ICCV 2015): six cameras in front of a supermarket, by day; people cross in all directions.
+_SQUARE = Scenario(headings={"towards": 0.35, "away": 0.35, "sideways": 0.30})
+# SYSU-MM01 (Wu et al., ICCV 2017, and the data set's own description): people walk about in two rooms, with "different
+# poses and viewpoints" in the frames of one camera, and pass a gate, a garden and a passage.
+_ROOMS = Scenario(headings={"towards": 0.45, "away": 0.25, "sideways": 0.30}, leg=2)
+# RegDB (Nguyen et al., Sensors 2017): seen from above at one place, walking to or from it as the file's name says.
+_ROOF = Scenario(spread=0.12, turn=0.25)
+# LLCM (Zhang and Wang, CVPR 2023): nine cameras above paths, at night and in dim light.
+_PATHS = Scenario(headings={"towards": 0.45, "away": 0.35, "sideways": 0.20})
+
 LAYOUTS: Mapping[str, Layout] = {
     layout.name: layout
     for layout in (
@@ -609,6 +636,7 @@ LAYOUTS: Mapping[str, Layout] = {
             default=Size(24, 12, 4),
             cameras=4,
             files=_parallel,
+            scenario=CAMPUS,
         ),
         Layout(
             name="rgbnt100",
@@ -622,6 +650,7 @@ LAYOUTS: Mapping[str, Layout] = {
             cameras=8,
             files=_side_by_side,
             fixed_size=True,
+            scenario=CAMPUS,
         ),
         Layout(
             name="rgbn300",
@@ -635,6 +664,7 @@ LAYOUTS: Mapping[str, Layout] = {
             cameras=8,
             files=_side_by_side,
             fixed_size=True,
+            scenario=CAMPUS,
         ),
         Layout(
             name="msvr310",
@@ -647,6 +677,7 @@ LAYOUTS: Mapping[str, Layout] = {
             default=Size(24, 12, 8),
             cameras=8,
             files=_by_identity,
+            scenario=CAMPUS,
         ),
         Layout(
             name="market1501_mm",
@@ -660,6 +691,7 @@ LAYOUTS: Mapping[str, Layout] = {
             cameras=6,
             files=_parallel,
             darken=0.4,
+            scenario=_SQUARE,
         ),
         Layout(
             name="sysu_mm01",
@@ -675,6 +707,7 @@ LAYOUTS: Mapping[str, Layout] = {
             lists=_sysu_lists,
             made=tuple(f"cam{camera}" for camera in range(1, 7)),
             captioned=True,
+            scenario=_ROOMS,
         ),
         Layout(
             name="regdb",
@@ -693,6 +726,7 @@ LAYOUTS: Mapping[str, Layout] = {
             configs=tuple(f"trial_{trial}" for trial in _REGDB_TRIALS),
             regroup=_regdb_regroup,
             captioned=True,
+            scenario=_ROOF,
         ),
         Layout(
             name="llcm",
@@ -708,6 +742,7 @@ LAYOUTS: Mapping[str, Layout] = {
             lists=_llcm_lists,
             made=tuple(f"test_{part}/cam{camera}" for part in ("vis", "nir") for camera in range(1, 10)),
             captioned=True,
+            scenario=_PATHS,
         ),
     )
 }

@@ -19,7 +19,13 @@ import numpy as np
 
 from mmreid_jax.data import captions
 from mmreid_jax.data.synthetic import layouts, person, sensor, vehicle, words
-from mmreid_jax.data.synthetic.attributes import describe, person_identity, shot, vehicle_identity
+from mmreid_jax.data.synthetic.attributes import (
+    RESERVED_SEEDS,
+    describe,
+    person_identity,
+    shot,
+    vehicle_identity,
+)
 from mmreid_jax.data.synthetic.layouts import Layout, Sample
 from mmreid_jax.data.synthetic.streams import generator
 from mmreid_jax.errors import UserError
@@ -27,7 +33,7 @@ from mmreid_jax.errors import UserError
 MARKER = "drawn.json"
 """File in the folder of a drawn data set that holds the parameters of the drawing; written last."""
 
-DRAWING_VERSION = 2
+DRAWING_VERSION = 3
 """Goes up when the same parameters give other images, so that old sets are not taken for new ones."""
 
 TEXT_MARKER = f"{captions.FOLDER}/{MARKER}"
@@ -39,6 +45,8 @@ TEXT_VERSION = 1
 DEFAULT_SHIFT = 0.5
 _QUALITY = 92
 _CHUNK = 48
+_WORTH_A_PROCESS = 200
+"""Samples that take about as long to draw as another process to start."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +99,8 @@ def draw_sample(
         shift=shift,
         size=image_size or layout.image_size,
         light=sample.light or ("day" if layout.darken else None),
+        heading=sample.heading,
+        scenario=layout.scenario,
     )
     if layout.kind == "vehicle":
         images = vehicle.draw_vehicle(vehicle_identity(seed, sample.identity), moment)
@@ -237,6 +247,11 @@ def _unfinished(out: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def processes(jobs: int, samples: int) -> int:
+    """How many processes draw so many samples where `jobs` are asked for; 0: as many as there are cores and work."""
+    return jobs or max(1, min(os.cpu_count() or 1, samples // _WORTH_A_PROCESS))
+
+
 def _results(work: Any, chunks: Sequence[Sequence[Sample]], jobs: int) -> Iterator[int]:
     if jobs == 1:
         yield from map(work, chunks)
@@ -273,13 +288,14 @@ def write(
     Args:
       dataset: one of `layouts.LAYOUTS`.
       out: where the folder of the data set goes; made if needed.
-      seed: another seed, other people. The same parameters give the same bytes, whatever `jobs`.
+      seed: another seed, other people; not one of `attributes.RESERVED_SEEDS`, on whose people trunks were trained. The
+        same parameters give the same bytes, whatever `jobs`.
       identities: in each of training and test; None for the data set's default, as in the next two.
       images_per_identity, cameras: images of each identity, from how many cameras.
       full: the public names and counts instead of a small set.
       shift: 0...1, how far light and sensors of the test cameras differ from training; None for 0.5.
       image_size: (height, width) of one modality; None for the data set's own.
-      jobs: processes that draw.
+      jobs: processes that draw; 0: one for each core, as far as they are worth starting.
       progress: shows a progress bar.
 
     Raises:
@@ -290,7 +306,7 @@ def write(
         dataset, identities=identities, images_per_identity=images_per_identity, cameras=cameras, full=full
     )
     shift = DEFAULT_SHIFT if shift is None else float(shift)
-    _check(layout, shift, image_size, jobs)
+    _check(layout, seed, shift, image_size, jobs)
     size = None if full else layouts.size_of(dataset, identities, images_per_identity, cameras)
     parameters = {
         "dataset": layout.name,
@@ -324,7 +340,7 @@ def write(
             chunks = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
             work = functools.partial(_draw_chunk, dataset, str(folder), seed, shift, image_size)
             with _bar(len(samples), f"drawing {dataset}", progress) as advance:
-                for done in _results(work, chunks, jobs):
+                for done in _results(work, chunks, processes(jobs, len(samples))):
                     advance(done)
             if layout.captioned:
                 _write_text(dataset, samples, folder, seed)
@@ -341,11 +357,15 @@ def write(
     return summary
 
 
-def _check(layout: Layout, shift: float, image_size: tuple[int, int] | None, jobs: int) -> None:
+def _check(layout: Layout, seed: int, shift: float, image_size: tuple[int, int] | None, jobs: int) -> None:
+    if seed >= RESERVED_SEEDS.start:
+        raise UserError(
+            f"seed is {seed}; those from {RESERVED_SEEDS.start} on are kept for the people that trunks are trained on"
+        )
     if not 0 <= shift <= 1:
         raise UserError(f"shift is {shift}; it must be between 0 (test cameras as in training) and 1")
-    if jobs < 1:
-        raise UserError(f"jobs is {jobs}; it must be at least 1")
+    if jobs < 0:
+        raise UserError(f"jobs is {jobs}; it must be 0 (all cores) or more")
     if image_size is None:
         return
     if layout.fixed_size and tuple(image_size) != layout.image_size:
