@@ -192,7 +192,7 @@ def measure(dataset: str, seed: int, options: argparse.Namespace) -> dict[str, t
     return rows
 
 
-def sheet(dataset: str, file: Path, seed: int, people: int = 4, across: int = 8) -> None:
+def sheet(dataset: str, file: Path, seed: int, people: int = 3, across: int = 8) -> None:
     """A small picture: persons in rows, some of their images side by side."""
     from PIL import Image
 
@@ -205,7 +205,7 @@ def sheet(dataset: str, file: Path, seed: int, people: int = 4, across: int = 8)
         rows.append(np.concatenate(shown, axis=1))
     whole = Image.fromarray(np.concatenate(rows))
     file.parent.mkdir(parents=True, exist_ok=True)
-    whole.resize((1000, round(1000 * whole.height / whole.width))).save(file, quality=82)
+    whole.resize((900, round(900 * whole.height / whole.width))).save(file, quality=78)
 
 
 def main() -> None:
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--sheets", type=Path, help="only draw the pictures into this folder")
     options = parser.parse_args()
     if options.sheets:
-        for dataset in ("rgbnt201", "sysu_mm01", "regdb", "llcm", "rgbnt100"):
+        for dataset in ("rgbnt201", "sysu_mm01", "rgbnt100"):
             sheet(dataset, options.sheets / f"drawn_{dataset}.jpg", options.seeds[0])
         return
     for dataset in options.datasets:

@@ -21,7 +21,7 @@ from mmreid_jax.data.synthetic.attributes import COLOURS, FABRICS, HAIR_COLOURS,
 BLOCK = 100
 """People in one file."""
 CAMERAS = 100
-VIEWS = 8
+VIEWS = 5
 """Images of each person, each from another passage in front of one of the cameras."""
 MODALITIES = ("rgb", "nir", "tir")
 CHANNELS = (slice(0, 3), slice(3, 4), slice(4, 5))

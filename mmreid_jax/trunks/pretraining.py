@@ -14,6 +14,7 @@ from typing import Any
 
 import flax.serialization
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -119,6 +120,8 @@ def fit(
     if saved.is_file():
         state = flax.serialization.from_bytes(state, saved.read_bytes())
         say(f"going on after step {int(state['step'])}")
+    # Copies of JAX's own: what lies in memory as numpy put it may be summed in another order.
+    state = jax.tree.map(jnp.array, state)
     begun, sums = time.process_time(), dict[str, float]()
     for number in range(int(state["step"]), recipe.steps):
         batch = batch_of(data, recipe, number)
@@ -162,7 +165,7 @@ def save(name: str, variables: Mapping[str, Any], folder: pathlib.Path) -> pathl
     family = "vit" if recipe.backbone in SIZES else "resnet"
     entries = layout.export_state(known.named(family), variables)
     half = {
-        key: np.ascontiguousarray(value.astype(np.float16) if value.dtype == np.float32 else value)
+        key: np.asarray(value, np.float16 if value.dtype == np.float32 else None, order="C")
         for key, value in entries.items()
     }
     content = to_bytes(half, {"format": "pt"})
