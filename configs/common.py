@@ -102,7 +102,7 @@ def train() -> ConfigDict:
             replacement=False,  # visible-infrared data: the images of an identity are drawn with replacement
             micro_batches=1,  # cut the batch for the backbone to save memory; losses still see the whole batch
             eval_every=5,  # epochs
-            evaluate_first=False,  # also score the untrained network
+            evaluate_first=False,  # also score the untrained network, and the trunk that training starts from
             checkpoint_every=1,  # epochs
             log_every=10,  # steps
             # Steps in one compiled call, while nothing on the host is due between them (log line, evaluation,

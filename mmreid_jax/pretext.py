@@ -52,10 +52,9 @@ def spread(records: Records, most: int) -> Records:
     return records.select(np.linspace(0, len(records) - 1, most).round().astype(np.int64))
 
 
-def untrained(workdir: Path) -> list[dict[str, Any]]:
-    """The row of the network before its first step, where the run's log has one."""
-    found = logs.untrained_scores(workdir)
-    return [{**found, "label": "untrained"}] if found else []
+def at_first(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of the network before its first step, as far as the run's log has some."""
+    return [{**found, "label": label} for label, found in logs.first_scores(workdir).items()]
 
 
 def describe(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> str:
@@ -88,7 +87,7 @@ def finish(experiment: Experiment, variables: Any, label: str, **extra: Any) -> 
     row = Examiner(experiment)(placed, label)
     logs.keep_scores(experiment.workdir, [row], **extra)
     if distributed.is_main():
-        rows = [*untrained(experiment.workdir), row]
+        rows = [*at_first(experiment.workdir), row]
         print(describe(rows, experiment.method.facts.modalities))
         if experiment.config.eval.report:
             print(f"report: {pretext_report.write(experiment, placed, rows)}")

@@ -18,7 +18,7 @@ from mmreid_jax.data import pipeline
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
-from mmreid_jax.evaluate import COLUMNS, Result, protocols_of, untrained
+from mmreid_jax.evaluate import COLUMNS, Result, at_first, protocols_of
 from mmreid_jax.experiment import Experiment, image_options
 from mmreid_jax.methods.base import Comparison
 from mmreid_jax.training import compilation, logs, step
@@ -72,7 +72,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
         )
 
     entries = log_entries(experiment.workdir)
-    rows: dict[str, Mapping[str, tables.Score]] = dict(untrained(experiment.workdir))
+    rows: dict[str, Mapping[str, tables.Score]] = dict(at_first(experiment.workdir))
     rows.update({result.label: result.table_row() for result in complete})
     calibrated = calibration.calibrate(shown.distances, query, gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)

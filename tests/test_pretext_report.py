@@ -104,7 +104,7 @@ def whole(made, kept, tmp_path_factory):
         opened, variables = made(workdir)
         write_log(workdir)
         scored = pretext.Examiner(opened)(variables, "trained")
-        rows = [*pretext.untrained(workdir), scored]
+        rows = [*pretext.at_first(workdir), scored]
         kept["whole"] = opened, variables, rows, pretext_report.write(opened, variables, rows)
     return kept["whole"]
 

@@ -16,7 +16,8 @@ from mmreid_jax.trunks import pretraining
 
 # Method or a config of its own -> its config; all that can start from a ResNet.
 CONFIGS = {name: options["config"] for name, options in tiny.TINY.items()} | {"base": "base_sysu"}
-RESNETS = [name for name in included.names() if pretraining.RECIPES[name.removeprefix("drawn/")].backbone == "resnet_mini"]
+RECIPES = {name: pretraining.RECIPES[name.removeprefix("drawn/")] for name in included.names()}
+RESNETS = [name for name, recipe in RECIPES.items() if recipe.backbone == "resnet_mini"]
 
 
 def test_trunks_lie_in_the_package():
@@ -30,7 +31,7 @@ def test_every_trunk_is_small_and_is_what_its_card_says(name):
     assert file.stat().st_size <= 2 * 2**20
     assert card["trunk"] == name
     assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    recipe = pretraining.RECIPES[name.removeprefix("drawn/")]
+    recipe = RECIPES[name]
     assert {"backbone": card["backbone"], "seed": card["seed"]} == {"backbone": recipe.backbone, "seed": recipe.seed}
 
 
@@ -44,7 +45,7 @@ def test_other_paths_stay_as_they_are(tmp_path, monkeypatch):
 
 
 def test_an_unknown_trunk_is_one_line():
-    with pytest.raises(UserError, match="there is no trunk 'drawn/resnet_maxi' in the package; there are drawn/") as error:
+    with pytest.raises(UserError, match="there is no trunk 'drawn/resnet_maxi' in the package; there are ") as error:
         included.resolve("drawn/resnet_maxi")
     assert "\n" not in str(error.value)
 
