@@ -41,6 +41,7 @@ from mmreid_jax.captioning.colours import strip_colours
 from mmreid_jax.convert import known, layout
 from mmreid_jax.convert.__main__ import write_safetensors
 from mmreid_jax.experiment import open_experiment
+from mmreid_jax.models.vit import SIZES
 from mmreid_jax.training import checkpoints
 
 # Method -> variant -> what it changes in the method's demo; each stands above the one that adds to it.
@@ -112,6 +113,7 @@ def config_of(seed: int, drawn_seed: int, epochs: int, options: argparse.Namespa
     config.train.eval_every = epochs
     config.train.evaluate_first = False
     config.eval.report = False
+    config.init.backbone = ""
     return config
 
 
@@ -142,7 +144,8 @@ def pretrained(seed: int, options: argparse.Namespace, folder: Path) -> Path:
         own = {collection: tree["backbone"] for collection, tree in variables.items() if "backbone" in tree}
         if shared:
             own = {collection: tree["shared"] for collection, tree in own.items()}
-        write_safetensors(str(file), layout.export_state(known.named("resnet" if shared else "vit"), own))
+        family = "vit" if config.model.backbone in SIZES else "resnet"
+        write_safetensors(str(file), layout.export_state(known.named(family), own))
     return file
 
 
