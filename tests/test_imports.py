@@ -23,7 +23,7 @@ ARROWS = {
     "visualize": set(),
     "methods": {"models", "losses", "training", "convert"},
     "captioning": {"data"},
-    "trunks": {"models", "losses", "data", "training", "convert"},
+    "trunks": {"models", "losses", "data", "training", "convert", "retrieval"},
 }
 CORE = ("models", "losses", "methods", "retrieval", "training", "convert")
 # The optional extra `caption`: the one room that may use them, inside functions only.

@@ -24,8 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=1, help="processes that draw (default 1)")
     options = parser.parse_args(arguments)
     workdir = options.workdir / options.name
-    variables = pretraining.fit(pretraining.RECIPES[options.name], workdir, jobs=options.jobs)
-    file = pretraining.save(options.name, variables, options.out or options.workdir)
+    recipe = pretraining.RECIPES[options.name]
+    variables = pretraining.fit(recipe, workdir, jobs=options.jobs)
+    scores = pretraining.judge(recipe, variables, options.workdir / "people")
+    file = pretraining.save(options.name, variables, options.out or options.workdir, scores)
+    for modality, values in scores.items():
+        print(f"{modality}: " + ", ".join(f"{score} {value:.1f} %" for score, value in values.items()))
     print(f"{file}: {file.stat().st_size / 2**20:.2f} MiB")
 
 

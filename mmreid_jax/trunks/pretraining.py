@@ -21,10 +21,12 @@ import optax
 from mmreid_jax.convert import known, layout
 from mmreid_jax.data.synthetic.writer import DRAWING_VERSION
 from mmreid_jax.models.vit import SIZES
+from mmreid_jax.retrieval import metrics, protocols
 from mmreid_jax.training import compilation
 from mmreid_jax.trunks import network, people
 
 STATE = "state.msgpack"
+_SAY = functools.partial(print, flush=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     "resnet_mini": Recipe("resnet_mini", 1_000_000, stems=("torchvision", "transreid")),
     # The same people and as many images in a batch, in colour alone.
-    "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=400),
+    "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=300),
 }
 """Name of a trunk, as in ``drawn/NAME`` -> how it is made."""
 
@@ -86,7 +88,7 @@ def fit(
     *,
     jobs: int = 1,
     checkpoint_every: int = 50,
-    say: Callable[[str], None] = print,
+    say: Callable[[str], None] = _SAY,
 ) -> dict[str, Any]:
     """Trains the trunk of a recipe, or goes on with it; its variables {"params", "batch_stats"} as numpy arrays."""
     data = people.draw(range(recipe.blocks), workdir.parent / "people", recipe.seed, recipe.image_size, jobs)
@@ -157,7 +159,36 @@ def _write(file: pathlib.Path, content: bytes) -> None:
     os.replace(beside, file)
 
 
-def save(name: str, variables: Mapping[str, Any], folder: pathlib.Path) -> pathlib.Path:
+def judge(recipe: Recipe, variables: Mapping[str, Any], folder: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Scores in percent of the trunk as it is on a block of people that it was not trained on.
+
+    Every image of a person searches the others, which are of other passages and mostly of other cameras, among the
+    images of all: in each modality alone, and with the features of all side by side.
+    """
+    data = people.draw([recipe.blocks], folder, recipe.seed, recipe.image_size)
+    backbone = network.backbone_of(recipe.backbone, recipe.image_size)
+    run = jax.jit(lambda images: network.embed(backbone, variables, images, False)[0])
+    views = np.arange(len(data.identity)) % people.VIEWS
+    labels = metrics.Labels(data.identity, views, np.zeros_like(views))
+    found, features = {}, []
+    for name in recipe.modalities:
+        parts = np.array_split(data.images, 10)
+        embedded = np.concatenate([run(network.spectra(jnp.asarray(part), (name,))) for part in parts])
+        features.append(embedded / np.linalg.norm(embedded, axis=1, keepdims=True))
+        found[name] = features[-1]
+    if len(features) > 1:
+        found["all"] = np.concatenate(features, axis=1)
+    scores = {}
+    for name, value in found.items():
+        apart = 2 - 2 * value @ value.T
+        result = metrics.evaluate(apart, labels, labels, protocols.for_dataset("rgbnt201"))
+        scores[name] = {"mAP": round(100 * result.mAP, 1), "R1": round(100 * result.rank(1), 1)}
+    return scores
+
+
+def save(
+    name: str, variables: Mapping[str, Any], folder: pathlib.Path, scores: Mapping[str, Any] | None = None
+) -> pathlib.Path:
     """Writes ``NAME.safetensors`` in half precision, in the names of PyTorch, and its card ``NAME.json``."""
     from safetensors.numpy import save as to_bytes
 
@@ -182,6 +213,7 @@ def save(name: str, variables: Mapping[str, Any], folder: pathlib.Path) -> pathl
         "drawing_version": DRAWING_VERSION,
         "mean": network.MEAN,
         "std": network.STD,
+        "scores of unseen people (percent)": scores or {},
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     _write(file.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
