@@ -22,8 +22,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mmreid_jax.data import synthetic
-from mmreid_jax.data.synthetic.attributes import luminance
+from mmreid_jax import drawn
+from mmreid_jax.datasets import drawing
+from mmreid_jax.drawn.attributes import luminance
 
 DESIGN_SEEDS = range(700, 800)
 SIZE = (96, 48)
@@ -36,7 +37,7 @@ STRIPES, BINS = 6, 8
 class Side:
     """Queries or gallery: samples, their images {modality: [N, H, W, 3]}, and the place where each was taken."""
 
-    samples: list[synthetic.Sample]
+    samples: list[drawn.Sample]
     images: dict[str, np.ndarray]
 
     @property
@@ -52,11 +53,13 @@ class Side:
 
 def sides(dataset: str, seed: int, identities: int) -> tuple[Side, Side]:
     """(queries, gallery) of the test people of a drawn set."""
-    samples = [s for s in synthetic.plan(dataset, identities=identities, **DATASETS[dataset]) if not s.trained_on]
+    samples = [s for s in drawing.plan(dataset, identities=identities, **DATASETS[dataset]) if not s.trained_on]
 
-    def side(chosen: list[synthetic.Sample]) -> Side:
-        drawn = [synthetic.draw_sample(dataset, sample, seed=seed, image_size=SIZE) for sample in chosen]
-        return Side(chosen, {name: np.stack([each[name] for each in drawn]) for name in drawn[0]})
+    layout = drawing.layout(dataset)
+
+    def side(chosen: list[drawn.Sample]) -> Side:
+        images = [drawn.draw_sample(layout, sample, seed=seed, image_size=SIZE) for sample in chosen]
+        return Side(chosen, {name: np.stack([each[name] for each in images]) for name in images[0]})
 
     query, gallery = ([s for s in samples if split in s.splits] for split in ("query", "gallery"))
     first = side(query)
@@ -78,8 +81,8 @@ def scores(distances: np.ndarray, query: Side, gallery: Side) -> tuple[float, fl
 
 def attributes(seed: int, identity: int, shared: bool) -> list[object]:
     """What can be read off a person: of all spectra together, or what two spectra share."""
-    person = synthetic.person_identity(seed, identity)
-    words: dict[str, object] = dict(synthetic.describe(person))
+    person = drawn.person_identity(seed, identity)
+    words: dict[str, object] = dict(drawn.describe(person))
     if shared:
         for name in COLOURS:
             del words[name]
@@ -196,12 +199,13 @@ def sheet(dataset: str, file: Path, seed: int, people: int = 3, across: int = 8)
     """A small picture: persons in rows, some of their images side by side."""
     from PIL import Image
 
-    samples = [s for s in synthetic.plan(dataset, identities=people) if s.trained_on]
+    samples = [s for s in drawing.plan(dataset, identities=people) if s.trained_on]
     rows = []
     for identity in sorted({sample.identity for sample in samples})[:people]:
         own = [sample for sample in samples if sample.identity == identity]
-        images = [synthetic.draw_sample(dataset, sample, seed=seed) for sample in own[:: max(1, len(own) // across)]]
-        shown = [image for drawn in images for image in drawn.values()][: 3 * across]
+        some = own[:: max(1, len(own) // across)]
+        views = [drawn.draw_sample(drawing.layout(dataset), sample, seed=seed) for sample in some]
+        shown = [image for view in views for image in view.values()][: 3 * across]
         rows.append(np.concatenate(shown, axis=1))
     whole = Image.fromarray(np.concatenate(rows))
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -9,11 +9,11 @@ expect: docs/results.md.
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.systems import htt
 
 
 def get_config() -> ConfigDict:
-    config = common.htt()
+    config = htt.htt()
     config.task = "train_adapt"
     config.data.drawn = True
     config.data.drawn_identities = 60

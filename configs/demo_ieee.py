@@ -7,11 +7,11 @@ The data are those of configs/demo.py; nothing is downloaded. What to expect: do
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.systems import ieee
 
 
 def get_config() -> ConfigDict:
-    config = common.ieee()
+    config = ieee.ieee()
     config.data.drawn = True
     config.data.drawn_identities = 60
     config.data.drawn_images = 12

@@ -19,8 +19,8 @@ from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment, steps_of
-from mmreid_jax.methods import base
-from mmreid_jax.training import checkpoints, distributed, logs, optimizers, profiling, state, step
+from mmreid_jax.methods.base import build, shapes, start_memory
+from mmreid_jax.training import checkpoints, logs, optimizers, profiling, state, step
 from mmreid_jax.training import config as configs
 
 STOPPING = "stopping after this step or evaluation, whose state is saved (once more: at once)"
@@ -28,15 +28,9 @@ STOPPING = "stopping after this step or evaluation, whose state is saved (once m
 
 
 def main(config: Any, workdir: Path) -> None:
-    """Trains, evaluates on the way, and with ``config.task`` "train_adapt" adapts the best model to the test set."""
+    """Trains, evaluates on the way, and the best model once more in the end."""
     experiment = open_experiment(config, workdir)
-    variables = fit(experiment)
-    if config.task == "train_adapt":
-        from mmreid_jax import adapt
-
-        adapt.fit(experiment, variables)
-        return
-    finish(experiment, variables)
+    evaluate.finish(experiment, fit(experiment), "trained")
 
 
 def plan_of(experiment: Experiment) -> samplers.Plan:
@@ -78,10 +72,10 @@ def fit(experiment: Experiment) -> Any:
     """
     config, method, splits = experiment.config, experiment.method, experiment.splits
     train = splits.train
-    apart = [train] if train.modality is None else [train.of_modality(name) for name in train.modalities]
+    tables = [train] if train.modality is None else [train.of_modality(name) for name in train.modalities]
     notes = [
         note
-        for table in apart
+        for table in tables
         for note in configs.check_batch(
             table.identity,
             identities_per_batch=config.train.identities_per_batch,
@@ -105,11 +99,11 @@ def fit(experiment: Experiment) -> Any:
         checkpoint_every=config.train.checkpoint_every,
         evaluate_first=at_first(experiment) if config.train.evaluate_first else {},
         kind="train",
-        memory=method.start_memory(plan.epoch_ends) if hasattr(method, "start_memory") else {},
+        memory=start_memory(method, plan.epoch_ends),
     )
     # Without labels all images count as one identity, which is nothing to remark on.
-    said = [f"note: {note}" for note in notes] if config.data.labels else []
-    run(experiment, job, fresh, [describe(experiment, plan), *said])
+    remarks = [f"note: {note}" for note in notes] if config.data.labels else []
+    run(experiment, job, fresh, [describe(experiment, plan), *remarks])
     return load(experiment, job, fresh, "best")[0]
 
 
@@ -318,7 +312,7 @@ def at_first(experiment: Experiment) -> dict[str, Any]:
     bare = ConfigDict(experiment.config.to_dict())
     for key in trunks:
         bare.init[key] = ""
-    method = base.build(bare, experiment.method.facts)
+    method = build(bare, experiment.method.facts)
     untrained = jax.tree.map(np.asarray, method.init(jax.random.key(bare.seed)))
     return {"untrained": untrained, "base model" if init.from_base else "trunk alone": None}
 
@@ -359,9 +353,7 @@ def numbers(scores: dict[str, Any]) -> dict[str, float]:
 def describe(experiment: Experiment, plan: samplers.Plan) -> str:
     """What is about to run, in a few lines."""
     config, splits = experiment.config, experiment.splits
-    count = sum(
-        int(np.prod(x.shape)) for x in jax.tree.leaves(jax.eval_shape(experiment.method.init, jax.random.key(0)))
-    )
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes(experiment.method)))
     tables = ", ".join(
         f"{name} {len(table)} samples"
         + (
@@ -380,21 +372,3 @@ def describe(experiment: Experiment, plan: samplers.Plan) -> str:
             f"{config.optim.epochs} epochs = {len(plan)} steps",
         )
     )
-
-
-def finish(experiment: Experiment, variables: Any) -> None:
-    """Evaluates the best model once more, with missing modalities if the config asks, and writes the report."""
-    from mmreid_jax import pretext, report
-
-    config = experiment.config
-    if hasattr(experiment.method, "examine"):
-        pretext.finish(experiment, variables, "trained")
-        return
-    placed = experiment.parallel.place_state(variables)
-    embedder = evaluate.Embedder(experiment)
-    results = evaluate.run(experiment, embedder, placed, "trained", config.eval.missing_modalities)
-    evaluate.keep(experiment.workdir, results)
-    if distributed.is_main():
-        print(evaluate.describe(results, experiment.workdir))
-        if config.eval.report:
-            print(f"report: {report.write(experiment, placed, results)}")

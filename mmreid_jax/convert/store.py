@@ -37,7 +37,7 @@ def open_weights(
     """Loads weights of a family into our tree, from whatever form they are kept in.
 
     Args:
-      path: a PyTorch or safetensors file, a directory made by ``python -m mmreid_jax.convert``, or the name of weights
+      path: a PyTorch or safetensors file, a directory made by ``python -m mmreid_jax convert``, or the name of weights
         that come with the package (``drawn/resnet_mini``, see `included`).
       layout: a layout, or the name of one.
       like: tree that the result must fit; see `import_state` for this and the rest.

@@ -37,7 +37,7 @@ class Weights:
 
     contrast: float = 1.0
     identity: float = 0.3
-    questions: float = 4.0
+    questions: float = 3.0
 
 
 class Heads(nn.Module):
@@ -46,16 +46,16 @@ class Heads(nn.Module):
     identities: int
 
     @nn.compact
-    def __call__(self, features: Array) -> tuple[Array, Array]:
-        """[N, D] -> logits of the identity [N, identities], and of the questions [N, questions, answers].
+    def __call__(self, features: Array) -> tuple[Array, Array, Array]:
+        """[N, D] -> after the norm [N, D], logits of the identity [N, identities] and of the questions.
 
-        Questions with fewer answers than others have logits of -inf at the end.
+        The latter are [N, questions, answers]; those with fewer answers than others have logits of -inf at the end.
         """
         after = TorchBatchNorm(name="bottleneck")(features, True)
         small = nn.initializers.normal(0.01)
         identity = nn.Dense(self.identities, use_bias=False, kernel_init=small, name="identity")(after)
         joint = nn.Dense(_EXISTS.size, kernel_init=small, name="questions")(after)
-        return identity, jnp.where(_EXISTS, joint.reshape(-1, *_EXISTS.shape), -jnp.inf)
+        return after, identity, jnp.where(_EXISTS, joint.reshape(-1, *_EXISTS.shape), -jnp.inf)
 
 
 def backbone_of(name: str, image_size: tuple[int, int], stem: str = "torchvision") -> Any:
@@ -160,12 +160,13 @@ def loss(
     network = {"params": params["backbone"], "batch_stats": stats["backbone"]}
     features, new = embed(backbone, network, images, True)
     of_heads = {"params": params["heads"], "batch_stats": stats["heads"]}
-    (identity, named), new_heads = heads.apply(of_heads, features, mutable=["batch_stats"])
+    (after, identity, named), new_heads = heads.apply(of_heads, features, mutable=["batch_stats"])
     labels = jnp.tile(batch["identity"], len(modalities))
     smooth = optax.smooth_labels(jax.nn.one_hot(labels, heads.identities), _SMOOTHING)
     asked, right = answer_loss(named, batch["answers"], batch["night"], modalities)
     terms = {
-        "contrast": contrast(features, labels),
+        # After the norm: what comes out of a ReLU is all on one side, and all cosines are near 1.
+        "contrast": contrast(after, labels),
         "identity": optax.softmax_cross_entropy(identity, smooth).mean(),
         "questions": asked,
     }

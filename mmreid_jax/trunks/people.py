@@ -1,7 +1,7 @@
 """The drawn people that trunks are trained on: many, in front of many cameras, and apart from everybody else.
 
-Identities and cameras follow from a seed (`mmreid_jax.data.synthetic`), so people of different seeds have nothing in
-common. Experiments draw with seeds below `synthetic.RESERVED_SEEDS`; trunks with one of these.
+Identities and cameras follow from a seed (`mmreid_jax.drawn`), so people of different seeds have nothing in common.
+Experiments draw with seeds below `drawn.RESERVED_SEEDS`; trunks with one of these.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmreid_jax.data import synthetic
-from mmreid_jax.data.synthetic.attributes import COLOURS, FABRICS, HAIR_COLOURS, luminance
+from mmreid_jax import drawn
+from mmreid_jax.drawn.attributes import COLOURS, FABRICS, HAIR_COLOURS, luminance
 
 BLOCK = 100
 """People in one file."""
@@ -103,9 +103,9 @@ class People:
     answers: np.ndarray
 
 
-def answers(person: synthetic.Person) -> list[int]:
+def answers(person: drawn.Person) -> list[int]:
     """Answer to each of the QUESTIONS about a person, by its place among the answers."""
-    words: dict[str, object] = dict(synthetic.describe(person))
+    words: dict[str, object] = dict(drawn.describe(person))
     if person.upper.pattern == "plain":
         del words["upper accent"]
     if person.upper.kind != "jacket":
@@ -139,17 +139,17 @@ def draw_block(block: int, folder: pathlib.Path, seed: int, size: tuple[int, int
     told = []
     for row in range(BLOCK):
         index = 1 + block * BLOCK + row
-        person = synthetic.person_identity(seed, index)
+        person = drawn.person_identity(seed, index)
         told.append(answers(person))
         for view in range(VIEWS):
             # Any camera, with its sensor as it is or moved, as in the test splits of drawn data.
             camera = 1 + (7 * block + (5 * row + 3 * view) % _AT_ONCE) % CAMERAS
             split = "test" if (index + view) % 2 else "train"
-            moment = synthetic.shot(seed, index, camera, scene=view, split=split, size=_DRAWN_SIZE)
-            drawn = synthetic.draw_person(person, moment)
+            moment = drawn.shot(seed, index, camera, scene=view, split=split, size=_DRAWN_SIZE)
+            spectra = drawn.draw_person(person, moment)
             night[row, view] = moment.light == "night"
             for name, channels in zip(MODALITIES, CHANNELS, strict=True):
-                picture = Image.fromarray(drawn[name]).resize((size[1], size[0]), Image.Resampling.BICUBIC)
+                picture = Image.fromarray(spectra[name]).resize((size[1], size[0]), Image.Resampling.BICUBIC)
                 images[row, view, :, :, channels] = np.asarray(picture)[..., : channels.stop - channels.start]
     folder.mkdir(parents=True, exist_ok=True)
     beside = file.with_suffix(".part")
@@ -165,11 +165,11 @@ def draw(blocks: Sequence[int], folder: pathlib.Path, seed: int, size: tuple[int
     Args:
       blocks: numbers from 0.
       folder: of the files.
-      seed: one of `synthetic.RESERVED_SEEDS`.
+      seed: one of `drawn.RESERVED_SEEDS`.
       size: (height, width) of the images.
       jobs: processes that draw.
     """
-    if seed not in synthetic.RESERVED_SEEDS:
+    if seed not in drawn.RESERVED_SEEDS:
         raise ValueError(f"trunks are trained on people of the reserved seeds, not of {seed}")
     work = functools.partial(draw_block, folder=folder, seed=seed, size=size)
     if jobs == 1:

@@ -19,7 +19,7 @@ import numpy as np
 import optax
 
 from mmreid_jax.convert import known, layout
-from mmreid_jax.data.synthetic.writer import DRAWING_VERSION
+from mmreid_jax.drawn.writer import DRAWING_VERSION
 from mmreid_jax.models.vit import SIZES
 from mmreid_jax.retrieval import metrics, protocols
 from mmreid_jax.training import compilation
@@ -35,7 +35,7 @@ class Recipe:
 
     Attributes:
       backbone: name of the network.
-      seed: of the people, the weights and the batches; one of `synthetic.RESERVED_SEEDS`.
+      seed: of the people, the weights and the batches; one of `drawn.RESERVED_SEEDS`.
       modalities: of the images it sees.
       stems: forms of the ResNet's first part, taken in turn from step to step, so that the weights are good in each.
       blocks: number of blocks of people.
@@ -62,7 +62,7 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     "resnet_mini": Recipe("resnet_mini", 1_000_000, stems=("torchvision", "transreid")),
     # The same people and as many images in a batch, in colour alone.
-    "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=300),
+    "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=350),
 }
 """Name of a trunk, as in ``drawn/NAME`` -> how it is made."""
 
@@ -180,8 +180,8 @@ def judge(recipe: Recipe, variables: Mapping[str, Any], folder: pathlib.Path) ->
         found["all"] = np.concatenate(features, axis=1)
     scores = {}
     for name, value in found.items():
-        apart = 2 - 2 * value @ value.T
-        result = metrics.evaluate(apart, labels, labels, protocols.for_dataset("rgbnt201"))
+        distances = 2 - 2 * value @ value.T
+        result = metrics.evaluate(distances, labels, labels, protocols.MARKET)
         scores[name] = {"mAP": round(100 * result.mAP, 1), "R1": round(100 * result.rank(1), 1)}
     return scores
 
@@ -204,7 +204,7 @@ def save(
     _write(file, content)
     card = {
         "trunk": f"drawn/{name}",
-        "made by": f"python -m mmreid_jax.trunks {name}",
+        "made by": f"python -m mmreid_jax pretrain_trunk {name}",
         "parameters": int(sum(np.size(x) for x in jax.tree.leaves(variables["params"]))),
         **dataclasses.asdict(recipe),
         "people": recipe.blocks * people.BLOCK,

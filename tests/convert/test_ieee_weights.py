@@ -99,7 +99,7 @@ def test_imagenet_weights_start_every_stream(tmp_path):
     meta = {"layout": "resnet", "arrays": {k: f"{v.dtype} {list(v.shape)}" for k, v in layouts.flatten(one).items()}}
     store.save(tmp_path / "imagenet", one, meta)
     _, method = tiny.method("ieee", init__backbone=str(tmp_path / "imagenet"))
-    started = method.init(jax.random.key(1))
+    started = method.start(method.init(jax.random.key(1)))
     for modality in ("rgb", "nir", "tir"):
         got = started["params"]["backbone"][modality]
         jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, got), one["params"])

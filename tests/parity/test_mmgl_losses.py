@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
+from configs.systems import agw, ddag, mmgl
 from mmreid_jax.losses import cycle_contrast, permutation
 from mmreid_jax.losses.vectors import l2_normalise
 from mmreid_jax.models.stripes import shuffle
@@ -225,10 +225,10 @@ def columns():
 
 # What pre-trains or is fine-tuned by a schedule per epoch; a cosine's period stands in its name.
 SYSTEMS = {
-    "pretrain_cosine": common.mmgl,
-    "finetune_cosine": common.ddag,
-    "finetune_step_agw": common.agw,
-    "finetune_step_ddag_mmgl": common.ddag,
+    "pretrain_cosine": mmgl.mmgl,
+    "finetune_cosine": ddag.ddag,
+    "finetune_step_agw": agw.agw,
+    "finetune_step_ddag_mmgl": ddag.ddag,
 }
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import common
+from configs.systems import tvi_lfm
 from mmreid_jax.convert import layout as layouts
 from mmreid_jax.methods import base
 from mmreid_jax.testing import goldens
@@ -102,7 +102,7 @@ def config_of(options):
     given = {**DEFAULTS, **{name: value for name, value in options.items() if name not in IGNORED}}
     assert set(given) == set(DEFAULTS), f"nothing is known of {set(given) - set(DEFAULTS)}"
     with_text = given["training_mode"] == "RGB_IR_Text"
-    config = common.tvi_lfm_text() if with_text else common.tvi_lfm()
+    config = tvi_lfm.tvi_lfm_text() if with_text else tvi_lfm.tvi_lfm()
     config.optim.lr = given["lr_visual"]
     config.groups.text_lr = given["lr_txt"]
     config.groups.text_bias_weight_decay = given["text_weight_decay_bias"]

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mmreid_jax.data import synthetic
+from mmreid_jax import drawn
 from mmreid_jax.trunks import people
 
-SEED = synthetic.RESERVED_SEEDS.start
+SEED = drawn.RESERVED_SEEDS.start
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def few(tmp_path_factory):
 
 
 def test_every_answer_is_known_and_every_question_is_asked():
-    rows = np.array([people.answers(synthetic.person_identity(SEED, index)) for index in range(300)])
+    rows = np.array([people.answers(drawn.person_identity(SEED, index)) for index in range(300)])
     assert rows.shape == (300, len(people.QUESTIONS))
     for column, (question, known) in zip(rows.T, people.QUESTIONS.items(), strict=True):
         assert column.min() >= people.UNKNOWN
@@ -31,7 +31,7 @@ def test_every_answer_is_known_and_every_question_is_asked():
 def test_what_is_not_there_has_no_colour():
     names = list(people.QUESTIONS)
     for index in range(50):
-        person = synthetic.person_identity(SEED, index)
+        person = drawn.person_identity(SEED, index)
         told = dict(zip(names, people.answers(person), strict=True))
         assert (told["bag colour"] == people.UNKNOWN) == (person.bag == "none")
         assert (told["hat colour"] == people.UNKNOWN) == (person.hat == "none")
@@ -53,7 +53,7 @@ def test_images_of_all_spectra_lie_side_by_side(few):
     _, data = few
     assert data.images.shape == (6 * people.VIEWS, 32, 16, 5)
     assert data.identity.tolist() == np.repeat(np.arange(6), people.VIEWS).tolist()
-    assert data.answers[4].tolist() == people.answers(synthetic.person_identity(SEED, 5))
+    assert data.answers[4].tolist() == people.answers(drawn.person_identity(SEED, 5))
     assert data.images.reshape(-1, 5).std(0).min() > 5
 
 

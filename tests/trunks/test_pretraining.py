@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
+from mmreid_jax import drawn
 from mmreid_jax.convert import resnet, store
-from mmreid_jax.data import synthetic
 from mmreid_jax.trunks import people, pretraining
 
 TINY = pretraining.Recipe(
     "resnet_nano",
-    synthetic.RESERVED_SEEDS.start,
+    drawn.RESERVED_SEEDS.start,
     stems=("torchvision", "transreid"),
     blocks=1,
     image_size=(32, 16),
@@ -75,7 +75,7 @@ def test_the_file_holds_the_trunk_in_half_precision(trained, monkeypatch):
     card = json.loads(file.with_suffix(".json").read_text())
     assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
     assert card["steps"] == 4
-    assert card["drawing_version"] == synthetic.DRAWING_VERSION
+    assert card["drawing_version"] == drawn.DRAWING_VERSION
     loaded, report = store.open_weights(file, resnet.layout(), variables)
     assert not report.dropped
     half = jax.tree.map(lambda x: x.astype(np.float16) if x.dtype == np.float32 else x, variables)
