@@ -1,4 +1,4 @@
-"""The functions with backward passes of their own equal their plain forms, value and gradient, in every precision."""
+"""Layers equal their plain forms, value and gradient, in every precision."""
 
 from __future__ import annotations
 
@@ -85,31 +85,12 @@ def test_one_by_one_convolution_is_the_convolution(dtype):
     assert_equal_with_gradients(lambda y, w: layer.apply({"params": {"kernel": w}}, y), plain, (x, kernel), dtype)
 
 
-@pytest.mark.parametrize("sides", [(12, 8), (9, 11)])
-@pytest.mark.parametrize(("window", "padding"), [(3, 1), (2, 0), (3, 0), (4, 1)])
-def test_max_pool(window, padding, sides, dtype):
-    # Few values, and many zeros as a ReLU leaves them: windows full of equal maxima.
-    x = jnp.maximum(jnp.round(draw(0, 2, *sides, 16, dtype=dtype)), 0)
-
-    def plain(maps):
-        return nn.max_pool(maps, (window, window), (2, 2), padding=((padding, padding), (padding, padding)))
-
-    assert_equal_with_gradients(lambda maps: layers.max_pool(maps, window, padding), plain, (x,), dtype)
-
-
 def test_max_pool_gives_the_gradient_to_the_first_maximum(dtype):
     x = jnp.ones((1, 4, 6, 1), dtype)
     gradient = jax.grad(lambda maps: layers.max_pool(maps, 2, 0).sum())(x)
     first = np.zeros((4, 6))
     first[::2, ::2] = 1
     np.testing.assert_array_equal(gradient[0, :, :, 0], first)
-
-
-def test_max_pool_over_networks(dtype):
-    x = draw(0, 3, 2, 6, 4, 8, dtype=dtype)
-    fast = jax.vmap(lambda maps: layers.max_pool(maps, 3, 1))
-    plain = jax.vmap(lambda maps: nn.max_pool(maps, (3, 3), (2, 2), padding=((1, 1), (1, 1))))
-    assert_equal_with_gradients(fast, plain, (x,), dtype)
 
 
 @pytest.mark.parametrize("stride", [8, 5])
