@@ -25,9 +25,8 @@ def shape(words: Any, key: str, **sizes: int) -> tuple[int, ...]:
     """
     found = re.search(re.escape(key) + r"""['"],\s*[\[(]([^\])]*)[\])]""", text_of(words))
     assert found, f"no shape of {key} in {words}"
-    parts = [
-        re.fullmatch(r"(\d*)\s*\*?\s*([A-Za-z]\w*)?", part.strip()) for part in found[1].split(",") if part.strip()
-    ]
+    entries = [entry.strip() for entry in found[1].split(",") if entry.strip()]
+    parts = [re.fullmatch(r"(\d*)\s*\*?\s*([A-Za-z]\w*)?", entry) for entry in entries]
     assert all(parts), f"{key}: {found[1]}"
     return tuple(int(part[1] or 1) * (sizes[part[2]] if part[2] else 1) for part in parts)
 

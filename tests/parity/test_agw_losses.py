@@ -22,7 +22,7 @@ def test_case(path, dtype, x64):
     case, outputs = golden.json, {}
     labels = jnp.asarray(case["labels"])
     logits, features = (
-        recipe.array(case["seed"], x, described.shape(case["inputs"], x)) for x in ("logits", "features")
+        recipe.array(case["seed"], name, described.shape(case["inputs"], name)) for name in ("logits", "features")
     )
     features = features.astype(dtype)
     # The rows of one identity stand together, K of them; where the file does not say K, as many as there are.

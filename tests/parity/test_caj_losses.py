@@ -28,14 +28,7 @@ def test_case(path, dtype, x64):
     keys = agw_runs.keys_of(golden.arrays, dtype)
     for kind in {name.rsplit("/", 1)[0] for name in keys.values()}:
         if kind == "kl":
-            size, words = described.shape(case["inputs"], "target"), case["keys"]
-            predicted, target = (recipe.array(case["seed"], name, size) for name in ("pred", "target"))
-            ours, theirs = (described.number(words, rf"([\d.]+)\*{name}", 1) for name in ("pred", "target"))
-            warmth = described.number(words, r"temperature ([\d.]+)", 3)
-            divergence = lambda x: distillation.softened_divergence(
-                ours * x, jnp.asarray(theirs * target, dtype), warmth
-            )
-            outputs["kl/loss"], outputs["kl/grad_pred"] = jax.value_and_grad(divergence)(jnp.asarray(predicted, dtype))
+            outputs["kl/loss"], outputs["kl/grad_pred"] = divergence(case, dtype)
             continue
         variant = VARIANT.fullmatch(kind)
         assert variant, f"nothing computes {kind}"
@@ -51,3 +44,13 @@ def test_case(path, dtype, x64):
         outputs[f"{kind}/correct"] = np.sum(np.asarray(negative) >= np.asarray(positive))
     for key, name in keys.items():
         agw_runs.check(key, outputs[name], golden.arrays[key], case["tolerances"].get(name), dtype)
+
+
+def divergence(case, dtype):
+    """The divergence of "2*pred" from "2*target" and its gradient by ``pred``."""
+    size, words = described.shape(case["inputs"], "target"), case["keys"]
+    predicted, target = (goldens.recipe().array(case["seed"], name, size) for name in ("pred", "target"))
+    ours, theirs = (described.number(words, rf"([\d.]+)\*{name}", 1) for name in ("pred", "target"))
+    teacher, warmth = jnp.asarray(theirs * target, dtype), described.number(words, r"temperature ([\d.]+)", 3)
+    loss = lambda x: distillation.softened_divergence(ours * x, teacher, warmth)  # noqa: E731
+    return jax.value_and_grad(loss)(jnp.asarray(predicted, dtype))

@@ -63,7 +63,7 @@ def test_vit(path, dtype, x64):
 
 
 def layers_of_vit(tower, params, images, kept):
-    """Each block's output for image 0, its first `kept` channels, and all tokens after the last norm and the projection."""
+    """`kept` channels of each block's output for image 0, and all tokens after the last norm and the projection."""
     size = tower.size
     block = jax.jit(lambda params, x: Block(size).apply({"params": params}, x, None)[0])
     norm = layer_norm(size, None, None)

@@ -62,7 +62,7 @@ def test_text_tower(path, dtype, x64):
 
 
 def layers_of_first_text(tower, params, tokens, kept):
-    """Each block's output for text 0, its first `kept` channels, and the whole sequence after the last norm and the projection."""
+    """`kept` channels of each block's output for text 0, and of the sequence after the last norm and the projection."""
     block = jax.jit(lambda params, x: Block(tower.size, causal=True).apply({"params": params}, x, None)[0])
     x = params["token_embed"][tokens[:1]] + params["pos_embed"]
     outputs = {}
