@@ -90,7 +90,9 @@ def test_weighted_parts(golden, dtype, x64):
     found = {
         "iwpa/eval": model.apply(variables, maps, features, False),
         "iwpa/train": trained,
-        "iwpa/grad_map_slice": np.moveaxis(np.asarray(of_maps), -1, 1)[0, : len(golden.arrays["iwpa/grad_map_slice"])],
+        "iwpa/grad_map_slice": np.moveaxis(np.asarray(of_maps), -1, 1)[
+            0, : len(golden.arrays.get("iwpa/grad_map_slice", ()))
+        ],
         "iwpa/grad_feat": of_features,
         "iwpa/grad_gate": whole["gate"],
         "iwpa/grad_fc1": start(golden, "iwpa/grad_fc1", whole["fc1.0.weight"]),
