@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_centers import by_loops
-from test_margins import groups_of, naive_cross_identity, naive_three_modal
-from test_triplet import naive as naive_hardest
-from test_weighted_triplet import naive as naive_weighted
 
 from mmreid_jax.losses import centers, identity, margins, text, triplet, weighted_triplet
+
+from .test_centers import by_loops
+from .test_margins import groups_of, naive_cross_identity, naive_three_modal
+from .test_triplet import naive as naive_hardest
+from .test_weighted_triplet import naive as naive_weighted
 
 # Of one size, so that each loss is compiled once.
 BATCH, WIDTH, MODALITIES, DRAWS = 9, 5, 3, 25
