@@ -89,6 +89,9 @@ class Embedder:
 
         Returns:
           Name -> float32 [N, D].
+
+        Raises:
+          UserError: a feature is not finite; names the image.
         """
         key = tuple(absent)
         if key not in self._compiled:
@@ -103,7 +106,10 @@ class Embedder:
             seen += rows
             for name in features.keys() & set(names):
                 parts.setdefault(name, []).append(np.asarray(features[name])[:rows])
-        return {name: np.concatenate(blocks) for name, blocks in parts.items()}
+        found = {name: np.concatenate(blocks) for name, blocks in parts.items()}
+        for features in found.values():
+            distances.check_finite(features, records.file, f"images of {records.name}")
+        return found
 
 
 class Remembered:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mmreid_jax import prepare, synthesize
 from mmreid_jax.data import captions, catalogue, images, pipeline, subset
-from mmreid_jax.data.records import Records
+from mmreid_jax.data.records import Records, check_value_range
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.on_device import OnDevice, Table
@@ -226,6 +226,8 @@ def load_splits(data: Any) -> Splits:
         text=text_options(data),
     )
     tables = [load(split) for split in ("train", "query", "gallery")]
+    chosen = check_value_range(data.get("value_range", ()))
+    tables = [dataclasses.replace(table, value_range=chosen) for table in tables]
     if tuple(data.modalities):
         tables = [with_modalities(table, tuple(data.modalities)) for table in tables]
     if data.broken_images == "skip":

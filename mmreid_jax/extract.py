@@ -8,6 +8,7 @@ on, see training/distributed.py) take a slice of the images each.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import hashlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +20,12 @@ import numpy as np
 
 from mmreid_jax.complexity import facts_of
 from mmreid_jax.data import folder, pipeline
-from mmreid_jax.data.records import Records
-from mmreid_jax.errors import UserError, run_command
+from mmreid_jax.data.records import Records, check_value_range
+from mmreid_jax.errors import UserError, printable, run_command
 from mmreid_jax.experiment import image_options, normalization
 from mmreid_jax.feature_files import Features, load, save, write
 from mmreid_jax.methods import base
+from mmreid_jax.paths import check_output, path_of, write_or_rescue
 from mmreid_jax.retrieval import distances, metrics
 from mmreid_jax.training import checkpoints, compilation, distributed, step
 
@@ -94,14 +96,24 @@ class Extractor:
         first = self.method.protocols()[0]
         return first.query != first.gallery
 
+    @property
+    def width(self) -> int:
+        """Numbers in the feature that images are compared by."""
+        modalities = self.method.facts.modalities
+        seen = self.comparison.query if self.one_modality else modalities
+        return int(self._features_of(seen)[self.feature].shape[-1])
+
+    def _features_of(self, modalities: Sequence[str]) -> dict[str, Any]:
+        """Shapes of the features of one sample that is seen in these modalities."""
+        image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
+        return jax.eval_shape(self.method.embed, self._variables, {"images": dict.fromkeys(modalities, image)})
+
     def _of_images(self) -> base.Comparison:
         """The first comparison of the model whose features images alone give, without a text beside them."""
         comparisons, modalities = self.method.protocols(), self.method.facts.modalities
         if not self.one_modality:
             return comparisons[0]
-        image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
-        shown = {name: {"images": {name: image}} for name in modalities}
-        found = {name: jax.eval_shape(self.method.embed, self._variables, batch) for name, batch in shown.items()}
+        found = {name: self._features_of([name]) for name in modalities}
         return next(
             each
             for each in comparisons
@@ -124,7 +136,7 @@ class Extractor:
           tokens: of texts that go with every sample, int32 [L] by modality.
 
         Raises:
-          UserError: the table has several modalities, and the model sees one at a time.
+          UserError: the table has several modalities, and the model sees one at a time; or a feature is not finite.
         """
         return np.concatenate(list(self.pieces(records, absent, feature, tokens)))
 
@@ -160,12 +172,15 @@ class Extractor:
                     batch["tokens"] = {name: np.tile(row, (size, 1)) for name, row in tokens.items()}
                 features = embed(self._variables, self._parallel.place_batch(batch))[feature]
                 rows = np.asarray(features)[batch["valid"]]
+                distances.check_finite(rows, records.file[batch["index"][batch["valid"]]], f"images of {records.name}")
                 yield distances.l2_normalise(rows) if self.config.eval.normalize else rows
 
 
 def add_model_flags(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """The flags that name a trained model."""
-    parser.add_argument("--checkpoint", required=required, help="workdir of a run of main.py, or a converted directory")
+    parser.add_argument(
+        "--checkpoint", type=path_of, required=required, help="workdir of a run of main.py, or a converted directory"
+    )
     parser.epilog = "A converted directory needs --config=FILE; --config.KEY=VALUE changes what does not fit it."
     parser.add_argument("--which", choices=("best", "last"), default="best", help="of its checkpoints")
 
@@ -176,6 +191,56 @@ def open_model(arguments: argparse.Namespace, rest: Sequence[str]) -> Extractor:
 
     config = from_arguments(rest)[0] if rest else None
     return Extractor(arguments.checkpoint, arguments.which, config)
+
+
+def add_image_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that say how images of folders are read."""
+    parser.add_argument(
+        "--broken",
+        choices=folder.POLICIES,
+        default="skip",
+        help="images that cannot be read: skip (leave them out and list them at the end) or stop (default %(default)s)",
+    )
+    parser.add_argument(
+        "--value_range",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="values of images of more than 8 bits that become 0 and 255 (default: the config's, else the 1st and the "
+        "99th percentile of each image)",
+    )
+
+
+def open_images(
+    arguments: argparse.Namespace, extractor: Extractor, path: str | Path, modality: str | None, flag: str
+) -> tuple[Records, tuple[str, ...]]:
+    """The readable images of a folder, and the modalities it lacks, as the flags of `add_image_flags` want them.
+
+    Args:
+      arguments: of the command.
+      extractor: the model.
+      path: of the folder.
+      modality: to take; None: what the folder says.
+      flag: that names it.
+
+    Raises:
+      UserError: see `folder.open_folder` and `folder.checked`.
+    """
+    data = extractor.config.data
+    records, absent = folder.open_folder(
+        path, extractor.method.facts.modalities, modality, one=extractor.one_modality, flag=flag
+    )
+    chosen = check_value_range(arguments.value_range or data.get("value_range", ()))
+    records = dataclasses.replace(records, value_range=chosen)
+    return folder.checked(records, arguments.broken, data.threads), absent
+
+
+def list_left_out(*tables: Records | None) -> None:
+    """Prints which files of folders could not be used, each with the reason."""
+    for table in tables:
+        if table is not None and table.left_out:
+            print(f"{table.name}: {len(table.left_out)} files could not be used")
+            print("\n".join(f"  {printable(name)}: {reason}" for name, reason in table.left_out.items()))
 
 
 def describe(records: Records, absent: Sequence[str], one_modality: bool = False) -> str:
@@ -207,17 +272,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax.extract", description=__doc__)
     add_model_flags(parser)
-    parser.add_argument("--images", required=True, help="folder of images, or of one subfolder per modality")
-    parser.add_argument("--modality", help="of the images (default: that of the folder's name, else visible)")
-    parser.add_argument("--out", required=True, type=Path, help="the .npz file to write, or a folder for many images")
+    parser.add_argument(
+        "--images", type=path_of, required=True, help="folder of images, or of one subfolder per modality"
+    )
+    parser.add_argument("--modality", help="of the images: rgb, nir, tir, thermal ... (default: the folder's name)")
+    parser.add_argument("--out", required=True, type=path_of, help="the .npz file to write, or a folder of features")
+    add_image_flags(parser)
     arguments, rest = parser.parse_known_args(argv)
+    single = arguments.out.suffix == ".npz"
+    check_output(arguments.out, "--out", folder=not single)
     distributed.start()
-    if arguments.out.suffix == ".npz" and jax.process_count() > 1:
+    if single and jax.process_count() > 1:
         raise UserError(f"several processes cannot write {arguments.out} together; name a folder with --out")
     extractor = open_model(arguments, rest)
-    records, absent = folder.open_folder(
-        arguments.images, extractor.method.facts.modalities, arguments.modality, one=extractor.one_modality
-    )
+    records, absent = open_images(arguments, extractor, arguments.images, arguments.modality, "--modality")
+    check_output(arguments.out, "--out", folder=not single, size=4 * len(records) * extractor.width)
     dataset = extractor.config.data.dataset
     labelled = folder.with_labels(records, dataset)
     if distributed.is_main():
@@ -226,9 +295,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"identities and cameras: {known}")
     labels = None if labelled is None else metrics.Labels(labelled.identity, labelled.camera, labelled.scene)
     note = note_of(extractor, arguments.checkpoint, () if extractor.one_modality else absent)
-    if arguments.out.suffix == ".npz":
+    if single:
         features = extractor(records, absent)
-        save(arguments.out, Features(features, records.file, labels, note))
+        write_or_rescue(arguments.out, lambda path: save(path, Features(features, records.file, labels, note)))
         count, width = features.shape
     else:
 
@@ -239,6 +308,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         count, width = write(arguments.out, records.file, labels, note, extractor.fingerprint(), rows)
     if distributed.is_main():
         length = " (length 1)" if extractor.config.eval.normalize else ""
+        list_left_out(records)
         print(f"{count} x {width} features{length}: {arguments.out}")
 
 

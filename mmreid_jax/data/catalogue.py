@@ -214,6 +214,16 @@ class PreparedImages:
         """True when the images were drawn, not taken by cameras."""
         return _read_source(pathlib.Path(self.directory))["drawn"] is not None
 
+    def stamp(self) -> str:
+        """See `mmreid_jax.data.store.Stamped`: names, sizes, times and places of the files of the records."""
+        states = [
+            (path.name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+            for path in sorted(pathlib.Path(self.directory).iterdir())
+            if "array_record" in path.name
+            for state in (path.stat(),)
+        ]
+        return repr((self.directory, self.split, self.images, states))
+
     def encoded(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         """The image files of the records `indices`: one dict {stored image name: bytes} each."""
         return [{image: row[image] for image in self.images} for row in self.rows(indices)]

@@ -21,8 +21,10 @@ def tree(tmp_path):
     [
         ("VIS", None, "rgb", 2),
         ("ir", None, "nir", 3),
-        ("own", None, "rgb", 1),
+        ("own", "rgb", "rgb", 1),
         ("own", "nir", "nir", 1),
+        ("own", "infrared", "nir", 1),
+        ("own", "visible", "rgb", 1),
         ("ir", "rgb", "rgb", 3),
         (".", "nir", "nir", 3),
         (".", "rgb", "rgb", 2),
