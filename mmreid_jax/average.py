@@ -15,6 +15,7 @@ import numpy as np
 
 from mmreid_jax.errors import UserError, run_command
 from mmreid_jax.evaluate import COLUMNS
+from mmreid_jax.paths import path_of
 from mmreid_jax.training.logs import SCORES_FILE
 from mmreid_jax.visualize import tables
 
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax.average", description=__doc__)
     parser.add_argument(
-        "workdirs", type=Path, nargs="+", metavar="WORKDIR", help="of runs that differ in split or seed"
+        "workdirs", type=path_of, nargs="+", metavar="WORKDIR", help="of runs that differ in split or seed"
     )
     arguments = parser.parse_args(argv)
     repeated = {str(path) for path in arguments.workdirs if arguments.workdirs.count(path) > 1}

@@ -107,8 +107,8 @@ class Embedder:
             for name in features.keys() & set(names):
                 parts.setdefault(name, []).append(np.asarray(features[name])[:rows])
         found = {name: np.concatenate(blocks) for name, blocks in parts.items()}
-        for features in found.values():
-            distances.check_finite(features, records.file, f"images of {records.name}")
+        for whole in found.values():
+            distances.check_finite(whole, records.file, records.name)
         return found
 
 

@@ -172,7 +172,7 @@ class Extractor:
                     batch["tokens"] = {name: np.tile(row, (size, 1)) for name, row in tokens.items()}
                 features = embed(self._variables, self._parallel.place_batch(batch))[feature]
                 rows = np.asarray(features)[batch["valid"]]
-                distances.check_finite(rows, records.file[batch["index"][batch["valid"]]], f"images of {records.name}")
+                distances.check_finite(rows, records.file[batch["index"][batch["valid"]]], records.name)
                 yield distances.l2_normalise(rows) if self.config.eval.normalize else rows
 
 

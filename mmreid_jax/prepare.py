@@ -1,6 +1,7 @@
 """Prepares a data set once: checks the image files, writes them into records, compares them with the public counts.
 
-``python -m mmreid_jax.prepare --dataset rgbnt201 --manual_dir DIR [--data_dir DIR] [--check_images] [--force]``
+``python -m mmreid_jax.prepare --dataset rgbnt201 --manual_dir DIR [--data_dir DIR] [--check_images] [--broken skip]
+[--force]``
 
 Captions in the folder ``Text`` of a visible-infrared data set go into the records as well; records that were prepared
 before the captions were there are written again.
@@ -15,7 +16,9 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import io
+import logging
 import os
 import pathlib
 import shutil
@@ -24,11 +27,13 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import captions, catalogue, verify
-from mmreid_jax.errors import UserError, run_command
+from mmreid_jax.data import captions, catalogue, folder, images, listing, verify
+from mmreid_jax.errors import UserError, printable, run_command
+from mmreid_jax.paths import file_problem, path_of
 
 _UNFINISHED = "incomplete."
 _READERS = 8
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +62,8 @@ def prepare(
     *,
     captioner: str = "",
     check_images: bool = False,
+    broken: str = "stop",
+    follow_links: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> Prepared:
@@ -68,7 +75,11 @@ def prepare(
       data_dir: folder of prepared data sets.
       captioner: whose texts to put into the records; "" for those of the usual one, or of the one whose texts are in
         the records, if they are there.
-      check_images: decode every image and name those that cannot be read.
+      check_images: decode every image and name those that cannot be read; without it, that each is a file of its own
+        and begins like an image is looked at once, before the records are written.
+      broken: ``stop`` refuses a data set with images that cannot be used and names them; ``skip`` leaves out their
+        samples, which the log and the records' description name.
+      follow_links: take images that are links to files outside of the data set's folder.
       force: write the records again even if they are there.
       progress: show progress bars on standard error.
 
@@ -81,15 +92,15 @@ def prepare(
     if manual_dir is not None:
         with _alone(directory.parent):
             earlier = None if force else catalogue.source_of(dataset, data_dir)
-            fresh = _write_if_needed(dataset, manual_dir, directory, earlier, captioner, check_images, progress)
+            look = _Look(check_images, broken, follow_links)
+            fresh = _write_if_needed(dataset, manual_dir, directory, earlier, captioner, look, progress)
     elif force or check_images or catalogue.source_of(dataset, data_dir) is None:
         raise UserError(
             f"name the folder of {dataset}'s images with --manual_dir. {layout.instructions} {layout.without_data}"
         )
     else:
         fresh = False
-    folder = pathlib.Path(data_dir).expanduser()
-    return Prepared(dataset, folder, directory, fresh, verify.check(dataset, _load_all(dataset, data_dir)))
+    return Prepared(dataset, path_of(data_dir), directory, fresh, verify.check(dataset, _load_all(dataset, data_dir)))
 
 
 def summary(prepared: Prepared) -> str:
@@ -117,7 +128,7 @@ def _write_if_needed(
     directory: pathlib.Path,
     earlier: Mapping[str, Any] | None,
     captioner: str,
-    check_images: bool,
+    look: _Look,
     progress: bool,
 ) -> bool:
     """Writes the records unless the same ones are there; True if it wrote."""
@@ -125,7 +136,24 @@ def _write_if_needed(
 
     layout = catalogue.layout(dataset)
     root = common.find_root(layout, manual_dir)
-    samples = [sample for split in layout.splits for sample in common.list_samples(layout, root, split)]
+    splits = {split: common.list_samples(layout, root, split) for split in layout.splits}
+    every = [sample for listed in splits.values() for sample in listed]
+    # What is prepared already was looked at then, unless something was left out that may be there now.
+    whole = look.decode or not earlier or "left_out" in earlier or look.broken == "skip"
+    # To decode takes minutes; the rest is over soon.
+    bar = _bar(progress, "check images") if look.decode else lambda items, total: items
+    left_out = _look_at(every, root, layout.width, look, whole, bar)
+    for split, listed in splits.items():
+        if not common.usable(listed, left_out):
+            raise UserError(
+                f"{layout.name}: no image of {split} can be used: {_few_of(left_out, root)}; get them again"
+            )
+    samples = common.usable(every, left_out)
+    if left_out:
+        count = len(every) - len(samples)
+        _log.warning("%d samples of %s are left out: %s", count, layout.name, _few_of(left_out, root))
+    if others := common.other_images(layout, every):
+        _log.warning("%d images are no part of %s: %s", len(others), layout.name, listing.in_words(others))
     known = (earlier or {}).get("text")
     if not captioner and known and known["captioner"] in captions.captioners(root):
         captioner = known["captioner"]
@@ -141,20 +169,19 @@ def _write_if_needed(
             f"{layout.name} was prepared in {directory} with the texts of {known['captioner']} as they were then, not "
             f"with those now in {root / captions.FOLDER}; prepare again with --force, or use another --data_dir"
         )
-    if check_images or (layout.width and not earlier):
-        _check_images(samples, layout.width, check_images, _bar(progress, "check images"))
     if earlier and known == source.get("text"):
         return False
     _check_space(directory.parent, samples)
-    _write(dataset, manual_dir, directory, captioner, _bar(progress, "write records"))
+    _write(dataset, root, directory, captioner, left_out, _bar(progress, "write records"))
     return True
 
 
 def _write(
     dataset: str,
-    manual_dir: str | os.PathLike[str],
+    root: pathlib.Path,
     directory: pathlib.Path,
     captioner: str,
+    left_out: Mapping[pathlib.Path, str],
     bar: Callable[..., Any],
 ) -> None:
     """Writes the records in a folder beside `directory` and moves them there, replacing what was there."""
@@ -164,8 +191,8 @@ def _write(
     config = catalogue.builder_config(dataset) or None
     text = {"captioner": captioner} if captioner else {}
     writer = catalogue.builder_class(dataset)(data_dir=unfinished, config=config, file_format="array_record", **text)
-    writer.progress = bar
-    settings = tfds.download.DownloadConfig(manual_dir=pathlib.Path(manual_dir).expanduser(), try_download_gcs=False)
+    writer.progress, writer.left_out = bar, left_out
+    settings = tfds.download.DownloadConfig(manual_dir=root, try_download_gcs=False)
     tfds.disable_progress_bar()
     try:
         # TFDS announces a download of unknown size; there is none.
@@ -183,61 +210,100 @@ def _write(
 
 
 @contextlib.contextmanager
-def _alone(folder: pathlib.Path) -> Iterator[None]:
+def _alone(place: pathlib.Path) -> Iterator[None]:
     """Only one process at a time prepares a data set; the first thing it does is to remove what killed ones left."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock_file = (folder / ".lock").open("w")
+        place.mkdir(parents=True, exist_ok=True)
+        lock_file = (place / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --data_dir") from error
+        raise UserError(f"cannot write to {place} ({error.strerror}); choose another --data_dir") from error
     with lock_file as lock:
         # Some network file systems have no locks; then two processes at once are the user's risk.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for leftover in folder.glob(f"{_UNFINISHED}*"):
+        for leftover in place.glob(f"{_UNFINISHED}*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield
 
 
-def _check_space(folder: pathlib.Path, samples: Sequence[Any]) -> None:
+def _check_space(place: pathlib.Path, samples: Sequence[Any]) -> None:
     needed = sum(path.stat().st_size for sample in samples for path in sample.images.values())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(place).free
     if needed * 1.02 > free:
         sizes = f"{free / 1e9:.2f} GB free but the records need {needed / 1e9:.2f} GB"
-        raise UserError(f"{folder} has {sizes}; choose another --data_dir")
+        raise UserError(f"{place} has {sizes}; choose another --data_dir")
 
 
-def _check_images(samples: Sequence[Any], width: int | None, decode: bool, bar: Callable[..., Any]) -> None:
-    """Raises UserError naming the images that cannot be read or whose width is not that of the data set."""
-    from PIL import ImageFile
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """How images are looked at before they are written.
 
-    from tfds_builders import common
+    Attributes:
+      decode: each as a whole.
+      broken: see `prepare`.
+      follow_links: see `prepare`.
+    """
 
+    decode: bool
+    broken: str
+    follow_links: bool
+
+    def __post_init__(self) -> None:
+        if self.broken not in folder.POLICIES:
+            raise UserError(f"broken is {self.broken!r}; choose one of {', '.join(folder.POLICIES)}")
+
+
+def _look_at(
+    samples: Sequence[Any], root: pathlib.Path, width: int | None, look: _Look, whole: bool, bar: Callable[..., Any]
+) -> dict[pathlib.Path, str]:
+    """The images that cannot be used, with the reasons.
+
+    Args:
+      samples: of the data set.
+      root: its folder.
+      width: that side-by-side images must have.
+      look: how.
+      whole: whether to open the files; else only that they are files is looked at.
+      bar: around the files.
+
+    Raises:
+      UserError: there are such images, and they are to stop the preparation.
+    """
     paths = sorted({path for sample in samples for path in sample.images.values()})
-    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    home = root.resolve()
+    problem = functools.partial(_image_problem, home=home, width=width, look=look, whole=whole)
+    with images.truncated_files(False), concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        found = list(bar(pool.map(problem, paths), total=len(paths)))
+    bad = {path: reason for path, reason in zip(paths, found, strict=True) if reason}
+    if bad and look.broken == "stop":
+        raise UserError(
+            f"{len(bad)} of {len(paths)} images cannot be used: {_few_of(bad, root)}; get them again, or leave out "
+            "their samples with --broken skip (main.py: --config.data.broken_images=skip)"
+        )
+    return bad
+
+
+def _image_problem(path: pathlib.Path, home: pathlib.Path, width: int | None, look: _Look, whole: bool) -> str:
+    if reason := file_problem(path, listing.MOST_BYTES):
+        return reason
+    if not look.follow_links and path.is_symlink() and not path.resolve().is_relative_to(home):
+        return f"a link out of the data set's folder, to {printable(path.resolve())}; --follow_links takes it"
+    if not whole:
+        return ""
     try:
-        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            found = list(bar(pool.map(lambda path: _image_problem(path, width, decode), paths), total=len(paths)))
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
-    bad = [f"{path} ({problem})" for path, problem in zip(paths, found, strict=True) if problem]
-    if bad:
-        raise UserError(f"{len(bad)} of {len(paths)} images cannot be used: {common.few(bad)}; get them again")
+        encoded = listing.read_file(path)
+        size = images.check_header(encoded, path.name)
+        if width and size[1] != width:
+            return f"{size[1]} pixels wide, not {width}"
+        if look.decode:
+            images.decode(encoded, path.name)
+    except images.BrokenImage as error:
+        return error.reason
+    return ""
 
 
-def _image_problem(path: pathlib.Path, width: int | None, decode: bool) -> str | None:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if width and image.width != width:
-                return f"{image.width} pixels wide, not {width}"
-            if decode:
-                image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        return "not a readable image" if "cannot identify" in str(error) else str(error)
-    return None
+def _few_of(bad: Mapping[pathlib.Path, str], root: pathlib.Path) -> str:
+    return listing.in_words({str(path.relative_to(root)): reason for path, reason in bad.items()})
 
 
 def _in_words(source: Mapping[str, Any]) -> str:
@@ -259,9 +325,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax.prepare", description=__doc__.splitlines()[0])
     names = [catalogue.configs(name)[0] + " ..." if catalogue.configs(name) else name for name in catalogue.datasets()]
     parser.add_argument("--dataset", required=True, help=", ".join(names))
-    parser.add_argument("--manual_dir", help="the data set's folder or its parent")
+    parser.add_argument("--manual_dir", type=path_of, help="the data set's folder or its parent")
     parser.add_argument(
         "--data_dir",
+        type=path_of,
         default=catalogue.default_data_dir(),
         help=f"folder of prepared data sets (${catalogue.DATA_DIR_VARIABLE}, else data)",
     )
@@ -272,6 +339,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--check_images", action="store_true", help="decode every image and name those that cannot be read"
+    )
+    parser.add_argument(
+        "--broken",
+        choices=folder.POLICIES,
+        default="stop",
+        help="images that cannot be used: stop (and name them), or skip (leave out their samples; default %(default)s)",
+    )
+    parser.add_argument(
+        "--follow_links",
+        action="store_true",
+        help="take images that are links to files outside of the data set's folder",
     )
     parser.add_argument("--force", action="store_true", help="write the records again even if they are there")
     options = vars(parser.parse_args(arguments))

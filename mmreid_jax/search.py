@@ -15,13 +15,13 @@ import csv
 import dataclasses
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mmreid_jax import feature_files
-from mmreid_jax.data import listing, tokenizer
+from mmreid_jax.data import folder, listing, tokenizer
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records, ValueRange, View, check_value_range
 from mmreid_jax.errors import UserError, printable, run_command
@@ -77,25 +77,25 @@ def _cell(name: str) -> str:
 
 
 def without_themselves(
-    query: Side, gallery: Side, order: np.ndarray, values: np.ndarray, top: int
+    query: Side, gallery: Side, order: np.ndarray, values: np.ndarray, top: int, same: Mapping[int, np.ndarray] | None
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """The matches without the query images themselves, which are in the gallery as well.
 
-    Of images the same are those with the same bytes, whatever they are called; of features those that agree (but for
-    rounding) and have the same name.
+    Of images the same are those with the same bytes, whatever they are called (`copies`); of features those that agree
+    (but for rounding) and have the same name.
 
     Args:
       query: the queries.
       gallery: the gallery.
-      order: int [Q, K], gallery rows, best first, of which K exceeds `top` by `copies` of these sides.
+      order: int [Q, K], gallery rows, best first; K exceeds `top` by as many as a query may lose (of features one).
       values: [Q, K], their distances.
       top: matches to keep for each query.
+      same: what `copies` says.
 
     Returns:
       (order [Q, K'], values [Q, K'], queries that are in the gallery), K' up to `top`; -1 and infinite at the end of a
       row that has fewer.
     """
-    same = copies(query, gallery)
     kept = np.full((len(order), min(top, order.shape[1])), -1, np.int64)
     distance = np.full(kept.shape, np.inf, values.dtype)
     found = 0
@@ -118,13 +118,15 @@ def copies(query: Side, gallery: Side) -> dict[int, np.ndarray] | None:
     """Query -> the gallery rows with the same images, of two folders of images; None where one has features alone."""
     if query.records is None or gallery.records is None:
         return None
+    source = gallery.records.source
+    assert isinstance(source, folder.FolderSource)
     wanted: dict[tuple[int, ...], dict[str, list[int]]] = {}
     for row in range(len(query.files)):
         content = query.records.encoded([row])[0].values()
         sizes = tuple(map(len, content))
         wanted.setdefault(sizes, {}).setdefault(_digest(content), []).append(row)
     found: dict[int, list[int]] = {}
-    for row, sizes in enumerate(gallery.records.source.sizes(gallery.records.rows)):
+    for row, sizes in enumerate(source.sizes(gallery.records.rows)):
         # Few have the size of a query; only these are read.
         if sizes in wanted:
             for each in wanted[sizes].get(_digest(gallery.records.encoded([row])[0].values()), []):
@@ -376,7 +378,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     progress = streamed.Progress(arguments.out / "search.progress") if arguments.resumable else None
     # A description is compared by the angle; stored features may be of any length.
     kind: Kind = "cosine" if described and gallery.records is None else "squared_euclidean"
-    more = 0 if arguments.with_self else _most_copies(query, gallery)
+    same = None if arguments.with_self else copies(query, gallery)
+    # Matches that a query may lose because they are the query itself.
+    more = 0 if arguments.with_self else 1 if same is None else max(map(len, same.values()), default=0)
     names = query.files, gallery.files
     count = arguments.top + more
     order, values = streamed.top_k(query.features, gallery.features, count, kind=kind, progress=progress, names=names)
@@ -384,10 +388,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         # The squared distance of features of length one, as everywhere else.
         values = 2 * values
     if more:
-        order, values, found = without_themselves(query, gallery, order, values, arguments.top)
+        order, values, found = without_themselves(query, gallery, order, values, arguments.top, same)
         if found and distributed.is_main():
-            images = "queries are" if found > 1 else "query is"
-            print(f"{found} {images} also in the gallery and no match of itself (--with_self lets it be)")
+            which = "queries are" if found > 1 else "query is"
+            print(f"{found} {which} also in the gallery and no match of itself (--with_self lets it be)")
     if distributed.is_main():
         table = arguments.out / "matches.csv"
         write_or_rescue(table, lambda path: write_table(path, query.files.tolist(), gallery.files, order, values))
@@ -401,12 +405,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         _present(arguments, query.files.tolist(), gallery.files, order, values, images, summary)
     if progress:
         progress.done()
-
-
-def _most_copies(query: Side, gallery: Side) -> int:
-    """How many gallery rows a query may have to give up because they are the query itself."""
-    same = copies(query, gallery)
-    return 1 if same is None else max(map(len, same.values()), default=0)
 
 
 def _present(

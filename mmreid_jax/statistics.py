@@ -16,6 +16,7 @@ import numpy as np
 from mmreid_jax.data import catalogue, pipeline
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError, run_command
+from mmreid_jax.paths import path_of
 
 CHANNELS = "RGB"
 
@@ -99,7 +100,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax.statistics", description=__doc__)
     parser.add_argument("--dataset", required=True, help=", ".join(catalogue.datasets()))
-    parser.add_argument("--data_dir", default=catalogue.default_data_dir(), help="folder of prepared data sets")
+    parser.add_argument(
+        "--data_dir", type=path_of, default=catalogue.default_data_dir(), help="folder of prepared data sets"
+    )
     parser.add_argument("--split", default="train", help="train, query or gallery")
     parser.add_argument("--image_size", type=int, nargs=2, default=(256, 128), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--threads", type=int, default=2)

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from mmreid_jax.data import synthetic
 from mmreid_jax.errors import run_command
+from mmreid_jax.paths import path_of
 
 
 def draw(
@@ -60,7 +61,7 @@ def _table(summary: synthetic.Summary) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax.synthesize", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help=f"one of {', '.join(synthetic.LAYOUTS)}")
-    parser.add_argument("--out", required=True, help="folder that gets the data set's folder")
+    parser.add_argument("--out", required=True, type=path_of, help="folder that gets the data set's folder")
     parser.add_argument("--full", action="store_true", help="the public names and counts instead of a small set")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default 0)")
     parser.add_argument(
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--image_size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="size of one modality")
     parser.add_argument(
-        "--contact_sheet", metavar="FILE.png", help="also write a picture that shows some of the images"
+        "--contact_sheet", type=path_of, metavar="FILE.png", help="also write a picture that shows some of the images"
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes that draw (default 1)")
     return parser

@@ -8,6 +8,7 @@ A data set whose samples are single images of one modality each (visible-infrare
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import inspect
@@ -15,14 +16,16 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import types
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from mmreid_jax.data import captions
-from mmreid_jax.errors import UserError
+from mmreid_jax.data import captions, listing
+from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import path_of, reason_of
 
 SOURCE_FILE = "source.json"
 """Name of the file beside the prepared records that says which image files they were made from."""
@@ -141,7 +144,10 @@ class Layout(_Described):
         stored = {image: _image_files(self, folder, sub) for image, sub in self.images.items()}
         everything = sorted(set().union(*stored.values()), key=lambda key: (key[1], key[0]))
         if not everything:
-            raise UserError(f"{self.name}: no images in {folder}; expected tree: {self.tree}. {self.source}")
+            raise UserError(
+                f"{self.name}: no images in {folder} with the suffix {' or '.join(_IMAGE_SUFFIXES)}; expected tree: "
+                f"{self.tree}. {self.source}"
+            )
         for image, files in stored.items():
             alone = [str(next(s[key] for s in stored.values() if key in s)) for key in everything if key not in files]
             if alone:
@@ -330,9 +336,10 @@ def find_root(layout: AnyLayout, manual_dir: str | os.PathLike[str]) -> pathlib.
     Raises:
       UserError: a required folder or list is missing; names them all.
     """
-    given = pathlib.Path(manual_dir).expanduser()
+    given = path_of(manual_dir)
     candidates = [given / layout.folder / layout.inner, given / layout.folder, given / layout.inner, given]
-    missing = {candidate: layout.missing(candidate) for candidate in dict.fromkeys(candidates)}
+    with _readable(layout.name):
+        missing = {candidate: layout.missing(candidate) for candidate in dict.fromkeys(candidates)}
     root = min(missing, key=lambda candidate: len(missing[candidate]))
     if not missing[root]:
         return root
@@ -351,7 +358,33 @@ def list_samples(layout: AnyLayout, root: pathlib.Path, split: str) -> list[Samp
       UserError: the split is empty, an image lacks its counterpart in another modality, a name or a line of a list has
         the wrong form, or a file that a list names is not there.
     """
-    return layout.samples(root, split)
+    with _readable(layout.name):
+        return layout.samples(root, split)
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Says in a sentence what folder of a data set cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{name}: {printable(error.filename)} cannot be read ({reason_of(error)})") from None
+
+
+def other_images(layout: AnyLayout, samples: Sequence[Sample]) -> dict[str, str]:
+    """Images beside those of `samples` that a data set does not know: path -> why they are no part of it."""
+    known = {path for sample in samples for path in sample.images.values()}
+    others: dict[str, str] = {}
+    for folder in sorted({path.parent for path in known}):
+        for name in os.listdir(folder):
+            suffix = os.path.splitext(name)[1].lower()
+            if folder / name in known or suffix not in (*listing.SUFFIXES, *listing.UNREAD):
+                continue
+            if suffix not in _IMAGE_SUFFIXES and isinstance(layout, Layout):
+                others[str(folder / name)] = f"{layout.name} holds JPEG files, not {suffix}"
+            elif name.startswith("."):
+                others[str(folder / name)] = "a hidden file"
+    return others
 
 
 def captioner_of(layout: AnyLayout, root: pathlib.Path, wanted: str = "") -> str:
@@ -394,7 +427,8 @@ def describe_source(
 
     Returns:
       ``fingerprint``, ``folder``, ``files`` (their number), ``bytes`` and ``drawn`` (the drawing's parameters or None);
-      with a captioner also ``text``: its name and a fingerprint of its texts.
+      with a captioner also ``text``: its name and a fingerprint of its texts. What is written beside the records also
+      has ``left_out`` where images were left out: their names with the reasons.
     """
     paths = {path for sample in samples for path in sample.images.values()}
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}
@@ -419,6 +453,11 @@ def describe_source(
     return source
 
 
+def usable(samples: Sequence[Sample], left_out: Collection[pathlib.Path]) -> list[Sample]:
+    """The samples none of whose images are among those left out."""
+    return [sample for sample in samples if not any(path in left_out for path in sample.images.values())]
+
+
 def read_drawn(layout: AnyLayout, root: pathlib.Path) -> dict[str, Any] | None:
     """The parameters of a drawn data set, None for a real one."""
     for folder in (root, root.parent) if root.name == layout.inner else (root,):
@@ -441,6 +480,7 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
       CITATION: BibTeX.
       captioner: whose texts the records hold, "" for none.
       progress: wraps the list of samples of a split while it is written, for a progress bar.
+      left_out: path of an image file that cannot be used -> why; samples with such an image are not written.
     """
 
     LAYOUT: ClassVar[Any]
@@ -448,6 +488,7 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
 
     captioner: str = ""
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = staticmethod(iter)
+    left_out: Mapping[pathlib.Path, str] = types.MappingProxyType({})
 
     @classmethod
     def layout_of(cls, config: str = "") -> Any:
@@ -479,9 +520,11 @@ class _ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         layout = self.layout_of(self.builder_config.name if self.builder_config else "")
         root = find_root(layout, dl_manager.manual_dir)
-        samples = {split: list_samples(layout, root, split) for split in layout.splits}
+        samples = {split: usable(list_samples(layout, root, split), self.left_out) for split in layout.splits}
         every = [sample for listed in samples.values() for sample in listed]
         source = describe_source(layout, root, every, self.captioner)
+        if self.left_out:
+            source["left_out"] = {path.relative_to(root).as_posix(): why for path, why in self.left_out.items()}
         if self.captioner:
             samples = {split: with_texts(root, self.captioner, split, listed) for split, listed in samples.items()}
         # At this time data_path is the unfinished folder, so records and source become visible in one rename.

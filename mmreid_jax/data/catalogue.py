@@ -169,9 +169,10 @@ def load(
     said = _captions(dataset, directory, split, tuple(place.images), next(iter(shown)), text) if text else None
     rows = np.flatnonzero(table["identity"] != JUNK_IDENTITY)
     source = PreparedImages(str(directory), split, tuple(dict.fromkeys(view.image for view in shown.values())))
+    chosen: dict[str, Any] = {column: table[column][rows] for column in shown_columns}
     return Records(
         name=f"{dataset}/{split}",
-        **{column: table[column][rows] for column in shown_columns},
+        **chosen,
         views=shown,
         source=source,
         rows=rows.astype(np.int64),

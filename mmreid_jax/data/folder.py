@@ -169,7 +169,7 @@ def _folders(root: Path, modalities: Sequence[str], chosen: str | None, one: boo
     found: dict[str, Path] = {}
     for entry in sorted(root.iterdir()):
         meaning = _meaning(entry.name.lower(), modalities)
-        if meaning in modalities and entry.is_dir() and chosen in (None, meaning):
+        if meaning is not None and meaning in modalities and chosen in (None, meaning) and entry.is_dir():
             if meaning in found:
                 raise UserError(
                     f"{printable(root)} holds {found[meaning].name} and {entry.name}, both of modality {meaning}; give "

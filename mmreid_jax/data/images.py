@@ -27,6 +27,7 @@ memory is taken for it. What happens then is the policy ``broken``:
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import io
@@ -493,15 +494,23 @@ def _upright(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def _decode_truncated(encoded: bytes, where: str, value_range: ValueRange) -> np.ndarray:
+@contextlib.contextmanager
+def truncated_files(accepted: bool) -> Iterator[None]:
+    """Lets Pillow accept files that end early, or refuse them, whatever the program around has told it."""
     from PIL import ImageFile
 
-    # The switch is global in Pillow: under this policy no other thread minds, but two must not move it to and fro.
+    # The switch is global in Pillow: no thread beside minds for long, but two must not move it to and fro.
     with _truncated_lock:
-        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, True
+        before, ImageFile.LOAD_TRUNCATED_IMAGES = ImageFile.LOAD_TRUNCATED_IMAGES, accepted
         try:
-            return decode_with_pillow(encoded, where, value_range)
-        except Exception as error:  # see `decode`
-            raise _broken(where, encoded, error, " even as a truncated file") from error
+            yield
         finally:
             ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _decode_truncated(encoded: bytes, where: str, value_range: ValueRange) -> np.ndarray:
+    try:
+        with truncated_files(True):
+            return decode_with_pillow(encoded, where, value_range)
+    except Exception as error:  # see `decode`
+        raise _broken(where, encoded, error, " even as a truncated file") from error

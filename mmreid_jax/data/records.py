@@ -17,7 +17,10 @@ ValueRange = tuple[float, float] | tuple[()]
 
 def check_value_range(value: Sequence[float]) -> ValueRange:
     """The range as a tuple; `UserError` where it is none: two finite numbers, the lower first, or empty."""
-    numbers = tuple(float(number) for number in value)
+    try:
+        numbers = tuple(float(number) for number in value)
+    except (TypeError, ValueError):
+        raise UserError(f"value_range is {value!r}; it must be (LOW, HIGH), two numbers, or empty") from None
     if not numbers:
         return ()
     if len(numbers) != 2 or not (math.isfinite(numbers[0]) and math.isfinite(numbers[1])) or numbers[0] >= numbers[1]:

@@ -254,8 +254,7 @@ def _build(decoded: DecodedImages, place: Path, size: int, threads: int) -> None
                 progress.update(len(rows))
             file.flush()
             os.fsync(file.fileno())
-        table = {"readable": np.concatenate(readable), "checksums": np.array(checksums, np.uint32)}
-        np.savez(unfinished / _TABLE, **table)
+        np.savez(unfinished / _TABLE, readable=np.concatenate(readable), checksums=np.array(checksums, np.uint32))
         unfinished.rename(place)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -108,13 +108,13 @@ def check_features(kind: Kind, query: np.ndarray, gallery: np.ndarray) -> None:
         )
 
 
-def check_finite(features: np.ndarray, names: Sequence[str] | np.ndarray, what: str) -> None:
+def check_finite(features: np.ndarray, names: Sequence[object] | np.ndarray, what: str) -> None:
     """`UserError` naming the images whose features are NaN or infinite.
 
     Args:
       features: [N, D].
       names: of the images, [N].
-      what: they are, as in ``queries``.
+      what: one of them is, as in ``query``.
     """
     bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
     if len(bad):
@@ -123,10 +123,10 @@ def check_finite(features: np.ndarray, names: Sequence[str] | np.ndarray, what: 
 
 def not_finite(rows: np.ndarray | Sequence[int], names: Sequence[object], what: str) -> UserError:
     """The sentence about images `rows` whose features are NaN or infinite; `names`: of the first of them."""
-    shown = ", ".join(printable(name) for name in names) + (", ..." if len(rows) > len(names) else "")
+    shown = ", ".join(printable(name) for name in names)
+    more = f" and of {len(rows) - len(names)} more" if len(rows) > len(names) else ""
     return UserError(
-        f"the features of {len(rows)} {what} are not finite: {shown}; look at these images and at the weights, then "
-        "extract again"
+        f"features of {what} {shown}{more} are not finite; look at the image and the weights, and extract them again"
     )
 
 

@@ -98,7 +98,7 @@ def top_k(
     if not len(query) or not kept:
         return np.zeros((len(query), kept), np.int64), np.zeros((len(query), kept), np.float32)
     query_names, gallery_names = names or (range(len(query)), range(len(gallery)))
-    check_finite(query, query_names, "queries")
+    check_finite(query, query_names, "query")
     processes, index = jax.process_count(), jax.process_index()
     first, last = (len(gallery) * part // processes for part in (index, index + 1))
     values, rows = _Search(query, gallery, kept, kind, chunk, progress, gallery_names).run(first, last)
@@ -214,7 +214,7 @@ class _Search:
         if not np.isfinite(lengths).all():
             # Also where numbers are so large that their squares are not.
             bad = start + np.flatnonzero(~np.isfinite(lengths))
-            raise not_finite(bad, [self._names[row] for row in bad[:3]], "gallery images")
+            raise not_finite(bad, [self._names[row] for row in bad[:3]], "gallery image")
         lengths[valid:] = np.inf
         return rows, lengths
 

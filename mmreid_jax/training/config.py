@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.errors import UserError, run_command
+from mmreid_jax.paths import path_of
 
 _CONFIG_FOLDER = Path("configs")
 
@@ -36,6 +37,22 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     leaves = {key.split(".")[-1]: key for key in reversed(keys)}
     close = difflib.get_close_matches(name.split(".")[-1], leaves, n=1, cutoff=0.7)
     return leaves[close[0]] if close else None
+
+
+PATHS = (
+    *("data.data_dir", "data.manual_dir", "data.train_list"),
+    *("init.backbone", "init.checkpoint", "init.clip", "init.from_base", "init.from_mmgl"),
+)
+"""Keys whose values are paths."""
+
+
+def expand_paths(config: Any) -> Any:
+    """The same config, in whose paths ``~`` is a home: a shell leaves it in ``--config.data.data_dir=~/data``."""
+    for key in PATHS:
+        section, name = key.split(".")
+        if str(config.get(section, {}).get(name, "")).startswith("~"):
+            config[section][name] = str(path_of(config[section][name]))
+    return config
 
 
 def check_keys(section: Mapping[str, Any], known: Sequence[str], where: str) -> None:
@@ -204,6 +221,7 @@ def _parse(argv: Sequence[str], flag_values: Any = None) -> list[str]:
 
     values = flags.FLAGS if flag_values is None else flag_values
     configs = {name: values[name] for name in values if hasattr(type(values[name]), "override_values")}
+    argv = [_with_home(argument, configs) for argument in argv]
     files = {name: path for name in configs if (path := _file_given(name, argv)) is not None}
     for name, path in files.items():
         if not Path(path).is_file():
@@ -224,6 +242,7 @@ def _parse(argv: Sequence[str], flag_values: Any = None) -> list[str]:
         if flag.value is None:
             raise UserError(f"--{name}=FILE is missing{_available()}")
         _check_tuples(flag, name)
+        expand_paths(flag.value)
     if len(rest) > 1:
         raise UserError(
             f"unexpected argument {rest[1]!r}; settings are written --{next(iter(configs), 'flag')}.KEY=VALUE"
@@ -231,6 +250,14 @@ def _parse(argv: Sequence[str], flag_values: Any = None) -> list[str]:
     if "verbosity" in values and values["verbosity"].using_default_value:
         values.verbosity = -1
     return rest
+
+
+def _with_home(argument: str, configs: Iterable[str]) -> str:
+    """``--config=~/FILE`` with the home in full, as a shell leaves it to the program."""
+    name, equals, path = argument.partition("=")
+    if equals and path.startswith("~") and name.lstrip("-") in configs:
+        return f"{name}={path_of(path)}"
+    return argument
 
 
 def _file_given(name: str, argv: Sequence[str]) -> str | None:

@@ -143,18 +143,24 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
     assert [path.name for path in (tmp_path / "data" / "rgbnt201").iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("kind", ["truncated", "empty", "not an image"])
+@pytest.mark.parametrize("kind", ["truncated", "cut in its header", "empty", "not an image"])
 def test_check_images_names_the_unreadable_ones(kind, tmp_path, monkeypatch):
     # Training may have switched PIL to tolerance; the check must see the damage all the same.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     root = trees.write("rgbnt201", tmp_path / "raw")
     path = root / "test" / "NI" / "000258_cam2_0_01.jpg"
     whole = path.read_bytes()
-    path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "not an image": b"hello" * 99}[kind])
+    damaged = {"truncated": whole[:-4], "cut in its header": whole[:90], "empty": b"", "not an image": b"hello" * 99}
+    path.write_bytes(damaged[kind])
     with pytest.raises(UserError, match=r"1 of 21 images cannot be used: .*test/NI/000258_cam2_0_01\.jpg"):
         prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", check_images=True)
     assert ImageFile.LOAD_TRUNCATED_IMAGES
     assert not catalogue.is_prepared("rgbnt201", tmp_path / "data")
+    if kind != "truncated":
+        # What does not begin like an image is seen without decoding.
+        with pytest.raises(UserError, match="000258_cam2_0_01"):
+            prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+        return
     assert prepare("rgbnt201", tmp_path / "raw", tmp_path / "data").fresh
     with pytest.raises(UserError, match="000258_cam2_0_01"):
         prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", check_images=True)
