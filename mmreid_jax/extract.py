@@ -237,8 +237,9 @@ def open_images(
 
 def list_left_out(*tables: Records | None) -> None:
     """Prints which files of folders could not be used, each with the reason."""
-    for table in tables:
-        if table is not None and table.left_out:
+    # A folder may be both query and gallery.
+    for table in {each.name: each for each in tables if each is not None}.values():
+        if table.left_out:
             print(f"{table.name}: {len(table.left_out)} files could not be used")
             print("\n".join(f"  {printable(name)}: {reason}" for name, reason in table.left_out.items()))
 

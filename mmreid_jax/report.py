@@ -204,8 +204,7 @@ def charts(
 
 def log_entries(workdir: Path) -> list[dict[str, Any]]:
     """Lines of the run's log, if it has one."""
-    path = workdir / logs.FILE
-    return logs.read_metrics(path) if path.exists() else []
+    return logs.readable_metrics(workdir / logs.FILE)
 
 
 def image_getter(query: Records, gallery: Records) -> Images:

@@ -50,7 +50,7 @@ def write_table(path: Path, queries: Sequence[str], files: np.ndarray, order: np
     """A CSV file of all matches: query, rank, match, distance; complete or not at all.
 
     Names are written so that no spreadsheet takes one for a formula: ``=x.png`` becomes ``./=x.png``, which names the
-    same file, and all cells are quoted, so that no separator in a name begins another cell. Bytes of a name that are
+    same file, and all names are quoted, so that no separator in a name begins another cell. Bytes of a name that are
     not UTF-8 are written as ``\\udcff``.
 
     Args:
@@ -63,7 +63,7 @@ def write_table(path: Path, queries: Sequence[str], files: np.ndarray, order: np
     unfinished = path.with_name(f"{path.name}.part")
     with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-        writer.writerow(("query", "rank", "match", "distance"))
+        file.write("query,rank,match,distance\r\n")
         for name, row, values in zip(queries, order, apart, strict=True):
             for rank, (index, value) in enumerate(zip(row, values, strict=True), start=1):
                 if index >= 0:
@@ -73,7 +73,7 @@ def write_table(path: Path, queries: Sequence[str], files: np.ndarray, order: np
 
 def _cell(name: str) -> str:
     """A name as a cell of a table, which a spreadsheet must not compute."""
-    return f"./{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else name
+    return f"./{name}" if name.startswith(tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")) else name
 
 
 def without_themselves(
