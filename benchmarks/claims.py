@@ -38,8 +38,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from configs import demo, demo_ieee, demo_tvi_lfm, demo_vi
 from mmreid_jax import adapt, evaluate, train
 from mmreid_jax.captioning.colours import strip_colours
+from mmreid_jax.commands.convert import write_safetensors
 from mmreid_jax.convert import known, layout
-from mmreid_jax.convert.__main__ import write_safetensors
 from mmreid_jax.experiment import open_experiment
 from mmreid_jax.training import checkpoints
 

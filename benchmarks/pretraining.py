@@ -24,8 +24,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs import demo_mmgl, demo_vi
-from mmreid_jax import evaluate, pretext, train
+from mmreid_jax import evaluate, train
 from mmreid_jax.experiment import open_experiment
+from mmreid_jax.scoring import orders
 from mmreid_jax.training import checkpoints
 
 # What is pre-trained -> what it changes in the demo; None: nothing is.
@@ -71,7 +72,7 @@ def pretrain(seed: int, changes: dict[str, Any], options: argparse.Namespace, wo
     config.update_from_flattened_dict(changes)
     experiment = open_experiment(config, workdir)
     variables = train.fit(experiment)
-    row = pretext.Examiner(experiment)(experiment.parallel.place_state(variables), "")
+    row = orders.Examiner(experiment)(experiment.parallel.place_state(variables), "")
     return {name: value for name, value in row.items() if name != "label"}
 
 

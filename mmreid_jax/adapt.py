@@ -14,6 +14,8 @@ from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, image_options, open_experiment
 from mmreid_jax.retrieval import metrics
+from mmreid_jax.scoring import retrieval
+from mmreid_jax.scoring.retrieval import Embedder, Result
 from mmreid_jax.training import distributed, optimizers, state, step
 
 FOLDER = "adaptation"
@@ -21,9 +23,13 @@ FOLDER = "adaptation"
 
 
 def main(config: Any, workdir: Path) -> None:
-    """Adapts ``config.init.checkpoint`` to the test set; prints scores before and after and writes the report."""
+    """Adapts a trained model to the test set; prints scores before and after and writes the report.
+
+    The model is ``config.init.checkpoint``, or with ``config.task`` "train_adapt" the best of a training before.
+    """
     experiment = open_experiment(config, workdir)
-    fit(experiment, experiment.trained_variables()[0])
+    trained = train.fit(experiment) if config.task == "train_adapt" else experiment.trained_variables()[0]
+    fit(experiment, trained)
 
 
 def fit(experiment: Experiment, variables: Any) -> None:
@@ -36,15 +42,15 @@ def fit(experiment: Experiment, variables: Any) -> None:
     if not hasattr(method, "adapt_loss"):
         raise UserError(f"method {config.method!r} has no test-time training; use --config.task=train")
     experiment = fitting_devices(experiment)
-    embedder = evaluate.Embedder(experiment)
-    before = evaluate.run(
+    embedder = Embedder(experiment)
+    before = retrieval.run(
         experiment, embedder, experiment.parallel.place_state(variables), "trained", config.eval.missing_modalities
     )
     if config.mtt.episodic:
         after, adapted = [episodic(experiment, embedder, variables)], variables
     else:
         after, adapted = continual(experiment, embedder, variables)
-    finish(experiment, [*before, *after], adapted)
+    evaluate.report(experiment, experiment.parallel.place_state(adapted), [*before, *after])
 
 
 def fitting_devices(experiment: Experiment) -> Experiment:
@@ -56,7 +62,7 @@ def fitting_devices(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, parallel=step.Parallel(jax.devices()[:fitting]))
 
 
-def continual(experiment: Experiment, embedder: evaluate.Embedder, variables: Any) -> tuple[list[evaluate.Result], Any]:
+def continual(experiment: Experiment, embedder: Embedder, variables: Any) -> tuple[list[Result], Any]:
     """The published procedure: epochs over query and gallery, evaluated after each; (results, best variables)."""
     config, method, splits = experiment.config, experiment.method, experiment.splits
     # Parity: where query and gallery are the same folder, every image is visited twice an epoch.
@@ -93,16 +99,16 @@ def continual(experiment: Experiment, embedder: evaluate.Embedder, variables: An
         adapted, meta = train.load(experiment, job, variables, which)
         placed = reestimated(experiment.parallel.place_state(adapted))
         label = f"after MTT, {which} epoch ({meta['epoch']})"
-        results += evaluate.run(experiment, embedder, placed, label)
+        results += retrieval.run(experiment, embedder, placed, label)
         best = adapted
     return results[::-1], best
 
 
-def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any) -> evaluate.Result:
+def episodic(experiment: Experiment, embedder: Embedder, variables: Any) -> Result:
     """Adapts to each set of queries alone, ranks the gallery for it, and forgets: no query profits from another set."""
     config, method, splits, parallel = experiment.config, experiment.method, experiment.splits, experiment.parallel
     comparison = method.protocols()[0]
-    protocol = evaluate.protocols_of(experiment)[0]
+    protocol = retrieval.protocols_of(experiment)[0]
     sets = [
         np.arange(start, min(start + config.mtt.episode_size, len(splits.query)))
         for start in range(0, len(splits.query), config.mtt.episode_size)
@@ -150,19 +156,7 @@ def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any
         if distributed.is_main():
             print(f"episode {number + 1} of {len(sets)}: {len(queries)} queries", flush=True)
     apart = np.concatenate(rows)
-    labels = evaluate.labels_of(splits.query), evaluate.labels_of(splits.gallery)
+    labels = retrieval.labels_of(splits.query), retrieval.labels_of(splits.gallery)
     scores = metrics.Trials((metrics.evaluate(apart, *labels, protocol),))
     label = f"after MTT, episodes of {config.mtt.episode_size}"
-    return evaluate.Result(label, comparison.name, scores, protocol.label, apart, splits.query, splits.gallery)
-
-
-def finish(experiment: Experiment, results: list[evaluate.Result], variables: Any) -> None:
-    """Prints the table before and after, keeps the scores and writes the report."""
-    from mmreid_jax import report
-
-    evaluate.keep(experiment.workdir, results)
-    if not distributed.is_main():
-        return
-    print(evaluate.describe(results, experiment.workdir))
-    if experiment.config.eval.report:
-        print(f"report: {report.write(experiment, experiment.parallel.place_state(variables), results)}")
+    return Result(label, comparison.name, scores, protocol.label, apart, splits.query, splits.gallery)

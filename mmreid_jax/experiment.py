@@ -1,4 +1,4 @@
-"""What train, adapt and evaluate share: the data, the method and the devices that a config describes."""
+"""What the loops share: the data, the method and the devices that a config describes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmreid_jax import prepare, synthesize
-from mmreid_jax.data import captions, catalogue, images, pipeline, subset
+from mmreid_jax import datasets
+from mmreid_jax.data import captions, images, pipeline
 from mmreid_jax.data.records import Records, check_value_range
+from mmreid_jax.datasets import catalogue, drawing, prepare, subset
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.on_device import OnDevice, Table
@@ -113,7 +114,7 @@ class Experiment:
         if not chosen.checkpoint:
             raise UserError(
                 "no trained model is named; add --config.init.checkpoint=DIR, a run's workdir or a directory made by "
-                "python -m mmreid_jax.convert"
+                "python -m mmreid_jax convert"
             )
         if hasattr(self.method, "load"):
             return self.method.load(chosen.checkpoint, chosen.which)
@@ -203,6 +204,12 @@ def text_options(data: Any) -> captions.TextOptions | None:
     return captions.TextOptions(data.captioner, data.rephrased, data.caption_draw, data.caption_seed)
 
 
+def composite_of(data: Any) -> str:
+    """How images that lie side by side are cut: the value of the key of ``config.data`` that the data set names."""
+    key = datasets.get(data.dataset).composite_key
+    return data.get(key, "") if key else ""
+
+
 def load_splits(data: Any) -> Splits:
     """The tables of ``config.data.dataset``; the data set is drawn or prepared first where that is still to be done.
 
@@ -210,7 +217,7 @@ def load_splits(data: Any) -> Splits:
       UserError: the data are missing; says what, how to get them, and how to run on drawn data instead.
     """
     folder = path_of(data.data_dir).absolute()
-    chosen = check_value_range(data.get("value_range", ()))
+    value_range = check_value_range(data.get("value_range", ()))
     if data.drawn:
         folder = draw(data, folder)
     elif data.manual_dir or not catalogue.is_prepared(data.dataset, folder):
@@ -227,15 +234,10 @@ def load_splits(data: Any) -> Splits:
         )
         print(found.report)
     load = functools.partial(
-        catalogue.load,
-        data.dataset,
-        data_dir=folder,
-        rgbnt100_third=data.rgbnt100_third,
-        rgbn300_third=data.rgbn300_third or None,
-        text=text_options(data),
+        catalogue.load, data.dataset, data_dir=folder, composite=composite_of(data), text=text_options(data)
     )
     tables = [load(split) for split in ("train", "query", "gallery")]
-    tables = [dataclasses.replace(table, value_range=chosen) for table in tables]
+    tables = [dataclasses.replace(table, value_range=value_range) for table in tables]
     if tuple(data.modalities):
         tables = [with_modalities(table, tuple(data.modalities)) for table in tables]
     if data.broken_images == "skip":
@@ -247,7 +249,7 @@ def load_splits(data: Any) -> Splits:
         train = train.unlabelled()
     for table in tables:
         if not len(table):
-            raise UserError(f"{table.name} holds no sample; prepare the data set again (python -m mmreid_jax.prepare)")
+            raise UserError(f"{table.name} holds no sample; prepare the data set again (python -m mmreid_jax prepare)")
     same = len(query) == len(gallery) and bool(np.all(query.file == gallery.file))
     return Splits(train, query, query if same else gallery)
 
@@ -288,13 +290,14 @@ def draw(data: Any, folder: Path) -> Path:
     drawn = folder / "drawn" / f"{dataset}-{name}"
     if not drawn.exists():
         print(f"drawing {dataset} into {drawn}", flush=True)
-    synthesize.draw(
+    drawing.draw(
         dataset,
         drawn,
         seed=data.drawn_seed,
         identities=data.drawn_identities or None,
         images_per_identity=data.drawn_images or None,
         shift=data.drawn_shift if data.drawn_shift >= 0 else None,
+        progress=sys.stderr.isatty(),
     )
     prepared = drawn / "prepared"
     # Drawn captions are younger than drawn images: earlier records may lack them.
@@ -311,3 +314,32 @@ def steps_of(epoch_ends: np.ndarray, start: int) -> Iterator[tuple[int, int, boo
         last = step + 1 == epoch_ends[epoch]
         yield step, epoch, bool(last)
         epoch += last
+
+
+def facts_of(config: Any, identities: int = 0, cameras: int = 0) -> tuple[base.DataFacts, str]:
+    """Facts of the data set of a config and where they come from, in words.
+
+    From the prepared data where they are there; else from what is published of the data set.
+
+    Args:
+      config: of the experiment.
+      identities: training identities; 0: look them up.
+      cameras: training cameras; 0: look them up.
+
+    Raises:
+      UserError: there is no such data set.
+    """
+    data = config.data
+    dataset, composite, chosen = datasets.get(data.dataset), composite_of(data), tuple(data.get("modalities", ()))
+    modalities = tuple(name for name in dataset.views(composite) if not chosen or name in chosen)
+    published = dataset.known("train")
+    known, source = published.identities or published.unverified[1] or 0, "published"
+    seen, scenes = 0, 1
+    if data.drawn and data.drawn_identities:
+        known, source = data.drawn_identities, "drawn"
+    if not (identities or data.drawn) and catalogue.is_prepared(data.dataset, data.data_dir):
+        table = catalogue.load(data.dataset, "train", data.data_dir, composite=composite)
+        known, source = len(table.identities), "prepared data"
+        seen, scenes = int(table.camera.max()) + 1, len(np.unique(table.scene))
+    facts = base.DataFacts(identities or known, cameras or seen or 1, scenes, modalities)
+    return facts, f"{facts.identities} training identities ({'given' if identities else source})"

@@ -18,7 +18,7 @@ from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment, steps_of
-from mmreid_jax.training import checkpoints, distributed, logs, optimizers, profiling, state, step
+from mmreid_jax.training import checkpoints, logs, optimizers, profiling, state, step
 from mmreid_jax.training import config as configs
 
 STOPPING = "stopping after this step or evaluation, whose state is saved (once more: at once)"
@@ -26,15 +26,9 @@ STOPPING = "stopping after this step or evaluation, whose state is saved (once m
 
 
 def main(config: Any, workdir: Path) -> None:
-    """Trains, evaluates on the way, and with ``config.task`` "train_adapt" adapts the best model to the test set."""
+    """Trains, evaluates on the way, and the best model once more in the end."""
     experiment = open_experiment(config, workdir)
-    variables = fit(experiment)
-    if config.task == "train_adapt":
-        from mmreid_jax import adapt
-
-        adapt.fit(experiment, variables)
-        return
-    finish(experiment, variables)
+    evaluate.finish(experiment, fit(experiment), "trained")
 
 
 def plan_of(experiment: Experiment) -> samplers.Plan:
@@ -363,21 +357,3 @@ def describe(experiment: Experiment, plan: samplers.Plan) -> str:
             f"{config.optim.epochs} epochs = {len(plan)} steps",
         )
     )
-
-
-def finish(experiment: Experiment, variables: Any) -> None:
-    """Evaluates the best model once more, with missing modalities if the config asks, and writes the report."""
-    from mmreid_jax import pretext, report
-
-    config = experiment.config
-    if hasattr(experiment.method, "examine"):
-        pretext.finish(experiment, variables, "trained")
-        return
-    placed = experiment.parallel.place_state(variables)
-    embedder = evaluate.Embedder(experiment)
-    results = evaluate.run(experiment, embedder, placed, "trained", config.eval.missing_modalities)
-    evaluate.keep(experiment.workdir, results)
-    if distributed.is_main():
-        print(evaluate.describe(results, experiment.workdir))
-        if config.eval.report:
-            print(f"report: {report.write(experiment, placed, results)}")

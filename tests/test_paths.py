@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmreid_jax import paths
+from mmreid_jax import flags, paths
 from mmreid_jax.errors import UserError, printable, run_command
 from mmreid_jax.training import config as configs
 
@@ -35,9 +35,7 @@ def test_the_home_in_a_config_and_in_the_name_of_its_file(tmp_path, monkeypatch)
         (tmp_path / name).write_text((source / name).read_text())
     monkeypatch.chdir(source.parent)
     keys = [f"--config.{key}=~/{key}" for key in configs.PATHS]
-    config, name = configs.from_arguments(
-        [f"--config={tmp_path.as_posix().replace(str(tmp_path), '~')}/demo.py", *keys]
-    )
+    config, name = flags.from_arguments([f"--config={tmp_path.as_posix().replace(str(tmp_path), '~')}/demo.py", *keys])
     assert name == "demo"
     flat = configs.flatten(config)
     assert [flat[key] for key in configs.PATHS] == [str(tmp_path / key) for key in configs.PATHS]

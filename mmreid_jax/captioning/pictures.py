@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import catalogue, images, listing
+from mmreid_jax import datasets
+from mmreid_jax.data import images, listing
+from mmreid_jax.data.captions import TextForm
 from mmreid_jax.data.records import Records
+from mmreid_jax.datasets import catalogue, disk
 from mmreid_jax.errors import UserError, printable
 from mmreid_jax.paths import path_of
 
@@ -90,11 +93,11 @@ def of_data_set(dataset: str, place: str | os.PathLike[str], modality: str, *, p
     Raises:
       UserError: it is another data set, it is not there, or it is damaged.
     """
-    layout = catalogue.layout(dataset)
-    if not hasattr(layout, "gallery"):
+    folders = datasets.get(dataset).folders
+    if not isinstance(folders, disk.SingleFolders):
         raise UserError(f"{dataset} is no visible-infrared data set; caption its folder of images with --images")
-    own = "rgb" if modality == "rgb" else layout.modalities[1]
-    splits = ["train", *(split for split in ("query", "gallery") if own in layout.modalities_of(split))]
+    own = "rgb" if modality == "rgb" else folders.modalities[1]
+    splits = ["train", *(split for split in ("query", "gallery") if own in folders.modalities_of(split))]
     rows: list[tuple[str, int, bool, Callable[[], bytes]]] = []
     if prepared:
         for split in splits:
@@ -103,11 +106,9 @@ def of_data_set(dataset: str, place: str | os.PathLike[str], modality: str, *, p
             for row, (file, identity) in enumerate(zip(table.file.tolist(), table.identity.tolist(), strict=True)):
                 rows.append((file, identity, split == "train", functools.partial(_stored, table, row, image)))
     else:
-        from tfds_builders import common
-
         root = root_of(dataset, place)
         for split in splits:
-            for sample in common.list_samples(layout, root, split):
+            for sample in disk.list_samples(folders, root, split):
                 if sample.modality == own:
                     (path,) = sample.images.values()
                     read = functools.partial(listing.read_file, path)
@@ -116,11 +117,18 @@ def of_data_set(dataset: str, place: str | os.PathLike[str], modality: str, *, p
     return Pictures(dataset, own, files, np.array(identity), np.array(training), lambda position: reads[position]())
 
 
+def text_form(dataset: str) -> TextForm:
+    """How the texts of a data set are written; UserError where it has none."""
+    form = datasets.get(dataset).captions
+    if form is None:
+        known = ", ".join(name for name in datasets.names() if datasets.get(name).captions)
+        raise UserError(f"texts of {dataset!r} have no place; the data sets that have are {known}")
+    return form
+
+
 def root_of(dataset: str, place: str | os.PathLike[str]) -> Path:
     """The folder of an unpacked data set, from it or its parent; UserError naming what it lacks."""
-    from tfds_builders import common
-
-    return common.find_root(catalogue.layout(dataset), place)
+    return disk.find_root(datasets.get(dataset).folders, place)
 
 
 def _stored(table: Records, row: int, image: str) -> bytes:

@@ -37,7 +37,7 @@ def open_weights(
     """Loads weights of a family into our tree, from whatever form they are kept in.
 
     Args:
-      path: a PyTorch or safetensors file, or a directory made by ``python -m mmreid_jax.convert``.
+      path: a PyTorch or safetensors file, or a directory made by ``python -m mmreid_jax convert``.
       layout: a layout, or the name of one.
       like: tree that the result must fit; see `import_state` for this and the rest.
       keep: patterns of our paths that stay as they are in `like`.

@@ -36,11 +36,22 @@ VISIBLE = "rgb"
 DRAWS = ("counter", "reference")
 """How the visible caption of a query is drawn, see `picks`."""
 
-_ROOTS = {"sysu_mm01": "datasets/sysu/", "regdb": "datasets/regdb/", "llcm": "datasets/llcm/"}
-_WITH_ARRAYS = ("sysu_mm01",)
 _PATH_PARTS = 3
 # Keeps the draw of captions apart from other streams of the same seed (the last word of the counter).
 _SERIES = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class TextForm:
+    """How the texts of a data set are written.
+
+    Attributes:
+      root: how the paths of its images begin in them.
+      arrays: whether training captions lie in arrays.
+    """
+
+    root: str
+    arrays: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +219,7 @@ def choose(said: np.ndarray, rephrased: np.ndarray, chance: np.ndarray, share: f
     return np.where(chance < share, rephrased, said)
 
 
-def write(root: str | os.PathLike[str], captioner: str, dataset: str, captioned: Sequence[Captioned]) -> list[str]:
+def write(root: str | os.PathLike[str], captioner: str, form: TextForm, captioned: Sequence[Captioned]) -> list[str]:
     """Writes the texts of a data set as the released ones are, and returns their paths below the root.
 
     Files of rephrasings are written where every caption has one.
@@ -216,24 +227,18 @@ def write(root: str | os.PathLike[str], captioner: str, dataset: str, captioned:
     Args:
       root: folder of the data set.
       captioner: name of who wrote the captions.
-      dataset: its name, which says how paths begin and whether training captions lie in arrays.
+      form: of the texts of the data set.
       captioned: all images.
-
-    Raises:
-      UserError: there is no form of texts for this data set.
     """
-    base = dataset.partition("/")[0]
-    if base not in _ROOTS:
-        raise UserError(f"texts of {dataset!r} have no place; the data sets that have are {', '.join(_ROOTS)}")
     made = []
     for modality in dict.fromkeys(entry.image.modality for entry in captioned):
         entries = [entry for entry in captioned if entry.image.modality == modality]
         place = paths(root, captioner, modality)
         rephrased = all(entry.rephrased for entry in entries)
         contents: dict[str, Any] = {
-            "captions": {_ROOTS[base] + key_of(e.image.file): {"description": e.caption} for e in entries}
+            "captions": {form.root + key_of(e.image.file): {"description": e.caption} for e in entries}
         }
-        if base in _WITH_ARRAYS:
+        if form.arrays:
             trained = sorted((e for e in entries if e.trained_on), key=lambda e: (e.image.identity, e.image.file))
             width = 4 if modality == VISIBLE else 1
             contents["train_captions"] = np.array([e.caption for e in trained], np.str_)
@@ -242,7 +247,7 @@ def write(root: str | os.PathLike[str], captioner: str, dataset: str, captioned:
                 contents["train_rephrasings"] = np.array([e.rephrased for e in trained], np.str_)
         elif rephrased:
             contents["rephrasings"] = {
-                _ROOTS[base] + key_of(e.image.file): {"description": e.caption, "aug_description": e.rephrased}
+                form.root + key_of(e.image.file): {"description": e.caption, "aug_description": e.rephrased}
                 for e in entries
             }
         if modality == VISIBLE:

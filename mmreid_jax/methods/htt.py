@@ -23,7 +23,7 @@ from mmreid_jax.convert import resnet as resnet_layout
 from mmreid_jax.convert import store
 from mmreid_jax.convert import vit as vit_layout
 from mmreid_jax.errors import UserError
-from mmreid_jax.losses import centers, identity, margins, test_time, triplet
+from mmreid_jax.losses import adaptation, centers, identity, margins, triplet
 from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
 from mmreid_jax.models.heads import BNNeck
 from mmreid_jax.models.resnet import RESNETS, ResNet, average_pool
@@ -263,7 +263,7 @@ class HTT:
         options = self.config.mtt
         features, backbone_stats = self.features(variables, batch, train=True, key=key)
         _, _, logits, neck_stats = self.head(variables, features, train=True)
-        total, parts = test_time.mtt_loss(
+        total, parts = adaptation.mtt_loss(
             features,
             logits,
             form=options.form,

@@ -100,7 +100,7 @@ def hand_over(path: str, variables: Variables) -> Variables:
     modalities goes to both, and so do shared stages where nothing is shared now. Non-local blocks stay as they are.
 
     Args:
-      path: a run's workdir, a directory made by ``python -m mmreid_jax.convert``, or a flat PyTorch file.
+      path: a run's workdir, a directory made by ``python -m mmreid_jax convert``, or a flat PyTorch file.
       variables: fresh ones of the trunk, {"params": {stream: {part: ...}}, "batch_stats": ...}.
 
     Returns:

@@ -8,13 +8,9 @@ sorted first, so that a draw is a function of the file names and the trial.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import functools
-import gzip
 import random
-from collections.abc import Sequence
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol as Interface
 
 import numpy as np
@@ -26,7 +22,8 @@ DRAWS = {
     "official": "the first of the permutations that the data set's authors published",
     "stream": "drawn by one generator that runs on from trial to trial",
 }
-_OFFICIAL = "sysu_official_gallery_first10.csv.gz"
+Picks = Mapping[tuple[int, int], np.ndarray]
+"""(identity, camera from 0) -> int [trials, shots], positions among the sorted files of that folder, from 0."""
 
 
 class Pool(Interface):
@@ -57,6 +54,7 @@ class Gallery:
       trials: number of galleries.
       seed: of ``stream``.
       discarded: galleries that ``stream`` draws before that of the first trial; Hetero-Center's test prints one.
+      picks: of ``official``: what the published permutations draw.
     """
 
     cameras: tuple[int, ...]
@@ -65,6 +63,7 @@ class Gallery:
     trials: int = 10
     seed: int = 1
     discarded: int = 1
+    picks: Callable[[], Picks] | None = None
 
     def positions(self, pool: Pool) -> list[np.ndarray]:
         """The gallery of every trial: int64 [G] each, rows of `pool` in the order of the reference.
@@ -102,7 +101,8 @@ class Gallery:
 
     def _official(self, pool: Pool, own: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The galleries of the published permutations, whose folders must be those of `own`."""
-        picks = {key: value for key, value in _official_picks().items() if key[1] in self.cameras}
+        assert self.picks is not None
+        picks = {key: value for key, value in self.picks().items() if key[1] in self.cameras}
         found = {(int(pool.identity[rows[0]]), int(pool.camera[rows[0]])): rows for rows in own}
         unlike = sorted(found.keys() ^ picks.keys())
         unlike += [key for key, rows in found.items() if key in picks and picks[key].max() >= len(rows)]
@@ -111,7 +111,7 @@ class Gallery:
             here = f"has {len(found.get(unlike[0], ()))} images here"
             there = f"number {picks[unlike[0]].max() + 1} is drawn" if unlike[0] in picks else "none is drawn"
             raise UserError(
-                f"the official galleries are those of the complete SYSU-MM01: identity {identity}, camera {camera + 1}"
+                f"the official galleries are those of the complete data set: identity {identity}, camera {camera + 1}"
                 f" {here}, {there}; use a complete copy, or a protocol without 'official' in its name"
             )
         return [
@@ -145,14 +145,3 @@ def folders(pool: Pool, cameras: Sequence[int]) -> list[np.ndarray]:
 def listed(pool: Pool, cameras: Sequence[int]) -> np.ndarray:
     """int64: all rows of these cameras in the order of `folders`; so the references list their queries."""
     return np.concatenate([np.zeros(0, np.int64), *folders(pool, cameras)])
-
-
-@functools.cache
-def _official_picks() -> dict[tuple[int, int], np.ndarray]:
-    """(identity, camera from 0) -> int [trials, 10], positions among the sorted files of that folder, from 0."""
-    packed = (resources.files("mmreid_jax") / "data" / "manifests" / _OFFICIAL).read_bytes()
-    picks: dict[tuple[int, int], dict[int, list[int]]] = {}
-    for row in csv.DictReader(gzip.decompress(packed).decode().splitlines()):
-        numbers = [int(number) - 1 for number in row["image_numbers_1based_in_order"].split()]
-        picks.setdefault((int(row["id"]), int(row["cam"]) - 1), {})[int(row["trial"])] = numbers
-    return {key: np.array([trials[t] for t in sorted(trials)]) for key, trials in picks.items()}

@@ -226,7 +226,7 @@ def load_variables(
     """Parameters and statistics of a trained or converted model, without the rest of the training state.
 
     Args:
-      path: a run's workdir, its checkpoint folder, one checkpoint in it, or a directory made by ``mmreid_jax.convert``.
+      path: a run's workdir, its checkpoint folder, one checkpoint in it, or a directory made by ``mmreid_jax convert``.
       like: {"params", "batch_stats"} whose structure, dtypes and sharding to take on, see `Checkpoints.restore`; None
         for numpy arrays as they were saved.
       which: of several checkpoints, the one with the best score or the last one. Where none was evaluated, the last.
@@ -240,7 +240,7 @@ def load_variables(
     folder = _absolute(path)
     if not folder.is_dir():
         raise UserError(
-            f"there is no directory {folder}; give a run's workdir or a directory made by mmreid_jax.convert"
+            f"there is no directory {folder}; give a run's workdir or a directory made by mmreid_jax convert"
         )
     if (folder / "meta.json").is_file():
         return _load_converted(folder, like)
@@ -414,7 +414,7 @@ def _choose(folder: Path, which: str) -> Path:
     if not found:
         raise UserError(
             f"{folder} holds no checkpoint; give a run's workdir, one of its checkpoints, or a directory made by "
-            f"mmreid_jax.convert"
+            f"mmreid_jax convert"
         )
     best = _best(found) if which == "best" else None
     return home / str(max(found) if best is None else best)
@@ -462,7 +462,7 @@ def _readable_damage(folder: Path) -> Iterator[None]:
 
 
 def _load_converted(folder: Path, like: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Variables and meta of a directory made by ``mmreid_jax.convert``, placed like `like`."""
+    """Variables and meta of a directory made by ``mmreid_jax convert``, placed like `like`."""
     from mmreid_jax.convert import store
 
     variables, meta = store.load(folder)

@@ -304,23 +304,27 @@ def keep_scores(workdir: Path, rows: Sequence[Mapping[str, Any]], **extra: Any) 
 
 def untrained_scores(workdir: Path) -> dict[str, Any] | None:
     """What the run's log says of the evaluation before the first step, if there was one."""
-    entries = readable_metrics(workdir / FILE)
-    found = [entry for entry in entries if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0]
+    found = [
+        entry
+        for entry in entries(workdir)
+        if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0
+    ]
     return found[0] if found else None
 
 
-def readable_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of a ``metrics.jsonl`` that can be read, none where there is no file; a warning names the others.
+def entries(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of the log of a run that can be read, none where it has no log; a warning names the others.
 
     For what comes after the work: a damaged line of the log is no reason to lose it.
     """
-    if not Path(path).exists():
+    path = workdir / FILE
+    if not path.exists():
         return []
     damaged: list[int] = []
-    entries = read_metrics(path, damaged)
+    found = read_metrics(path, damaged)
     if damaged:
         _log.warning("%s is damaged in %s, which are left out", path, _lines(damaged))
-    return entries
+    return found
 
 
 def read_metrics(path: str | Path, damaged: list[int] | None = None) -> list[dict[str, Any]]:

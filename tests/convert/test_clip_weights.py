@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmreid_jax.convert import __main__ as command
+from mmreid_jax.commands import convert as command
 from mmreid_jax.convert import clip, store
 from mmreid_jax.convert import layout as layouts
 from mmreid_jax.errors import UserError

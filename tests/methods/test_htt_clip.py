@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import htt_clip_rgbnt201
-from mmreid_jax.convert import __main__ as command
+from mmreid_jax.commands import convert as command
 from mmreid_jax.convert import clip
 from mmreid_jax.convert import layout as layouts
 from mmreid_jax.errors import UserError

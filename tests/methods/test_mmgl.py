@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmreid_jax.commands.convert import write_safetensors
 from mmreid_jax.convert import layout as layouts
-from mmreid_jax.convert.__main__ import write_safetensors
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import permutation
 from mmreid_jax.methods import visible_infrared

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs import demo_tvi_lfm, tvi_base_llcm, tvi_base_regdb, tvi_base_sysu, tvi_llcm, tvi_regdb, tvi_sysu
+from mmreid_jax.commands.convert import write_safetensors
 from mmreid_jax.convert import layout as layouts
-from mmreid_jax.convert.__main__ import write_safetensors
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import identity, weighted_triplet
 from mmreid_jax.methods import tvi_lfm

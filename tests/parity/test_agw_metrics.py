@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import vi_kinds
 
-from mmreid_jax.retrieval import metrics, protocols
+from mmreid_jax import datasets
+from mmreid_jax.retrieval import metrics
 from mmreid_jax.testing import goldens
 
 GOLDENS = vi_kinds.of_kind("agw", "metrics")
@@ -47,7 +48,7 @@ def distances_of(golden, name, protocol):
 
 @pytest.mark.parametrize(("golden", "name", "kind"), CASES)
 def test_scores(golden, name, kind, x64):
-    protocol = protocols.by_name(PROTOCOLS[kind])
+    protocol = datasets.protocol(PROTOCOLS[kind])
     stored = {key.split("/", 1)[1]: value for key, value in golden.arrays.items() if key.startswith(f"{name}/")}
     tables = [
         metrics.Labels(stored[f"{side}_ids"], stored[f"{side}_cam"] - 1, np.zeros_like(stored[f"{side}_cam"]))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.losses import identity, margins, test_time, triplet
+from mmreid_jax.losses import adaptation, identity, margins, triplet
 from mmreid_jax.testing import goldens
 
 GOLDENS = {path: goldens.load(path) for path in goldens.cases("htt")}
@@ -117,7 +117,7 @@ def terms_of(case):
     """Name -> function of the inputs, for every term that a case of this mode holds."""
     mode = case["mode"]
     if mode == "ttt":
-        return {"total": lambda x: test_time.mtt_loss(modalities(x), x["score"], form="code")[0]}
+        return {"total": lambda x: adaptation.mtt_loss(modalities(x), x["score"], form="code")[0]}
     labels = jnp.asarray(case["labels"])
     groups = sorted_groups(case["labels"])
     if mode == "train":

@@ -9,7 +9,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from mmreid_jax.retrieval import distances, metrics, protocols, rerank
+from mmreid_jax import datasets
+from mmreid_jax.retrieval import distances, metrics, rerank
 from mmreid_jax.testing import goldens
 
 GOLDENS = [goldens.load(path) for path in goldens.cases("ieee")]
@@ -56,7 +57,7 @@ def setting(golden, name):
 
 
 def protocol_of(kind, max_rank):
-    return dataclasses.replace(protocols.by_name("rgbnt"), distance=KINDS[kind], normalise=False, max_rank=max_rank)
+    return dataclasses.replace(datasets.protocol("rgbnt"), distance=KINDS[kind], normalise=False, max_rank=max_rank)
 
 
 def assert_scores(scores, expected):

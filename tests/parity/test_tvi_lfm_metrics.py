@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from mmreid_jax.retrieval import metrics, protocols
+from mmreid_jax import datasets
+from mmreid_jax.retrieval import metrics
 from mmreid_jax.testing import goldens
 
 GOLDENS = [case for case in map(goldens.load, goldens.cases("tvi_lfm")) if case.json.get("case") == "metrics"]
@@ -27,7 +28,7 @@ LABELS = ("qid", "gid", "qcam", "gcam")
 
 def protocol_of(golden, name):
     kind = golden.json["config"][name]["kind"]
-    return protocols.by_name(PECULIAR.get((name.partition("_")[0], kind), PROTOCOLS[kind]))
+    return datasets.protocol(PECULIAR.get((name.partition("_")[0], kind), PROTOCOLS[kind]))
 
 
 def normalised(features):

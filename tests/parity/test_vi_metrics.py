@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import vi_kinds
 
+from mmreid_jax import datasets
 from mmreid_jax.errors import UserError
-from mmreid_jax.retrieval import metrics, protocols
+from mmreid_jax.retrieval import metrics
 from mmreid_jax.testing import goldens
 
 GOLDENS = vi_kinds.of_kind("vi_protocols", "metrics")
@@ -35,7 +36,7 @@ def setting(golden, case):
         identity = golden.arrays[f"{name}/{side}_pids"]
         camera = golden.arrays.get(f"{name}/{side}_cams", np.full_like(identity, invented))
         tables.append(metrics.Labels(identity, camera - 1, np.zeros_like(identity)))
-    return golden.arrays[f"{name}/distmat"], *tables, protocols.by_name(PROTOCOLS[case["metric"]])
+    return golden.arrays[f"{name}/distmat"], *tables, datasets.protocol(PROTOCOLS[case["metric"]])
 
 
 @pytest.mark.parametrize(("golden", "case"), CASES)

@@ -485,7 +485,7 @@ def test_two_processes_share_the_checkpoints(tmp_path):
 
 
 class TestConverted:
-    """Directories made by ``mmreid_jax.convert``."""
+    """Directories made by ``mmreid_jax convert``."""
 
     @pytest.fixture
     def converted(self, tmp_path, monkeypatch):

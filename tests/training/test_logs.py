@@ -220,7 +220,7 @@ class TestReading:
         path.write_bytes(content)
         with pytest.raises(UserError, match=r"line 1 of .*metrics.jsonl is no entry of a log"):
             read_metrics(path)
-        assert [entry["step"] for entry in logs.readable_metrics(path)] == [1]
+        assert [entry["step"] for entry in logs.entries(tmp_path)] == [1]
         assert "is damaged in line 1," in caplog.text
         assert logs.untrained_scores(tmp_path) is None
         console = io.StringIO()
