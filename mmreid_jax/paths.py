@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mmreid_jax.errors import UserError, printable
 
@@ -36,6 +38,19 @@ def reason_of(error: OSError) -> str:
     """What the operating system says, in lower case and without its number."""
     text = error.strerror or str(error)
     return text[:1].lower() + text[1:]
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a text in JSON says; `ValueError` for any text that is none, one that is nested without end included."""
+    try:
+        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """What a file in JSON says; raises `OSError`, or `ValueError` where it is damaged."""
+    return parse_json(path.read_bytes())
 
 
 def file_problem(path: Path, most_bytes: int | None = None) -> str:

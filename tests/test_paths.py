@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mmreid_jax import flags, paths
+from mmreid_jax.commands import average
+from mmreid_jax.datasets import catalogue
 from mmreid_jax.errors import UserError, printable, run_command
 from mmreid_jax.training import config as configs
 
@@ -148,3 +150,28 @@ def test_an_error_of_the_program_is_not_hidden():
 
     with pytest.raises(OSError, match="no file"):
         run_command(main)
+
+
+def test_json_that_is_nested_without_end_is_damaged_like_any_other(tmp_path):
+    file = tmp_path / "x.json"
+    for content in (b"[" * 200_000, b"\xff", b"{", b"", b'{"a": 1e'):
+        file.write_bytes(content)
+        with pytest.raises(ValueError):
+            paths.read_json(file)
+    file.write_text('{"ä": [1]}', encoding="utf-8")
+    assert paths.read_json(file) == {"ä": [1]}
+
+
+@pytest.mark.parametrize("content", ["[" * 200_000, "{}", "[]", "3", '{"fingerprint": 1}', "\udcff", '{"text": 3}'])
+def test_damaged_notes_beside_records_are_one_sentence(content, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "prepared_dir", lambda *_: tmp_path)
+    (tmp_path / "source.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"are damaged .*--force"):
+        catalogue.source_of("rgbnt201", tmp_path)
+
+
+@pytest.mark.parametrize("line", [b"\xff", b"[" * 200_000, b"{}", b"3", b'{"label": [], "protocol": 1}'])
+def test_a_damaged_line_of_scores_is_named(line, tmp_path):
+    (tmp_path / "scores.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(UserError, match=r"line 1 of .*scores\.jsonl is not a line of scores"):
+        average.last_scores(tmp_path)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from mmreid_jax.datasets import drawing
 from mmreid_jax.drawn import Summary
-from mmreid_jax.paths import path_of
+from mmreid_jax.paths import check_output, path_of
 
 
 def _table(summary: Summary) -> str:
@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command with these arguments, or those of the process."""
     options = _parser().parse_args(arguments)
+    check_output(options.out, "--out", folder=True)
+    if options.contact_sheet:
+        check_output(options.contact_sheet, "--contact_sheet")
     summary = drawing.draw(
         options.dataset,
         options.out,

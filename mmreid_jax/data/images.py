@@ -131,8 +131,8 @@ class DecodedImages:
                 images[i] = self.resized(int(row), stored)
             except BrokenImage as error:
                 if self.broken != "skip":
-                    advice = "'skip'" if self.broken == "truncated" else "'skip' or 'truncated'"
-                    raise BrokenImage(f"{error}, or set config.data.broken_images to {advice}", error.reason) from error
+                    advice = "--config.data.broken_images=skip, of a command --broken skip"
+                    raise BrokenImage(f"{error}, or leave such images out ({advice})", error.reason) from error
                 readable[i] = False
         return images, readable
 

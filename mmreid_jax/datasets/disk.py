@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from mmreid_jax.data import captions, listing
 from mmreid_jax.errors import UserError, printable
-from mmreid_jax.paths import path_of, reason_of
+from mmreid_jax.paths import path_of, read_json, reason_of
 
 SOURCE_FILE = "source.json"
 """Name of the file beside the prepared records that says which image files they were made from."""
@@ -456,8 +456,8 @@ def read_drawn(folders: Folders, root: pathlib.Path) -> dict[str, Any] | None:
         marker = folder / DRAWN_FILE
         if marker.is_file():
             try:
-                return {"parameters": json.loads(marker.read_text())}
-            except ValueError as error:
+                return {"parameters": read_json(marker)}
+            except (OSError, ValueError) as error:
                 raise UserError(f"{marker} is not valid JSON ({error}); draw the data again") from None
     return None
 

@@ -32,6 +32,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from mmreid_jax import __version__
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import read_json
 from mmreid_jax.training import config
 
 FOLDER = "checkpoints"
@@ -247,7 +248,7 @@ def load_variables(
     checkpoint = _choose(folder, which)
     with _readable_damage(checkpoint), _quietly():
         saved = _saved_leaves(checkpoint / "state")
-        meta = json.loads((checkpoint / "meta" / "metadata").read_text())
+        meta = read_json(checkpoint / "meta" / "metadata")
     saved = {name: leaf for name, leaf in saved.items() if name.split("/")[0] in ("params", "batch_stats")}
     wanted: dict[str, Any] = {"params": {}, "batch_stats": {}, **({} if like is None else like)}
     if like is None:
@@ -363,8 +364,8 @@ def _scores(directory: Path) -> dict[int, dict[str, float]]:
 def _numbers(file: Path) -> dict[str, float] | None:
     """The scores in a file; None where it is damaged."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(file)
+    except (OSError, ValueError):
         return None
     sound = isinstance(found, dict) and all(isinstance(value, (int, float)) for value in found.values())
     return found if sound else None
@@ -465,7 +466,10 @@ def _load_converted(folder: Path, like: Any) -> tuple[dict[str, Any], dict[str, 
     """Variables and meta of a directory made by ``mmreid_jax convert``, placed like `like`."""
     from mmreid_jax.convert import store
 
-    variables, meta = store.load(folder)
+    try:
+        variables, meta = store.load(folder)
+    except RecursionError:
+        raise UserError(f"{folder / store.META} is nested too deeply to be read; convert the weights again") from None
     if like is None:
         return variables, meta
     check_fits({_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(variables)}, like, f"model {folder}")

@@ -31,6 +31,7 @@ import jax
 import numpy as np
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import parse_json
 from mmreid_jax.training import distributed
 
 FILE = "metrics.jsonl"
@@ -346,8 +347,8 @@ def read_metrics(path: str | Path, damaged: list[int] | None = None) -> list[dic
         if not line:
             continue
         try:
-            entry = json.loads(line.decode("utf-8"))
-        except (ValueError, RecursionError):
+            entry = parse_json(line)
+        except ValueError:
             # Every complete line ends in a line break, so only a cut one can be last.
             if number == len(lines):
                 continue

@@ -413,7 +413,7 @@ class TestDecodedImages:
         return records
 
     def test_error_names_the_file(self, records):
-        with pytest.raises(images.BrokenImage, match=r"image 'nir' of 0005\.jpg of noise/train .*'skip'"):
+        with pytest.raises(images.BrokenImage, match=r"image 'nir' of 0005\.jpg of noise/train .*broken_images=skip"):
             images.DecodedImages(records, (16, 8), "bicubic").read(np.array([4, 5]))
 
     def test_skip_marks_it(self, records):
