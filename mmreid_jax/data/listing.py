@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from mmreid_jax.data.images import BrokenImage
@@ -95,8 +95,8 @@ def read_file(path: Path) -> bytes:
     raise BrokenImage(f"{printable(path)} cannot be read ({reason}); get it again", reason)
 
 
-def in_words(unusable: Sequence[tuple[str, str]] | dict[str, str], shown: int = _SHOWN) -> str:
+def in_words(unusable: Mapping[str, str], shown: int = _SHOWN) -> str:
     """Names with reasons, at most `shown` of them, and how many more there are."""
-    pairs = list(unusable.items() if isinstance(unusable, dict) else unusable)
+    pairs = list(unusable.items())
     text = ", ".join(f"{printable(name)} ({reason})" for name, reason in pairs[:shown])
     return text if len(pairs) <= shown else f"{text} and {len(pairs) - shown} more"
