@@ -103,7 +103,7 @@ def prepared(data, paths):
         (["--image", "IR"], "ir", "backup"),
         (["--text", TEXT, "--image", "IR"], "fusion", "joint"),
         (["--text", TEXT, "--image", "IR", "--image_text", "a man with a bag", "--feature", "mer"], "mer", "joint"),
-        (["--query", "FOLDER"], "ir", "backup"),
+        (["--query", "FOLDER", "--gallery_modality", "rgb"], "ir", "backup"),
     ],
 )
 def test_matches_are_in_the_order_of_the_features(query, kind, other, workdirs, pictures, tmp_path):
@@ -138,7 +138,8 @@ def test_converted_models_need_their_config(workdirs, pictures, tmp_path):
     variables, _ = checkpoints.load_variables(workdirs["tvi_lfm"])
     state = layout.export_state(method.convert_layouts()["tvi_lfm"], variables)
     write_safetensors(str(tmp_path / "tvi_lfm"), state)
-    for name, query in (("agw", ["--query", str(pictures / "ir")]), ("tvi_lfm", ["--text", TEXT])):
+    infrared = ["--query", str(pictures / "ir"), "--gallery_modality", "rgb"]
+    for name, query in (("agw", infrared), ("tvi_lfm", ["--text", TEXT])):
         rest = ["--gallery", str(pictures / "gallery"), "--out", str(tmp_path / "out"), *query]
         search.main(["--checkpoint", str(tmp_path / name), *rest, *config_of(name)])
         found = matches(tmp_path / "out")
@@ -187,7 +188,9 @@ def test_a_described_query_has_a_name():
 def test_a_gallery_of_stored_features_gives_the_same_matches(workdirs, pictures, tmp_path):
     checkpoint = ["--checkpoint", str(workdirs["tvi_lfm"])]
     for out in ("features", "features.npz"):
-        extract.main([*checkpoint, "--images", str(pictures / "gallery"), "--out", str(tmp_path / out)])
+        extract.main(
+            [*checkpoint, "--images", str(pictures / "gallery"), "--modality", "rgb", "--out", str(tmp_path / out)]
+        )
     one, other = (feature_files.load(tmp_path / out) for out in ("features", "features.npz"))
     np.testing.assert_array_equal(one.features, other.features)
     assert (one.files.tolist(), one.note) == (other.files.tolist(), other.note)
@@ -215,7 +218,15 @@ def test_an_interrupted_extraction_goes_on(workdirs, pictures, tmp_path, monkeyp
         asked.append(len(records))
         return embedded(self, records, *rest)
 
-    command = ["--checkpoint", str(workdirs["agw"]), "--images", str(pictures / "gallery"), "--out"]
+    command = [
+        "--checkpoint",
+        str(workdirs["agw"]),
+        "--images",
+        str(pictures / "gallery"),
+        "--modality",
+        "rgb",
+        "--out",
+    ]
     monkeypatch.setattr(model.Extractor, "pieces", dying)
     with pytest.raises(KeyboardInterrupt):
         extract.main([*command, str(tmp_path / "features")])
