@@ -14,6 +14,9 @@ from typing import Any
 
 from mmreid_jax.errors import UserError, printable
 
+EMPTY = "the file is empty"
+"""What `file_problem` says of such a file."""
+
 
 def path_of(text: str | os.PathLike[str]) -> Path:
     """The path that a flag or a config names: ``~`` is a home, everything else is taken as it is written.
@@ -73,7 +76,7 @@ def file_problem(path: Path, most_bytes: int | None = None) -> str:
     if not os.access(path, os.R_OK):
         return "permission denied"
     if not state.st_size:
-        return "the file is empty"
+        return EMPTY
     if most_bytes is not None and state.st_size > most_bytes:
         return f"its {state.st_size / 2**30:.1f} GiB are more than the {most_bytes / 2**30:.0f} GiB that are read"
     return ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmreid_jax.data.images import BrokenImage
 from mmreid_jax.errors import UserError, printable
-from mmreid_jax.paths import file_problem, reason_of
+from mmreid_jax.paths import EMPTY, file_problem, reason_of
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
@@ -68,7 +68,8 @@ def list_images(folder: Path, *, below: bool = False) -> Listing:
                 unusable[shown] = f"images with the suffix {suffix} are not read; save it as PNG or TIFF"
             elif suffix in SUFFIXES:
                 problem = "a hidden file" if name.startswith(".") else file_problem(path, MOST_BYTES)
-                if problem:
+                # An empty file is one like any other that cannot be decoded, which only who decodes it finds.
+                if problem and problem != EMPTY:
                     unusable[shown] = problem
                 else:
                     files.append(shown)

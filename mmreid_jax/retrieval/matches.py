@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 
 _ROUNDING = 1e-5
 """Share of the largest number by which features of the same image may differ."""
+_SEPARATING = frozenset(',;|"\t\r\n')
 # What a spreadsheet takes for the beginning of a formula, in letters of two widths.
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
@@ -18,8 +18,8 @@ def write_table(path: Path, queries: Sequence[str], files: np.ndarray, order: np
     """A CSV file of all matches: query, rank, match, distance; complete or not at all.
 
     Names are written so that no spreadsheet takes one for a formula: ``=x.png`` becomes ``./=x.png``, which names the
-    same file, and all names are quoted, so that no separator in a name begins another cell. Bytes of a name that are
-    not UTF-8 are written as ``\\udcff``. A distance is at least 0, whatever rounding has made of it.
+    same file, and a name with a separator of any kind is quoted, so that none begins another cell. Bytes of a name that
+    are not UTF-8 are written as ``\\udcff``. A distance is at least 0, whatever rounding has made of it.
 
     Args:
       path: of the file.
@@ -29,13 +29,13 @@ def write_table(path: Path, queries: Sequence[str], files: np.ndarray, order: np
       apart: [Q, K], their distances.
     """
     unfinished = path.with_name(f"{path.name}.part")
+    cells = [_cell(str(name)) for name in queries]
     with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         file.write("query,rank,match,distance\r\n")
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-        for name, row, values in zip(queries, order, apart, strict=True):
+        for name, row, values in zip(cells, order, apart, strict=True):
             for rank, (index, value) in enumerate(zip(row, values, strict=True), start=1):
                 if index >= 0:
-                    writer.writerow((_cell(name), rank, _cell(str(files[index])), f"{max(value, 0):z.6f}"))
+                    file.write(f"{name},{rank},{_cell(str(files[index]))},{max(value, 0):z.6f}\r\n")
     unfinished.replace(path)
 
 
@@ -81,5 +81,6 @@ def without_themselves(
 
 
 def _cell(name: str) -> str:
-    """A name as a cell of a table, which a spreadsheet must not compute."""
-    return f"./{name}" if name.startswith(_FORMULA) else name
+    """A name as a cell of a table, which a spreadsheet must not compute, whatever separates its cells."""
+    harmless = f"./{name}" if name.startswith(_FORMULA) else name
+    return '"' + harmless.replace('"', '""') + '"' if set(harmless) & _SEPARATING else harmless

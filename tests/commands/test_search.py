@@ -275,6 +275,7 @@ def test_names_of_every_kind_in_table_page_and_console(strange, workdirs, tmp_pa
     # No cell begins like a formula, and none can be made of a part by another separator.
     assert not [row for row in found if row["match"][0] in "=+-@" or row["query"][0] in "=+-@"]
     assert '"semi;=2.png"' in content
+    assert "\na.png," in content
     # Nobody is a match of himself, in 8 rows of 7 others.
     assert not [row for row in found if row["query"] == row["match"]]
     assert len(found) == 8 * 7

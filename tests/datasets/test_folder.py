@@ -158,7 +158,7 @@ class TestBrokenImages:
         listed, _ = folder.open_folder(mixed.parent, ("rgb", "nir"))
         table = folder.checked(listed)
         assert set(table.file.tolist()) == GOOD - {"b.tif", "c.WebP"}
-        assert table.left_out["nir/b.tif"] == "the file is empty"
+        assert table.left_out["b.tif"] == "the file is empty"
         assert "c.WebP" in table.left_out
 
     def test_nothing_but_broken_ones(self, tmp_path):
@@ -167,7 +167,11 @@ class TestBrokenImages:
         with pytest.raises(UserError, match=r"no image in .* can be used: a\.png \(it is no image of a known format\)"):
             folder.checked(listed)
         (tmp_path / "a.png").write_bytes(b"")
-        with pytest.raises(UserError, match=r"holds no image that can be used; a\.png \(the file is empty\)"):
+        with pytest.raises(UserError, match=r"no image in .* can be used: a\.png \(the file is empty\)"):
+            folder.checked(listed)
+        (tmp_path / "a.png").unlink()
+        (tmp_path / "a.png").symlink_to("nowhere")
+        with pytest.raises(UserError, match=r"holds no image that can be used; a\.png \(a link to nothing\)"):
             folder.open_folder(tmp_path, ("rgb",))
 
     def test_a_file_that_becomes_a_pipe_is_not_waited_for(self, mixed):
@@ -193,9 +197,9 @@ def test_listing_at_any_depth(mixed):
     (mixed / "below" / "deeper" / "x.png").write_bytes(encoded_noise(1, kind="PNG"))
     (mixed / "below" / "up").symlink_to(mixed)  # a circle of folders
     found = listing.list_images(mixed, below=True)
-    readable = GOOD | {"cut.jpg", "text.png", "below/deeper/x.png"}
+    readable = GOOD | {"cut.jpg", "text.png", "zero.jpg", "below/deeper/x.png"}
     assert set(found.files) == readable
-    assert set(found.unusable) == BAD.keys() - {"cut.jpg", "text.png"}
+    assert set(found.unusable) == BAD.keys() - {"cut.jpg", "text.png", "zero.jpg"}
     assert set(listing.list_images(mixed).files) == readable - {"below/deeper/x.png"}
 
 
