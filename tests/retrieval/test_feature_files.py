@@ -163,7 +163,8 @@ folder = pathlib.Path(sys.argv[1])
 rows, files, labels = table()
 feature_files.write(folder / "together", files, labels, NOTE, "model", pieces(rows))
 distributed.start = lambda: None
-search.main(["--query", str(folder / "query.npz"), "--gallery", str(folder / "together"), "--out", str(folder / "out"), "--with_self"])
+sides = ["--query", str(folder / "query.npz"), "--gallery", str(folder / "together")]
+search.main([*sides, "--out", str(folder / "out"), "--with_self"])
 """
 
 
