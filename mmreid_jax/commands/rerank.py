@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,10 @@ import numpy as np
 from mmreid_jax import datasets
 from mmreid_jax.datasets.base import JUNK_IDENTITY
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import check_output, path_of, write_or_rescue
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
 from mmreid_jax.retrieval.feature_files import Features, load
-from mmreid_jax.retrieval.matches import write_table
+from mmreid_jax.retrieval.matches import without_themselves, write_table
 from mmreid_jax.scoring.retrieval import COLUMNS, RANKS
 from mmreid_jax.visualize import tables
 
@@ -76,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax rerank", description=__doc__)
     parser.add_argument(
-        "query", type=Path, help="feature file of the command extract, or arrays features, identity, camera"
+        "query", type=path_of, help="feature file of the command extract, or arrays features, identity, camera"
     )
-    parser.add_argument("gallery", type=Path, nargs="?", help="likewise; the query file again if it is not given")
+    parser.add_argument("gallery", type=path_of, nargs="?", help="likewise; the query file again if it is not given")
     parser.add_argument("--k1", type=int, help="neighbours that describe a sample (default: of the model's config)")
     parser.add_argument("--k2", type=int, help="neighbours that a description is averaged over")
     parser.add_argument(
@@ -88,12 +88,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--distance", choices=distances.KINDS, help="of the ranking before")
     parser.add_argument("--protocol", help=f"one of {', '.join(datasets.protocols())} (default: of the data set)")
     parser.add_argument(
-        "--matches", type=Path, metavar="FILE.csv", help="also write the re-ranked matches of every query"
+        "--matches", type=path_of, metavar="FILE.csv", help="also write the re-ranked matches of every query"
     )
     parser.add_argument("--top", type=int, default=10, help="matches per query in that file")
     arguments = parser.parse_args(argv)
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; it must be at least 1")
+    if arguments.matches is not None:
+        check_output(arguments.matches, "--matches")
     query = without_junk(load(arguments.query))
     gallery = without_junk(load(arguments.gallery)) if arguments.gallery else query
     labelled = query.labels is not None and gallery.labels is not None
@@ -127,8 +129,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         first = scores["as they are"]
         print("\n".join(filter(None, (f"{protocol.describe()}; {first.num_valid} queries", first.explain()))))
     if arguments.matches is not None:
-        order = distances.nearest(reranked, arguments.top)
-        arguments.matches.parent.mkdir(parents=True, exist_ok=True)
+        # One more, for a sample is no match of its own.
+        order = distances.nearest(reranked, arguments.top + 1)
         values = np.take_along_axis(reranked, order, axis=1)
-        write_table(arguments.matches, list(query.files), gallery.files, order, values)
+        sides = (query.files, query.features), (gallery.files, gallery.features)
+        order, values, _ = without_themselves(*sides, order, values, arguments.top)
+        arguments.matches.parent.mkdir(parents=True, exist_ok=True)
+        names = query.files.tolist()
+        write_or_rescue(arguments.matches, lambda path: write_table(path, names, gallery.files, order, values))
         print(f"matches: {arguments.matches}")

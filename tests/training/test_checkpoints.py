@@ -214,6 +214,30 @@ class TestSharding:
         assert done.stdout.split() == ["6.75", "3"], done.stderr
 
 
+class TestDamagedScores:
+    @pytest.mark.parametrize(
+        "content",
+        [b'{"sco', b"", b"\xff", b"[" * 100_000, b"[1]", b'{"score": "high"}'],
+        ids=["cut", "empty", "bytes", "deep", "list", "text"],
+    )
+    @pytest.mark.parametrize("step", [1, 2])
+    def test_they_are_not_needed_to_go_on(self, content, step, tmp_path, caplog):
+        with Checkpoints(tmp_path) as store:
+            store.save(1, _state(1.0, step=1), {}, {"mAP": 0.5})
+            store.save(2, _state(2.0, step=2), {}, {"mAP": 0.4})
+        (tmp_path / str(step) / "metrics" / "metrics").write_bytes(content)
+        variables, _ = load_variables(tmp_path)
+        assert float(variables["params"]["backbone"]["blocks"]["kernel"][0, 0, 0]) == (2.0 if step == 1 else 1.0)
+        for latest in (2, 3):
+            with Checkpoints(tmp_path) as store:
+                assert (store.latest_step(), store.best_step()) == (latest, 3 - step if latest == 2 or step == 2 else 3)
+                store.restore(_state())
+                store.save(latest + 1, _state(3.0, step=latest + 1), {}, {"mAP": 0.45})
+            # It may be the best one.
+            assert (tmp_path / str(step)).is_dir()
+        assert caplog.text.count(f"the scores of checkpoint {tmp_path / str(step)} are damaged") == 1
+
+
 class TestMistakes:
     def test_another_architecture(self, tmp_path):
         with Checkpoints(tmp_path) as store:
