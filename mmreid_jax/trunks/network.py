@@ -33,11 +33,16 @@ _EXISTS = np.array([[a < len(known) for a in range(max(map(len, QUESTIONS.values
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """How much each term counts; the terms are means over images."""
+    """How much each term counts; the terms are means over images.
+
+    With `contrast_after_norm` the contrast is that of the normed features, as it should be: what comes out of a ReLU is
+    all on one side, and all cosines are near 1. The first trunk was trained without.
+    """
 
     contrast: float = 1.0
     identity: float = 0.3
     questions: float = 3.0
+    contrast_after_norm: bool = True
 
 
 class Heads(nn.Module):
@@ -165,8 +170,7 @@ def loss(
     smooth = optax.smooth_labels(jax.nn.one_hot(labels, heads.identities), _SMOOTHING)
     asked, right = answer_loss(named, batch["answers"], batch["night"], modalities)
     terms = {
-        # After the norm: what comes out of a ReLU is all on one side, and all cosines are near 1.
-        "contrast": contrast(after, labels),
+        "contrast": contrast(after if weights.contrast_after_norm else features, labels),
         "identity": optax.softmax_cross_entropy(identity, smooth).mean(),
         "questions": asked,
     }
