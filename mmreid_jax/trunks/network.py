@@ -33,16 +33,11 @@ _EXISTS = np.array([[a < len(known) for a in range(max(map(len, QUESTIONS.values
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """How much each term counts; the terms are means over images.
-
-    With `contrast_after_norm` the contrast is that of the normed features, as it should be: what comes out of a ReLU is
-    all on one side, and all cosines are near 1. The first trunk was trained without.
-    """
+    """How much each term counts; the terms are means over images."""
 
     contrast: float = 1.0
     identity: float = 0.3
     questions: float = 3.0
-    contrast_after_norm: bool = True
 
 
 class Heads(nn.Module):
@@ -170,7 +165,8 @@ def loss(
     smooth = optax.smooth_labels(jax.nn.one_hot(labels, heads.identities), _SMOOTHING)
     asked, right = answer_loss(named, batch["answers"], batch["night"], modalities)
     terms = {
-        "contrast": contrast(after if weights.contrast_after_norm else features, labels),
+        # After the norm: what comes out of a ReLU is all on one side, and all cosines are near 1.
+        "contrast": contrast(after, labels),
         "identity": optax.softmax_cross_entropy(identity, smooth).mean(),
         "questions": asked,
     }

@@ -62,12 +62,7 @@ class Recipe:
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "resnet_mini": Recipe(
-        "resnet_mini",
-        1_000_000,
-        stems=("torchvision", "transreid"),
-        weights=network.Weights(questions=4.0, contrast_after_norm=False),
-    ),
+    "resnet_mini": Recipe("resnet_mini", 1_000_000, stems=("torchvision", "transreid"), steps=400),
     # The same people and as many images in a batch, in colour alone.
     "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=350),
 }
