@@ -9,8 +9,19 @@ from typing import Any
 from mmreid_jax import interruption
 
 
+_LONGEST_MESSAGE = 4000
+
+
 class UserError(Exception):
     """Something the user can mend: one sentence saying what is wrong, where, and what to do."""
+
+
+def readable(text: object, limit: int = 120) -> str:
+    """A name or text from a file as it may be shown: in one line, what does not print escaped, a long one cut."""
+    shown = text if isinstance(text, str) else repr(text)
+    if len(shown) > limit:
+        shown = f"{shown[: limit - 24]}... ({len(shown):,} characters)"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
 def run_command(main: Callable[..., Any], *args: Any) -> None:
@@ -20,7 +31,7 @@ def run_command(main: Callable[..., Any], *args: Any) -> None:
             main(*args)
     except UserError as error:
         message = " ".join(str(error).split("\n")) if "\n" in str(error) else str(error)
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {readable(message, _LONGEST_MESSAGE)}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.convert.identify import looks_like
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, readable
 
 Entries = dict[str, np.ndarray]
 Variables = dict[str, Any]
@@ -320,7 +320,7 @@ def shown(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(map(readable, names[:_SHOWN])) + more
 
 
 @functools.cache
@@ -390,6 +390,7 @@ def import_state(
     drop: Mapping[str, str] | None = None,
     floating: Any = None,
     source: str = "the file",
+    unreadable: Mapping[str, str] | None = None,
 ) -> tuple[Variables, Report]:
     """Turns a PyTorch state_dict into our variables.
 
@@ -402,6 +403,8 @@ def import_state(
       drop: patterns of PyTorch names to leave out beside the layout's own -> reason.
       floating: dtype of floating leaves instead of `like`'s or the file's.
       source: what the entries are, for messages.
+      unreadable: name -> what it is, of tensors that the file has beside the entries and that are not read; an error
+        where one of them is needed.
 
     Returns:
       Variables (dicts of numpy arrays that own their memory) and the accounts.
@@ -414,19 +417,31 @@ def import_state(
     report = Report(chosen.name, source)
     prepared = dict(entries)
     if chosen.prepare:
-        prepared, report.notes = chosen.prepare(prepared)
+        try:
+            prepared, report.notes = chosen.prepare(prepared)
+        except (ValueError, LookupError, TypeError) as error:
+            reason = readable(str(error))
+            raise UserError(f"{source} has shapes that no {chosen.name} file has ({reason})") from error
     wanted = None if like is None else flatten(like)
     result = {} if wanted is None else _kept(chosen, wanted, keep, report)
     asked = [Drop(pattern, reason) for pattern, reason in (drop or {}).items()]
     groups, unexpected = _sort(chosen, prepared, asked, report)
+    unread, more = _sort_unreadable(chosen, unreadable or {}, asked, report)
     alien: list[str] = []
     if wanted is None:
         slots = _slots_of_file(chosen, groups, len(prepared))
     else:
         slots, alien = _slots_of_model(chosen, {path: leaf for path, leaf in wanted.items() if path not in result})
-    missing, surplus, misshapen = _compare(slots, groups, prepared, report)
-    problems = {"missing": missing + alien, "unexpected": unexpected + surplus, "of another shape or kind": misshapen}
+    missing, surplus, misfits = _compare(slots, groups, prepared, report)
+    problems = {
+        "of a kind that is not read": unread,
+        "missing": [name for name in missing if name not in (unreadable or {})] + alien,
+        "unexpected": unexpected + more + surplus,
+        "of another shape or kind": [f"{name}: {words}" for name, words, _ in misfits],
+    }
     if any(problems.values()):
+        if not any(names for kind, names in problems.items() if kind != "of another shape or kind"):
+            _check_classes(source, [(name, shapes) for name, _, shapes in misfits])
         raise UserError(_complaint(chosen.name, source, entries, problems))
     for path, slot in slots.items():
         result[path] = slot.assemble(groups[path].names if path in groups else {}, prepared, floating)
@@ -538,6 +553,26 @@ def _sort(
     return groups, unexpected
 
 
+def _sort_unreadable(
+    layout: Layout, unreadable: Mapping[str, str], asked: Iterable[Drop], report: Report
+) -> tuple[list[str], list[str]]:
+    """Of the tensors that are not read: those that a rule asks for, in words, and those that are unexpected."""
+    match = _Matcher(layout.rules, "source")
+    needed, unexpected = [], []
+    for name, what in unreadable.items():
+        left_out = _first_drop(asked, name)
+        found = None if left_out else match(name)
+        if found and found[0].target.format(**found[1]) not in report.kept:
+            needed.append(f"{name}: {what}")
+        elif found:
+            report.dropped[name] = "the model keeps its own"
+        elif left_out := left_out or _first_drop(layout.drops, name):
+            report.dropped[name] = left_out.reason
+        else:
+            unexpected.append(name)
+    return needed, unexpected
+
+
 def _slots_of_model(layout: Layout, wanted: Mapping[str, Any]) -> tuple[dict[str, _Slot], list[str]]:
     """The arrays that a model needs, and those of them that no file of the family has."""
     match = _Matcher(layout.rules, "target")
@@ -578,11 +613,16 @@ def _slots_of_file(layout: Layout, groups: Mapping[str, _Group], entries: int) -
     return slots
 
 
+_Shapes = tuple[tuple[int, ...], tuple[int, ...] | None]
+"""Of an entry in the file, and in the model where one is given."""
+
+
 def _compare(
     slots: Mapping[str, _Slot], groups: Mapping[str, _Group], entries: Entries, report: Report
-) -> tuple[list[str], list[str], list[str]]:
-    """Names that are missing, that nothing needs, and misfits in words; notes defaults in the report."""
-    missing, misfits = [], []
+) -> tuple[list[str], list[str], list[tuple[str, str, _Shapes]]]:
+    """Names that are missing, that nothing needs, and misfits (name, words, shapes); notes defaults in the report."""
+    missing: list[str] = []
+    misfits: list[tuple[str, str, _Shapes]] = []
     unclaimed = dict.fromkeys(report.used)
     for path, slot in slots.items():
         present = groups[path].names if path in groups else {}
@@ -596,7 +636,7 @@ def _compare(
             unclaimed.pop(names[place])
             value = entries[names[place]]
             misfit = _misfit(value, expected, slot)
-            misfits += [f"{names[place]}: {misfit}"] if misfit else []
+            misfits += [(names[place], misfit, (value.shape, expected))] if misfit else []
             expected = value.shape if expected is None else expected
     return missing, list(unclaimed), misfits
 
@@ -609,6 +649,26 @@ def _misfit(value: np.ndarray, expected: tuple[int, ...] | None, slot: _Slot) ->
     if slot.dtype is not None and _is_floating(slot.dtype) != _is_floating(value.dtype):
         return f"{value.dtype} in the file, {slot.dtype} in the model"
     return None
+
+
+def _check_classes(source: str, misfits: list[tuple[str, _Shapes]]) -> None:
+    """`UserError` that names the setting, where files and model differ in the number of identities alone."""
+    counts = set()
+    for name, (theirs, ours) in misfits:
+        if "classifier" not in name or ours is None or len(theirs) != len(ours) or theirs[1:] != ours[1:]:
+            return
+        counts.add((theirs[0], ours[0]))
+    if len(counts) == 1:
+        theirs, ours = counts.pop()
+        raise UserError(classes_differ(source, theirs, ours))
+
+
+def classes_differ(source: str, theirs: int, ours: int) -> str:
+    """What to say of weights that were trained on another number of identities than the model has."""
+    return (
+        f"{source} was trained on {theirs} identities and the model has {ours}: its classifier does not fit; give "
+        f"--config.model.num_classes={theirs}"
+    )
 
 
 def _complaint(layout: str, source: str, entries: Mapping[str, np.ndarray], problems: Mapping[str, list[str]]) -> str:

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.convert import known, torch_file
+from mmreid_jax.convert import fitting, folders, known, torch_file
 from mmreid_jax.convert.layout import AnyLayout, Report, Variables, export_state, flatten, import_state, unflatten
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, readable
 
 META, ARRAYS = "meta.json", "variables"
 _FORMAT = 1
@@ -33,16 +33,21 @@ def open_weights(
     keep: Iterable[str] = (),
     drop: Mapping[str, str] | None = None,
     floating: Any = None,
+    under: str | None = None,
+    prefix: str | None = None,
 ) -> tuple[Variables, Report]:
     """Loads weights of a family into our tree, from whatever form they are kept in.
 
     Args:
-      path: a PyTorch or safetensors file, or a directory made by ``python -m mmreid_jax.convert``.
+      path: a PyTorch or safetensors file, the index of several or a folder of Hugging Face's, or a directory made by
+        ``python -m mmreid_jax.convert``.
       layout: a layout, or the name of one.
       like: tree that the result must fit; see `import_state` for this and the rest.
       keep: patterns of our paths that stay as they are in `like`.
       drop: patterns of PyTorch names to leave out -> reason.
       floating: dtype of floating leaves.
+      under: key of the file that the weights lie under; None: found, where only one fits.
+      prefix: what the names of the weights begin with; None: found, where only one fits.
 
     Returns:
       Variables of numpy arrays and the accounts of the import.
@@ -51,16 +56,29 @@ def open_weights(
       UserError: the path cannot be read or does not fit.
     """
     layout = known.named(layout) if isinstance(layout, str) else layout
-    if pathlib.Path(path).is_dir():
+    if is_converted(path):
         # By way of the PyTorch names: so a directory is checked, cut and resized exactly as the file that it came from.
         variables, meta = load(path)
-        entries, notes = export_state(known.named(meta["layout"]), variables), []
+        states = [torch_file.StateDict(export_state(known.named(meta["layout"]), variables), None, [])]
     else:
-        read = torch_file.state_dict(path)
-        entries, notes = read.entries, [f"found under {read.under!r}"] * (read.under is not None) + read.notes
-    result, report = import_state(layout, entries, like, keep=keep, drop=drop, floating=floating, source=str(path))
-    report.notes = notes + report.notes
+        states = torch_file.state_dicts(path, under)
+    if prefix is not None:
+        states = [fitting.under_prefix(state, prefix, str(path)) for state in states]
+
+    def fit(state: torch_file.StateDict) -> tuple[Variables, Report]:
+        options: dict[str, Any] = {"keep": keep, "drop": drop, "floating": floating, "unreadable": state.unreadable}
+        return import_state(layout, state.entries, like, source=str(path), **options)
+
+    state, result, report = fitting.import_fitting(states, fit, str(path))
+    found = [f"found under {readable(state.under)!r}"] if state.under is not None else []
+    report.notes = [*found, *state.notes, *report.notes]
     return result, report
+
+
+def is_converted(path: Path) -> bool:
+    """Whether a path is a directory of converted weights, or was one (and nothing else that can be read)."""
+    path = pathlib.Path(path)
+    return path.is_dir() and ((path / META).is_file() or not folders.is_folder_of_weights(path))
 
 
 def meta_of(report: Report, layout: str, variables: Mapping[str, Any]) -> dict[str, Any]:
