@@ -8,7 +8,6 @@ from typing import Any
 
 from mmreid_jax import interruption
 
-
 _LONGEST_MESSAGE = 4000
 
 

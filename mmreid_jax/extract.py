@@ -22,7 +22,7 @@ from mmreid_jax.data import folder, pipeline
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError, run_command
 from mmreid_jax.experiment import image_options, normalization
-from mmreid_jax.feature_files import Features, load, save, write
+from mmreid_jax.feature_files import Features, check_target, load, save, write
 from mmreid_jax.methods import base
 from mmreid_jax.retrieval import distances, metrics
 from mmreid_jax.training import checkpoints, compilation, distributed, step
@@ -211,6 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--modality", help="of the images (default: that of the folder's name, else visible)")
     parser.add_argument("--out", required=True, type=Path, help="the .npz file to write, or a folder for many images")
     arguments, rest = parser.parse_known_args(argv)
+    check_target(arguments.out)
     distributed.start()
     if arguments.out.suffix == ".npz" and jax.process_count() > 1:
         raise UserError(f"several processes cannot write {arguments.out} together; name a folder with --out")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax import extract, search
+from mmreid_jax.convert import owned
 from mmreid_jax.data.catalogue import JUNK_IDENTITY
 from mmreid_jax.errors import UserError, run_command
 from mmreid_jax.evaluate import COLUMNS, RANKS
@@ -20,13 +21,25 @@ from mmreid_jax.retrieval import distances, metrics, protocols, rerank
 from mmreid_jax.visualize import tables
 
 
-def without_junk(side: Features) -> Features:
-    """The samples that count: without those of identity -1, where identities are known."""
+def without_junk(path: Path, side: Features) -> Features:
+    """The samples that count: without those of identity -1, where identities are known.
+
+    Raises:
+      UserError: none is left.
+    """
     if side.labels is None or not np.any(side.labels.identity == JUNK_IDENTITY):
         return side
     kept = side.labels.identity != JUNK_IDENTITY
+    if not np.any(kept):
+        raise UserError(f"{path}: all {len(kept)} images have the identity {JUNK_IDENTITY}, which does not count")
     labels = metrics.Labels(*(getattr(side.labels, field.name)[kept] for field in dataclasses.fields(metrics.Labels)))
     return dataclasses.replace(side, features=side.features[kept], files=side.files[kept], labels=labels)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of matches as `search.write_table` writes it."""
+    with path.open("rb") as file:
+        return file.read(64).startswith(b"query,rank,match,distance")
 
 
 def protocol_of(side: Features, name: str | None, distance: str | None) -> protocols.Protocol:
@@ -83,8 +96,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; it must be at least 1")
-    query = without_junk(extract.load(arguments.query))
-    gallery = without_junk(extract.load(arguments.gallery)) if arguments.gallery else query
+    if arguments.matches is not None:
+        owned.check_file(arguments.matches, is_table, "table of matches")
+    query = without_junk(arguments.query, extract.load(arguments.query))
+    gallery = without_junk(arguments.gallery, extract.load(arguments.gallery)) if arguments.gallery else query
     labelled = query.labels is not None and gallery.labels is not None
     if not labelled and arguments.matches is None:
         without = arguments.query if query.labels is None else arguments.gallery

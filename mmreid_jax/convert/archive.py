@@ -6,9 +6,7 @@ The zip archive is PyTorch's since 1.6, and TorchScript's; the legacy stream was
 
 from __future__ import annotations
 
-import io
 import mmap
-import os
 import pathlib
 import re
 import struct
@@ -20,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.convert import pickles
-from mmreid_jax.convert.budget import Budget, Excessive
+from mmreid_jax.convert.budget import BoundedFile, Budget
 from mmreid_jax.convert.pickles import Damaged, Name, Shell, Unsupported
 from mmreid_jax.convert.tensors import Storages, itemsize, names, unchecked
 from mmreid_jax.errors import UserError, readable
@@ -53,18 +51,6 @@ def read_pickle(data: mmap.mmap, budget: Budget) -> Any:
     return pickles.load(data, 0, names(Storages(len(data), budget)), budget)[0]
 
 
-class _Bounded(io.FileIO):
-    """A file of which `zipfile` reads no more than a list of records at once."""
-
-    def read(self, size: int | None = -1) -> bytes:
-        """See `io.RawIOBase.read`."""
-        if size is None or size < 0:
-            size = os.fstat(self.fileno()).st_size - self.tell()
-        if size > _LONGEST_DIRECTORY:
-            raise Excessive("memory")
-        return super().read(max(size, 0))
-
-
 def read_zip(path: pathlib.Path, data: mmap.mmap, budget: Budget) -> Any:
     """The content of a zip checkpoint; of a TorchScript archive the tensors by their dotted names.
 
@@ -73,7 +59,7 @@ def read_zip(path: pathlib.Path, data: mmap.mmap, budget: Budget) -> Any:
       Damaged, Refused, Excessive: see `pickles.load`.
     """
     try:
-        with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
+        with BoundedFile(path, _LONGEST_DIRECTORY) as file, zipfile.ZipFile(file) as archive:
             records = {info.filename: info for info in archive.infolist()}
     except (zipfile.BadZipFile, ValueError, struct.error, NotImplementedError, OSError, IndexError) as error:
         raise Damaged("it is a zip archive without its end, cut short perhaps") from error
@@ -213,7 +199,9 @@ def read_legacy(path: pathlib.Path, data: mmap.mmap, budget: Budget) -> Any:
         count = struct.unpack("<q", whole[end : end + 8])[0] if end + 8 <= len(data) else -1
         size = count * itemsize(element)
         if count < 0 or end + 8 + size > len(data):
-            raise Damaged(f"it ends in the middle of storage {readable(key)!r}, number {len(blocks) + 1} of {len(keys)}")
+            raise Damaged(
+                f"it ends in the middle of storage {readable(key)!r}, number {len(blocks) + 1} of {len(keys)}"
+            )
         blocks[key] = whole[end + 8 : end + 8 + size]
         end += 8 + size
 

@@ -8,6 +8,8 @@ copy or loop, so that a file costs a small multiple of its own size or is refuse
 from __future__ import annotations
 
 import dataclasses
+import io
+import os
 
 
 class Excessive(Exception):
@@ -52,3 +54,23 @@ class Budget:
             raise Excessive("memory")
         if self.work < 0:
             raise Excessive("time")
+
+
+class BoundedFile(io.FileIO):
+    """A file to read, of which nobody gets more than so many bytes at once: `zipfile` reads lists of records whole."""
+
+    def __init__(self, path: str | os.PathLike[str], most: int) -> None:
+        super().__init__(path)
+        self._most = most
+
+    def read(self, size: int | None = -1) -> bytes:
+        """See `io.RawIOBase.read`.
+
+        Raises:
+          Excessive: more is asked for.
+        """
+        if size is None or size < 0:
+            size = max(os.fstat(self.fileno()).st_size - self.tell(), 0)
+        if size > self._most:
+            raise Excessive("memory")
+        return super().read(size)

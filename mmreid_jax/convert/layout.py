@@ -659,16 +659,14 @@ def _check_classes(source: str, misfits: list[tuple[str, _Shapes]]) -> None:
             return
         counts.add((theirs[0], ours[0]))
     if len(counts) == 1:
-        theirs, ours = counts.pop()
-        raise UserError(classes_differ(source, theirs, ours))
+        name, (theirs, ours) = misfits[0]
+        shapes = f"{readable(name)}: {list(theirs)} in the file, {list(ours or ())} in the model"
+        raise UserError(f"{source} was trained on another number of identities ({shapes}); {set_classes(theirs[0])}")
 
 
-def classes_differ(source: str, theirs: int, ours: int) -> str:
-    """What to say of weights that were trained on another number of identities than the model has."""
-    return (
-        f"{source} was trained on {theirs} identities and the model has {ours}: its classifier does not fit; give "
-        f"--config.model.num_classes={theirs}"
-    )
+def set_classes(count: int) -> str:
+    """What to do about weights that were trained on so many identities."""
+    return f"give the model its {count} classes with --config.model.num_classes={count}"
 
 
 def _complaint(layout: str, source: str, entries: Mapping[str, np.ndarray], problems: Mapping[str, list[str]]) -> str:

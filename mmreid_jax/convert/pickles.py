@@ -86,10 +86,11 @@ class Shell:
 # Names that start programs, run text as code, or open files, and that no checkpoint holds: a stream with one of them is
 # refused as a whole, however good the weights beside it, because its owner should know.
 _ATTACKS = frozenset(
-    "os posix nt subprocess _posixsubprocess sys pty shutil importlib runpy code codeop ctypes webbrowser commands "
-    "popen2 pip".split()
+    ("os", "posix", "nt", "subprocess", "_posixsubprocess", "sys", "pty", "shutil", "importlib", "runpy", "codeop")
+) | {"ctypes", "webbrowser", "popen2"}
+_ATTACKING_BUILTINS = frozenset(
+    ["eval", "exec", "execfile", "compile", "__import__", "open", "input", "breakpoint", "exit", "quit"]
 )
-_ATTACKING_BUILTINS = frozenset("eval exec execfile compile __import__ open input breakpoint exit quit".split())
 _BUILTINS = ("builtins", "__builtin__")
 
 _MARK = object()
@@ -154,7 +155,7 @@ def dictionary(pairs: Any, budget: Budget) -> dict[Any, Any]:
     budget.pay(112 * len(pairs), len(pairs))
     if isinstance(pairs, dict):
         return dict(pairs)
-    out = {}
+    out: dict[Any, Any] = {}
     for key, value in pairs:
         _put(out, key, value)
     return out

@@ -91,7 +91,11 @@ def _cut_tensor(data: mmap.mmap, size: int) -> str | None:
     """Says which tensor a file ends in, the usual fault; None for others, and for headers that make no sense."""
     try:
         entries = json.loads(bytes(data[8 : 8 + size])).items()
-        beyond = [name for name, entry in entries if name != "__metadata__" and entry["data_offsets"][1] > len(data) - 8 - size]
+        beyond = [
+            name
+            for name, entry in entries
+            if name != "__metadata__" and entry["data_offsets"][1] > len(data) - 8 - size
+        ]
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     return f"{readable(beyond[0])}: it ends in the middle of this tensor" if beyond else None

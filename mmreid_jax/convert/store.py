@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.convert import fitting, folders, known, torch_file
+from mmreid_jax.convert import fitting, folders, known, owned, torch_file
 from mmreid_jax.convert.layout import AnyLayout, Report, Variables, export_state, flatten, import_state, unflatten
 from mmreid_jax.errors import UserError, readable
 
-META, ARRAYS = "meta.json", "variables"
+ARRAYS = "variables"
 _FORMAT = 1
+META = owned.META
 
 Path = str | os.PathLike[str]
 
@@ -102,31 +103,26 @@ def save(directory: Path, variables: Mapping[str, Any], meta: Mapping[str, Any],
       directory: to make.
       variables: tree of arrays.
       meta: as JSON; ``layout`` is needed to open the directory later, the rest is for people.
-      overwrite: replace a directory that is there already.
+      overwrite: replace a directory that is there already, if this program wrote all that is in it (see `owned`).
 
     Raises:
-      UserError: the directory exists, or the disk does not take it.
+      UserError: the directory exists, holds what this program did not write, or the disk does not take it.
     """
     import orbax.checkpoint as ocp
 
-    directory = pathlib.Path(directory).absolute()
-    if directory.exists() and not overwrite:
-        raise UserError(f"{directory} exists already; choose another directory, or overwrite it")
-    if directory.exists() and not (directory / META).is_file():
-        raise UserError(f"{directory} is no converted directory and is not overwritten; choose another one")
+    directory = pathlib.Path(os.path.realpath(directory))
+    owned.check_directory(directory, overwrite)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        beside = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    except OSError as error:
-        raise UserError(f"{directory} cannot be written: {error.strerror or error}") from error
+        beside = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name[:80]}.", dir=directory.parent))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     try:
         with ocp.StandardCheckpointer() as writer:
             writer.save(beside / ARRAYS, dict(variables))
-        (beside / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        owned.mark(beside, meta)
         beside.chmod(0o755)
-        if directory.exists():
-            shutil.rmtree(directory)
-        beside.rename(directory)
+        owned.replace_directory(beside, directory, overwrite)
     except (OSError, ValueError) as error:
         # Orbax wraps what the file system says into ValueError.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -166,9 +162,9 @@ def read_meta(directory: Path) -> dict[str, Any]:
         meta = json.loads((directory / META).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{directory} is no directory of converted weights: it has no {META}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{directory / META} cannot be read: {error}") from error
-    if not isinstance(meta, dict) or not {"layout", "arrays"} <= meta.keys():
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{directory / META} cannot be read: {readable(str(error))}") from error
+    if not isinstance(meta, dict) or not (isinstance(meta.get("layout"), str) and isinstance(meta.get("arrays"), dict)):
         raise UserError(f"{directory / META} does not describe converted weights; convert them again")
     return meta
 

@@ -79,6 +79,9 @@ def elements(data: Any, element: str, swapped: bool = False) -> np.ndarray:
     return ((upper.byteswap() if swapped else upper).astype(np.uint32) << 16).view(np.float32)
 
 
+_NOT_READ = Broken("not read yet")
+
+
 @dataclasses.dataclass
 class Storage:
     """A block of elements that tensors are views of; without `data`, `missing` is what its tensors are instead."""
@@ -86,7 +89,7 @@ class Storage:
     element: str
     numel: int
     data: np.ndarray | None
-    missing: Broken | Unsupported = Broken("")
+    missing: Broken | Unsupported = _NOT_READ
 
 
 class Storages:
@@ -98,9 +101,7 @@ class Storages:
       declared: key -> element and count, of every block that the pickle named.
     """
 
-    def __init__(
-        self, file_size: int, budget: Budget, fetch: Callable[[str], memoryview | str] | None = None
-    ) -> None:
+    def __init__(self, file_size: int, budget: Budget, fetch: Callable[[str], memoryview | str] | None = None) -> None:
         self.limit = file_size + _VIEW_ALLOWANCE
         self.budget = budget
         self.fetch = fetch
@@ -144,7 +145,7 @@ class Storages:
 
     def _make(self, key: str, element: str, numel: int) -> Storage:
         if self.fetch is None:
-            return Storage(element, numel, None, Broken("not read yet"))
+            return Storage(element, numel, None, _NOT_READ)
         size = numel * itemsize(element)
         found = self.fetch(key)
         if isinstance(found, str):

@@ -16,7 +16,6 @@ import dataclasses
 import mmap
 import os
 import pathlib
-import re
 import stat
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -181,7 +180,9 @@ def _collect(path: Path, size: int, content: Any, under: str | None, notes: list
     if len(entries) > _MOST_ENTRIES:
         raise UserError(f"{path} holds {len(entries):,} tensors, more than any network that can be converted")
     if long := next((name for name in items if len(name) > _LONGEST_NAME), None):
-        raise UserError(f"{path} holds a name of {len(long):,} characters ({readable(long)}); no network has such names")
+        raise UserError(
+            f"{path} holds a name of {len(long):,} characters ({readable(long)}); no network has such names"
+        )
     if sum(value.nbytes for value in entries.values()) > Budget.of(size).memory:
         raise UserError(_excess(path, size, Excessive("memory")))
     others = [name for name in items if name not in entries and name not in unreadable]
@@ -348,7 +349,7 @@ def _looks_like_module(data: mmap.mmap) -> bool:
 
 
 def _excess(path: Path, size: int, error: Excessive) -> str:
-    return f"{path} ({size:,} bytes) is refused: it would take far more {error} than its weights need, as no checkpoint does"
+    return f"{path} ({size:,} bytes) is refused: reading it takes far more {error} than any checkpoint of its size"
 
 
 def _refusal(path: Path, name: str, whole_module: bool = False) -> str:
