@@ -15,6 +15,7 @@ import lzma
 import math
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -124,7 +125,7 @@ def load(path: Path) -> Features:
     if any(column.shape != features.shape[:1] for column in columns):
         raise UserError(_misfit(path, features, columns))
     if not isinstance(features, np.memmap):
-        _check_values(path, features, files)
+        check_values(path, features, files)
     return Features(features, files, labels, _note(path, arrays))
 
 
@@ -142,6 +143,7 @@ _FAULTS = (
     RuntimeError,
     MemoryError,
     struct.error,
+    tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,
     lzma.LZMAError,
@@ -153,6 +155,7 @@ _LONGEST_DIRECTORY, _LONGEST_HEADER, _PIECE = 8 << 20, 10_000, 1 << 20
 _LONGEST_NOTE, _LONGEST_NAME = 1 << 20, 4096
 # Larger values have squares whose sum float32 cannot hold.
 _LARGEST_VALUE = 1e15
+_ROWS_TOGETHER = 4096
 
 
 def _members(path: Path) -> dict[str, zipfile.ZipInfo]:
@@ -229,9 +232,19 @@ def _checked_features(path: Path, features: np.ndarray) -> np.ndarray:
     return features if features.dtype.isnative else features.astype(features.dtype.newbyteorder("="))
 
 
-def _check_values(path: Path, features: np.ndarray, files: np.ndarray) -> None:
-    """`UserError` that names the image whose features cannot be compared."""
-    largest = np.abs(features).max(axis=1)
+def check_values(path: Path, features: np.ndarray, files: np.ndarray) -> None:
+    """Reads all features, a memory map too, and says which cannot be compared.
+
+    Args:
+      path: where they are from, for the message.
+      features: [N, D].
+      files: str [N], names of the images.
+
+    Raises:
+      UserError: some are not finite, or so large that float32 does not hold their squares; names the first image.
+    """
+    parts = (features[start : start + _ROWS_TOGETHER] for start in range(0, len(features), _ROWS_TOGETHER))
+    largest = np.concatenate([np.abs(part).max(axis=1).astype(np.float64) for part in parts])
     for wrong, what in ((~np.isfinite(largest), "not finite"), (largest > _LARGEST_VALUE, "too large to compare")):
         if np.any(wrong):
             row = int(np.argmax(wrong))

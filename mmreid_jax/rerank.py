@@ -11,14 +11,25 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import extract, search
+from mmreid_jax import feature_files, search
 from mmreid_jax.convert import owned
 from mmreid_jax.data.catalogue import JUNK_IDENTITY
 from mmreid_jax.errors import UserError, run_command
 from mmreid_jax.evaluate import COLUMNS, RANKS
-from mmreid_jax.extract import Features
+from mmreid_jax.feature_files import Features
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
 from mmreid_jax.visualize import tables
+
+
+def opened(path: Path) -> Features:
+    """The samples of a feature file that count, with features that can be compared.
+
+    Raises:
+      UserError: see `feature_files.load`, `feature_files.check_values` and `without_junk`.
+    """
+    side = feature_files.load(path)
+    feature_files.check_values(path, side.features, side.files)
+    return without_junk(path, side)
 
 
 def without_junk(path: Path, side: Features) -> Features:
@@ -98,8 +109,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--top is {arguments.top}; it must be at least 1")
     if arguments.matches is not None:
         owned.check_file(arguments.matches, is_table, "table of matches")
-    query = without_junk(arguments.query, extract.load(arguments.query))
-    gallery = without_junk(arguments.gallery, extract.load(arguments.gallery)) if arguments.gallery else query
+    query = opened(arguments.query)
+    gallery = opened(arguments.gallery) if arguments.gallery else query
     labelled = query.labels is not None and gallery.labels is not None
     if not labelled and arguments.matches is None:
         without = arguments.query if query.labels is None else arguments.gallery

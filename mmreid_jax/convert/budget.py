@@ -18,7 +18,7 @@ class Excessive(Exception):
 
 # Beside a multiple of the size of the file: small files may unfold, and a few MB hurt nobody.
 _FREE_MEMORY, _MEMORY_PER_BYTE = 64 << 20, 4
-_FREE_WORK, _MOST_WORK = 4_000_000, 20_000_000
+_FREE_WORK, _BYTES_PER_STEP, _MOST_WORK = 2_000_000, 16, 8_000_000
 
 
 @dataclasses.dataclass
@@ -35,12 +35,12 @@ class Budget:
 
     @classmethod
     def of(cls, size: int) -> Budget:
-        """For a file of so many bytes: 64 MiB and four times its size; 4 to 20 million steps, a few seconds.
+        """For a file of so many bytes: 64 MiB and four times its size; 2 to 8 million steps, some seconds.
 
         Python objects cost up to thirty times their bytes in a file, but beside weights they are few; bfloat16 weights
         double when they are read.
         """
-        return cls(_FREE_MEMORY + _MEMORY_PER_BYTE * size, min(_FREE_WORK + size // 4, _MOST_WORK))
+        return cls(_FREE_MEMORY + _MEMORY_PER_BYTE * size, min(_FREE_WORK + size // _BYTES_PER_STEP, _MOST_WORK))
 
     def pay(self, memory: int = 0, work: int = 1) -> None:
         """Takes from what is left.
@@ -50,10 +50,8 @@ class Budget:
         """
         self.memory -= memory
         self.work -= work
-        if self.memory < 0:
-            raise Excessive("memory")
-        if self.work < 0:
-            raise Excessive("time")
+        if self.memory < 0 or self.work < 0:
+            raise Excessive("memory" if self.memory < 0 else "time")
 
 
 class BoundedFile(io.FileIO):

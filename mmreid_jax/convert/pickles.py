@@ -197,8 +197,12 @@ class _Reader:
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
+        data, budget = self.data, self.budget
         while True:
-            (opcode,) = self.take(1)
+            if self.at >= len(data):
+                raise Damaged(f"it ends at byte {len(data)}, in the middle of its description")
+            opcode = data[self.at]
+            self.at += 1
             if opcode == _STOP:
                 value = self.stack.pop()
                 return value.value if isinstance(value, Shell) else value
@@ -207,7 +211,7 @@ class _Reader:
                 if opcode not in _REFUSED:
                     raise ValueError("unknown opcode")
                 raise Refused(f"the pickle opcode {_REFUSED[opcode]}")
-            self.budget.pay(_COSTS.get(opcode, _COST))
+            budget.pay(_COSTS[opcode])
             handler(self)
 
     # Reading.
@@ -428,14 +432,10 @@ _REFUSED = {
     0x98: "READONLY_BUFFER",
 }
 # Bytes of memory that an opcode takes beside those of the text and the entries that it reads.
-_COST = 40
-_COSTS = {
-    **dict.fromkeys(b"}d(]l", 64),
-    **dict.fromkeys(b"R\x81\x92oibQ", 208),
-    **dict.fromkeys(b"pqr\x94", 104),
-    **dict.fromkeys(b"c\x93", 120),
-    0x8F: 216,
-}
+_COSTS = [40] * 256
+for _opcodes, _cost in ((b"}d(]l", 64), (b"pqr\x94", 104), (b"c\x93", 120), (b"R\x81\x92oibQ", 208), (b"\x8f", 216)):
+    for _opcode in _opcodes:
+        _COSTS[_opcode] = _cost
 _HANDLERS: dict[int, Callable[[_Reader], Any]] = {
     opcode: handler
     for key, handler in {

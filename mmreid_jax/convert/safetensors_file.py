@@ -18,8 +18,8 @@ from mmreid_jax.convert.pickles import Damaged, Unsupported
 from mmreid_jax.convert.tensors import BFLOAT16, MOST_AXES, elements
 from mmreid_jax.errors import readable
 
-# Some 100,000 tensors. The library goes to 100 MB, which take it seconds.
-_LONGEST_HEADER = 16 << 20
+# Some 40,000 tensors. The library goes to 100 MB, which are not worth the seconds they take.
+_LONGEST_HEADER = 4 << 20
 # JSON becomes Python objects of up to so many times its size.
 _UNFOLDED = 8
 # Numbers that an empty tensor would have if its lengths of 0 were 1.

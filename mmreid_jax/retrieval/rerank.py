@@ -145,7 +145,8 @@ def _neighbours(
     for apart in watch(blocks("squared_euclidean", samples, samples, block), parts, "distances"):
         rows = slice(start, start + len(apart))
         near[rows], apart = nearest(apart, count), _squared(distance, apart)
-        scale[rows] = apart.max(axis=1)
+        # Samples that are all alike have no distance to divide by.
+        scale[rows] = np.maximum(apart.max(axis=1), np.finfo(scale.dtype).tiny)
         asked = direct[rows]
         asked[:] = apart[: len(asked), queries:] / scale[rows][: len(asked), None]
         start += len(apart)
