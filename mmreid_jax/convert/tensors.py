@@ -109,11 +109,14 @@ class Storages:
         self.declared: dict[str, tuple[str, int]] = {}
         self._made: dict[tuple[str, str], Storage] = {}
 
-    def __call__(self, reference: Any) -> Storage:
+    def __call__(self, reference: Any) -> Storage | Placeholder:
         """A persistent id ("storage", class, key, device, count of elements, view or nothing) -> its storage."""
         if not (isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage"):
-            whole_module = isinstance(reference, tuple) and reference[:1] == ("module",)
-            raise Refused("torch.nn.modules.Module" if whole_module else "an object outside of the file")
+            is_class = isinstance(reference, tuple) and len(reference) == 4 and reference[0] == "module"
+            if is_class and isinstance(reference[1], Placeholder):
+                # The legacy stream keeps a module's class with its source, of which nothing is needed.
+                return reference[1]
+            raise Refused("torch.nn.modules.Module" if is_class else "an object outside of the file")
         kind, key, numel = reference[1], reference[2], reference[4]
         if not isinstance(key, str) or not is_count(numel):
             raise ValueError("a reference to no storage")

@@ -360,5 +360,5 @@ def _refusal(path: Path, name: str, whole_module: bool = False) -> str:
         )
     return (
         f"{path} asks for {readable(name)}, which is refused: only tensors, arrays, numbers, text and containers are "
-        f"read, and nothing in a file is executed; save the state_dict alone"
+        f"read, and nothing in a file is executed; save the state_dict alone, with torch.save"
     )
