@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import pathlib
@@ -139,7 +140,7 @@ def _grid(source: str, size: tuple[int, int], stride: tuple[int, int] | None, un
 def _entries(source: str, under: str | None) -> dict[str | None, dict[str, Any]]:
     """Key of the state_dict (None: there is one) -> name -> array, or in words what a tensor is that is not read."""
     path = pathlib.Path(source)
-    if path.is_dir() and not folders.is_folder_of_weights(path):
+    if os.path.isdir(path) and not folders.is_folder_of_weights(path):
         return {None: flatten(_variables(source)[0])}
     states = torch_file.state_dicts(source, under)
     return {state.under if len(states) > 1 else None: {**state.entries, **state.unreadable} for state in states}
@@ -175,7 +176,7 @@ def export(
       prefix: to write before every name.
       overwrite: replace a file that this command wrote.
     """
-    if not pathlib.Path(source).is_dir():
+    if not os.path.isdir(source):
         raise UserError(f"{source} is no directory; --export takes converted weights or a run's workdir")
     is_safetensors = out.endswith(".safetensors")
     if not is_safetensors and not out.endswith(PYTORCH_ENDINGS):
@@ -212,7 +213,20 @@ def write_safetensors(path: str, entries: Mapping[str, np.ndarray]) -> None:
     from safetensors.numpy import save_file
 
     with _written(path) as beside:
-        save_file(dict(entries), beside, {"format": "pt", torch_writer.MARK: f"{owned.PROGRAM} {__version__}"})
+        metadata = {"format": "pt", torch_writer.MARK: f"{owned.PROGRAM} {__version__}"}
+        save_file(dict(entries), beside, metadata)
+        _order(beside, metadata)
+
+
+def _order(path: pathlib.Path, metadata: Mapping[str, str]) -> None:
+    """Puts two metadata into their order: the library writes them in one by chance, and files should be alike."""
+    pairs = list(metadata.items())
+    ordered, swapped = (json.dumps(dict(some), separators=(",", ":")).encode() for some in (pairs, pairs[::-1]))
+    with path.open("r+b") as file:
+        place = file.read(1024).find(swapped)
+        if place >= 0:
+            file.seek(place)
+            file.write(ordered)
 
 
 def is_our_safetensors(path: pathlib.Path) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import itertools
 from collections.abc import Callable, Iterator
 
 from mmreid_jax.convert.layout import Report, Variables
@@ -86,9 +87,9 @@ def import_fitting(states: list[StateDict], load: Import, source: str) -> tuple[
     fitting, failure = _try(states, load)
     if not fitting:
         shorter = [each for each in map(unwrapped, states) if each is not None]
-        fitting, _ = _try(shorter, load)
-        if not fitting:
-            fitting, _ = _try([part for state in [*states, *shorter] for part in _parts(state, source)], load)
+        inner = ([part for state in some for part in _parts(state, source)] for some in (states, shorter))
+        attempts = (_try(some, load)[0] for some in itertools.chain([shorter], inner))
+        fitting = next(filter(None, attempts), [])
     if len(fitting) > 1:
         if len({found.under for found, _, _ in fitting}) > 1:
             names = ", ".join(readable(found.under) for found, _, _ in fitting)

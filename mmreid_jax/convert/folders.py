@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
 
 from mmreid_jax.errors import UserError, readable
@@ -35,7 +36,7 @@ class Shards:
 
 def is_folder_of_weights(path: pathlib.Path) -> bool:
     """Whether a directory holds weights as Hugging Face's libraries write them."""
-    return path.is_dir() and any((path / name).exists() for name in (*INDICES, *WHOLE))
+    return os.path.isdir(path) and any((path / name).exists() for name in (*INDICES, *WHOLE))
 
 
 def resolve(path: pathlib.Path) -> pathlib.Path | Shards:
@@ -44,7 +45,7 @@ def resolve(path: pathlib.Path) -> pathlib.Path | Shards:
     Raises:
       UserError: a directory without weights, or an index that makes no sense or lacks its files.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         present = next((path / name for name in (*INDICES, *WHOLE) if (path / name).exists()), None)
         if present is None:
             raise UserError(
@@ -52,7 +53,7 @@ def resolve(path: pathlib.Path) -> pathlib.Path | Shards:
                 f"PyTorch or safetensors file"
             )
         path = present
-    return _shards(path) if path.name.endswith(".json") and path.is_file() else path
+    return _shards(path) if path.name.endswith(".json") and os.path.isfile(path) else path
 
 
 def _shards(index: pathlib.Path) -> Shards:

@@ -79,7 +79,7 @@ def open_weights(
 def is_converted(path: Path) -> bool:
     """Whether a path is a directory of converted weights, or was one (and nothing else that can be read)."""
     path = pathlib.Path(path)
-    return path.is_dir() and ((path / META).is_file() or not folders.is_folder_of_weights(path))
+    return os.path.isdir(path) and ((path / META).is_file() or not folders.is_folder_of_weights(path))
 
 
 def meta_of(report: Report, layout: str, variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -316,7 +316,7 @@ def _no_state_dict(path: Path, content: Any, unreadable: Mapping[str, str]) -> s
 def _size(path: pathlib.Path) -> int:
     try:
         return path.stat().st_size
-    except OSError:
+    except (OSError, ValueError):
         return 0
 
 
