@@ -28,7 +28,11 @@ from mmreid_jax.errors import UserError, readable
 Entries = dict[str, np.ndarray]
 Variables = dict[str, Any]
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# What stands behind the last dot or slash of a name.
+_LAST_PART = re.compile(r"[^./]*\Z")
 _SHOWN = 4
+# Entries of a file; the networks here have at most 3,000.
+_MOST_ENTRIES = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -338,31 +342,55 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
+def _form(name: str) -> tuple[int, int, str]:
+    """What a name shares with its template: the counts of dots and slashes (numbers have none), and the last part."""
+    return name.count("."), name.count("/"), _LAST_PART.search(name)[0]  # type: ignore[index]
+
+
 class _Matcher:
-    """Finds the rule of a name: plain names by look-up, templates one by one."""
+    """Finds the rule of a name: plain names by look-up, templates one by one among those of its form."""
 
     def __init__(self, rules: Iterable[Rule], side: str) -> None:
         self._side = side
         self._plain: dict[str, Rule] = {}
-        self._templates: list[Rule] = []
-        for rule in rules:
-            if "{" in getattr(rule, side):
-                self._templates.append(rule)
-            else:
-                self._plain.setdefault(getattr(rule, side), rule)
+        self._templates: dict[tuple[int, int, str], list[tuple[int, Rule]]] = {}
+        for place, rule in enumerate(rules):
+            name = getattr(rule, side)
+            if "{" not in name:
+                self._plain.setdefault(name, rule)
+                continue
+            dots, slashes, last = _form(name)
+            self._templates.setdefault((dots, slashes, "" if "{" in last else last), []).append((place, rule))
 
     def __call__(self, name: str) -> tuple[Rule, dict[str, int]] | None:
         if name in self._plain:
             return self._plain[name], {}
-        for rule in self._templates:
+        dots, slashes, last = _form(name)
+        candidates = [*self._templates.get((dots, slashes, last), []), *self._templates.get((dots, slashes, ""), [])]
+        for _, rule in sorted(candidates, key=lambda each: each[0]):
             found = _pattern(getattr(rule, self._side)).fullmatch(name)
             if found:
                 return rule, {key: int(number) for key, number in found.groupdict().items()}
         return None
 
 
-def _first_drop(drops: Iterable[Drop], name: str) -> Drop | None:
-    return next((drop for drop in drops if fnmatch.fnmatchcase(name, drop.pattern)), None)
+class _Dropper:
+    """Finds the first drop of a name: exact names by look-up, patterns one by one."""
+
+    def __init__(self, drops: Iterable[Drop]) -> None:
+        self._exact: dict[str, tuple[int, Drop]] = {}
+        self._patterns: list[tuple[int, Drop]] = []
+        for place, drop in enumerate(drops):
+            if any(sign in drop.pattern for sign in "*?["):
+                self._patterns.append((place, drop))
+            else:
+                self._exact.setdefault(drop.pattern, (place, drop))
+
+    def __call__(self, name: str) -> Drop | None:
+        found = [each for each in self._patterns if fnmatch.fnmatchcase(name, each[1].pattern)][:1]
+        if name in self._exact:
+            found.append(self._exact[name])
+        return min(found, key=lambda each: each[0])[1] if found else None
 
 
 def choose(layout: AnyLayout, names: Iterable[str], side: str = "source") -> Layout:
@@ -413,6 +441,8 @@ def import_state(
       UserError: keys are missing, unexpected or of another shape; the line says what the file looks like.
       ValueError: a leaf to keep is only a shape in `like`.
     """
+    if len(entries) > _MOST_ENTRIES:
+        raise UserError(f"{source} holds {len(entries):,} tensors, more than any network that can be converted")
     chosen = choose(layout, entries)
     report = Report(chosen.name, source)
     prepared = dict(entries)
@@ -511,9 +541,10 @@ def _is_floating(dtype: np.dtype) -> bool:
 
 def _kept(layout: Layout, wanted: Mapping[str, Any], keep: Iterable[str], report: Report) -> dict[str, Any]:
     stay = (*(Drop(pattern, "kept as initialised, as asked") for pattern in keep), *layout.local)
+    first = _Dropper(stay)
     kept = {}
     for path, leaf in wanted.items():
-        found = _first_drop(stay, path)
+        found = first(path)
         if found is None:
             continue
         if not hasattr(leaf, "__array__"):
@@ -526,11 +557,11 @@ def _sort(
     layout: Layout, entries: Entries, asked: Iterable[Drop], report: Report
 ) -> tuple[dict[str, _Group], list[str]]:
     """Puts every key into its group or into the report's dropped ones; the rest is unexpected."""
-    match = _Matcher(layout.rules, "source")
+    match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(asked), _Dropper(layout.drops)
     groups: dict[str, _Group] = {}
     unexpected = []
     for name in entries:
-        left_out = _first_drop(asked, name)
+        left_out = asked_for(name)
         found = None if left_out else match(name)
         if found:
             rule, numbers = found
@@ -545,7 +576,7 @@ def _sort(
             groups.setdefault(path, _Group(rule, numbers)).names[place] = name
             report.used[name] = path
             continue
-        left_out = left_out or _first_drop(layout.drops, name)
+        left_out = left_out or dropped(name)
         if left_out:
             report.dropped[name] = left_out.reason
         else:
@@ -557,16 +588,16 @@ def _sort_unreadable(
     layout: Layout, unreadable: Mapping[str, str], asked: Iterable[Drop], report: Report
 ) -> tuple[list[str], list[str]]:
     """Of the tensors that are not read: those that a rule asks for, in words, and those that are unexpected."""
-    match = _Matcher(layout.rules, "source")
+    match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(asked), _Dropper(layout.drops)
     needed, unexpected = [], []
     for name, what in unreadable.items():
-        left_out = _first_drop(asked, name)
+        left_out = asked_for(name)
         found = None if left_out else match(name)
         if found and found[0].target.format(**found[1]) not in report.kept:
             needed.append(f"{name}: {what}")
         elif found:
             report.dropped[name] = "the model keeps its own"
-        elif left_out := left_out or _first_drop(layout.drops, name):
+        elif left_out := left_out or dropped(name):
             report.dropped[name] = left_out.reason
         else:
             unexpected.append(name)
@@ -702,7 +733,7 @@ def export_state(layout: AnyLayout, variables: Mapping[str, Any]) -> Entries:
     """
     flat = flatten(variables)
     chosen = choose(layout, flat, "target")
-    match = _Matcher(chosen.rules, "target")
+    match, local = _Matcher(chosen.rules, "target"), _Dropper(chosen.local)
     index = {rule: number for number, rule in enumerate(chosen.rules)}
     # The entries of one module stay together: blocks.0.*, then blocks.1.*.
     start: dict[str, int] = {}
@@ -713,7 +744,7 @@ def export_state(layout: AnyLayout, variables: Mapping[str, Any]) -> Entries:
     for path, leaf in flat.items():
         hit = match(path)
         if hit is None:
-            unknown += [] if _first_drop(chosen.local, path) else [path]
+            unknown += [] if local(path) else [path]
             continue
         rule, numbers = hit
         used.add(rule)

@@ -35,8 +35,6 @@ PREFIXES = ("module.", "_orig_mod.")
 _DEEPEST_WRAPPING = 3
 _MOST_PREFIXES = 8
 _LONGEST_NAME = 512
-# Entries of one state_dict; the networks here have at most 3,000.
-_MOST_ENTRIES = 100_000
 # What a file that is no checkpoint often is instead: its first bytes -> what to say.
 _IMPOSTORS = (
     (b"<", "a web page: the download failed"),
@@ -177,8 +175,6 @@ def _collect(path: Path, size: int, content: Any, under: str | None, notes: list
     unreadable = {name: value.what for name, value in items.items() if isinstance(value, Unsupported)}
     if not entries:
         raise UserError(_no_state_dict(path, content, unreadable))
-    if len(entries) > _MOST_ENTRIES:
-        raise UserError(f"{path} holds {len(entries):,} tensors, more than any network that can be converted")
     if long := next((name for name in items if len(name) > _LONGEST_NAME), None):
         raise UserError(
             f"{path} holds a name of {len(long):,} characters ({readable(long)}); no network has such names"
