@@ -11,7 +11,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from mmreid_jax.errors import run_command
-from mmreid_jax.training.config import friendly_flags
+from mmreid_jax.flags import friendly_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs and the report go; default runs/<config name>.")
@@ -29,7 +29,7 @@ def run(_: list[str]) -> None:
     distributed.start()
     if EVAL_ONLY.value:
         evaluate.main(config, workdir)
-    elif config.task == "adapt":
+    elif config.task in ("adapt", "train_adapt"):
         adapt.main(config, workdir)
     else:
         train.main(config, workdir)

@@ -36,11 +36,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs import demo, demo_ieee, demo_tvi_lfm, demo_vi
-from mmreid_jax import adapt, evaluate, train
+from mmreid_jax import adapt, train
 from mmreid_jax.captioning.colours import strip_colours
+from mmreid_jax.commands.convert import write_safetensors
 from mmreid_jax.convert import known, layout
-from mmreid_jax.convert.__main__ import write_safetensors
+from mmreid_jax.embedder import of_experiment
 from mmreid_jax.experiment import open_experiment
+from mmreid_jax.models.vit import SIZES
+from mmreid_jax.scoring import retrieval
 from mmreid_jax.training import checkpoints
 
 # Method -> variant -> what it changes in the method's demo; each stands above the one that adds to it.
@@ -112,6 +115,7 @@ def config_of(seed: int, drawn_seed: int, epochs: int, options: argparse.Namespa
     config.train.eval_every = epochs
     config.train.evaluate_first = False
     config.eval.report = False
+    config.init.backbone = ""
     return config
 
 
@@ -142,7 +146,8 @@ def pretrained(seed: int, options: argparse.Namespace, folder: Path) -> Path:
         own = {collection: tree["backbone"] for collection, tree in variables.items() if "backbone" in tree}
         if shared:
             own = {collection: tree["shared"] for collection, tree in own.items()}
-        write_safetensors(str(file), layout.export_state(known.named("resnet" if shared else "vit"), own))
+        family = "vit" if config.model.backbone in SIZES else "resnet"
+        write_safetensors(str(file), layout.export_state(known.named(family), own))
     return file
 
 
@@ -166,10 +171,10 @@ def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path)
     experiment = open_experiment(config, workdir)
     with contextlib.redirect_stdout(io.StringIO()):
         train.fit(experiment)
-    embedder = evaluate.Embedder(experiment)
+    embedder = of_experiment(experiment, experiment.method.embed)
     variables, _ = checkpoints.load_variables(workdir, which="last")
     placed = experiment.parallel.place_state(variables)
-    first_result, *others = evaluate.run(experiment, embedder, placed, variant)
+    first_result, *others = retrieval.run(experiment, embedder, placed, variant)
     found = {variant: first_result.row()}
     if upon_base and variant == last:
         found[ENSEMBLE] = next(result for result in others if result.comparison.startswith("mer ")).row()
@@ -196,8 +201,10 @@ def described(experiment: Any, embedder: Any, variables: Any, variant: str) -> d
     for name, texts in words.items():
         captions = dict.fromkeys(query.captions, np.array(texts, object))
         splits = dataclasses.replace(experiment.splits, query=dataclasses.replace(query, captions=captions))
-        told = dataclasses.replace(experiment, splits=splits)
-        result = evaluate.compare(told, embedder, variables, experiment.method.protocols()[0], variant)
+        (protocol, *_) = retrieval.protocols_of(experiment.config.data.dataset, experiment.config.eval)
+        comparison = experiment.method.comparisons()[0]
+        embedded = retrieval.Embedded(embedder, variables, [comparison.feature, comparison.gallery_feature])
+        result = retrieval.compare(splits, protocol, experiment.config.eval, comparison, embedded, variant)
         found[f"{variant}, words of the infrared image, {name}"] = result.row()
     return found
 

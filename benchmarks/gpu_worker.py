@@ -217,7 +217,7 @@ class Ours:
 
     def batch(self, config: Any) -> dict[str, Any]:
         """A batch of noise as the pipeline makes it."""
-        from mmreid_jax import complexity
+        from mmreid_jax.commands import complexity
 
         size = config.train.identities_per_batch * config.train.images_per_identity
         shapes = complexity.example_batch(config, self.facts, size, training=True)
@@ -239,7 +239,7 @@ class Ours:
         """Floating-point operations of the products of a training step, for each sample."""
         import jax
 
-        from mmreid_jax import complexity
+        from mmreid_jax.commands import complexity
 
         pure, begin, config = self.start(Setting(8, "float32"))
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.batch(config))

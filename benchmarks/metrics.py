@@ -31,6 +31,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from mmreid_jax import datasets
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank, streamed
 
 # Queries, gallery, people, width.
@@ -252,7 +253,7 @@ def images(data_set: str) -> tuple[Images, Images]:
     """The infrared queries and visible pool of SYSU-MM01 or LLCM: true names or numbers of the test images."""
 
     def rows_of(name: str) -> list[dict[str, str]]:
-        packed = (resources.files("mmreid_jax") / "data" / "manifests" / name).read_bytes()
+        packed = (resources.files("mmreid_jax") / "datasets" / "manifests" / name).read_bytes()
         return list(csv.DictReader(gzip.decompress(packed).decode().splitlines()))
 
     if data_set == "llcm":
@@ -325,8 +326,8 @@ def ours_vi(
 def protocol_of(name: str) -> protocols.Protocol:
     """A protocol of the library, or that of LLCM without its draw."""
     if name == "whole pool":
-        return dataclasses.replace(protocols.by_name("llcm_ir_to_vis"), gallery=None)
-    return protocols.by_name(name)
+        return dataclasses.replace(datasets.protocol("llcm_ir_to_vis"), gallery=None)
+    return datasets.protocol(name)
 
 
 def one_vi(case: str, form: str) -> None:
@@ -368,7 +369,7 @@ def visible_infrared() -> None:
         )
     print()
     for name, data_set in (("sysu_all_multi", "sysu"), ("llcm_ir_to_vis", "llcm")):
-        spent, _ = seconds(protocols.by_name(name).galleries, images(data_set)[1])
+        spent, _ = seconds(datasets.protocol(name).galleries, images(data_set)[1])
         print(f"Drawing the ten galleries of {name}: {spent:.3f} cpu-s")
 
 

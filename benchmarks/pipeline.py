@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 
 from mmreid_jax.data import images, pipeline, samplers, transforms
-from mmreid_jax.data.folder import FolderSource
 from mmreid_jax.data.records import Records, View
+from mmreid_jax.datasets.folder import FolderSource
 from mmreid_jax.errors import run_command
 
 SIZE = (256, 128)

@@ -24,8 +24,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from configs import demo_mmgl, demo_vi
-from mmreid_jax import evaluate, pretext, train
+from mmreid_jax import train
+from mmreid_jax.embedder import of_experiment
 from mmreid_jax.experiment import open_experiment
+from mmreid_jax.scoring import orders, retrieval
 from mmreid_jax.training import checkpoints
 
 # What is pre-trained -> what it changes in the demo; None: nothing is.
@@ -60,6 +62,7 @@ def common(config: Any, seed: int, epochs: int, options: argparse.Namespace) -> 
     config.optim.epochs = epochs
     config.train.eval_every = epochs
     config.train.evaluate_first = False
+    config.init.backbone = ""
     config.eval.report = False
     return config
 
@@ -71,7 +74,7 @@ def pretrain(seed: int, changes: dict[str, Any], options: argparse.Namespace, wo
     config.update_from_flattened_dict(changes)
     experiment = open_experiment(config, workdir)
     variables = train.fit(experiment)
-    row = pretext.Examiner(experiment)(experiment.parallel.place_state(variables), "")
+    row = orders.Examiner(experiment)(experiment.parallel.place_state(variables), "")
     return {name: value for name, value in row.items() if name != "label"}
 
 
@@ -85,7 +88,7 @@ def supervise(seed: int, kind: str, trunk: Path | None, options: argparse.Namesp
     train.fit(experiment)
     variables, _ = checkpoints.load_variables(workdir, which="last")
     placed = experiment.parallel.place_state(variables)
-    row = evaluate.run(experiment, evaluate.Embedder(experiment), placed, "")[0].row()
+    row = retrieval.run(experiment, of_experiment(experiment, experiment.method.embed), placed, "")[0].row()
     return {score: float(row[score]) for score in SCORES}
 
 

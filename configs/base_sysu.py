@@ -9,8 +9,34 @@ published numbers. The authors' seeded draw order: --config.train.sampler=refere
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.systems import agw
 
 
 def get_config() -> ConfigDict:
-    return common.base()
+    config = agw.base()
+    config.data.update(dataset="sysu_mm01", image_size=(288, 144), padding=10, flip=0.5, erasing=0.0)
+    config.model.update(backbone="resnet50", gem_power=3.0, pooling="avg", shared_from=1)
+    config.loss.update(
+        ce_weight=1.0,
+        label_smoothing=0.0,
+        triplet="batch_hard",
+        triplet_form="code",
+        triplet_margin=0.3,
+        triplet_weight=1.0,
+    )
+    config.optim.update(
+        name="sgd",
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        base_lr_factor=0.1,
+        schedule="multi_step",
+        warmup_epochs=10,
+        milestones=(20, 50),
+        decay=0.1,
+        epochs=81,
+    )
+    config.train.update(identities_per_batch=8, images_per_identity=4)
+    config.eval.update(feature="fc")
+    return config

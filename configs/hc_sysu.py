@@ -14,8 +14,26 @@ the crop, which later papers add: --config.data.padding=10
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.systems import hetero_center
 
 
 def get_config() -> ConfigDict:
-    return common.hetero_center()
+    config = hetero_center.hetero_center()
+    config.data.update(dataset="sysu_mm01", image_size=(288, 144), padding=0, flip=0.5, erasing=0.0)
+    config.model.update(backbone="resnet50", embed_dim=512, strips=6)
+    config.loss.update(ce_weight=1.0, distance="l2", hc_weight=0.5, label_smoothing=0.0)
+    config.optim.update(
+        name="sgd",
+        lr=0.01,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="multi_step",
+        warmup_epochs=0,
+        milestones=(30, 60),
+        decay=0.1,
+        epochs=61,
+    )
+    config.train.update(identities_per_batch=4, images_per_identity=8)
+    config.eval.update(feature="fc")
+    return config

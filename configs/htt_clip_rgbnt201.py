@@ -12,11 +12,26 @@ backbone, 60 epochs. --config.model.backbone=clip_vit_b16 takes the class token 
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.systems import htt
 
 
 def get_config() -> ConfigDict:
-    config = common.htt()
+    config = htt.htt()
+    config.data.update(dataset="rgbnt201", image_size=(256, 128), padding=10, erasing=0.5)
+    config.model.update(head="linear")
+    config.loss.update(
+        ce_weight=1.0,
+        cim_margin=0.5,
+        cim_weight=0.5,
+        label_smoothing=0.0,
+        mmm_margin=1.0,
+        mmm_weight=0.5,
+        triplet_margin=-1.0,
+        triplet_weight=1.0,
+    )
+    config.optim.update(weight_decay=1e-4, schedule="htt")
+    config.train.update(images_per_identity=4)
+    config.eval.update(feature="after")
     config.data.flip = 0.5
     config.model.backbone = "clip_vit_b16_projected"
     config.model.drop_path = 0.0

@@ -12,5 +12,9 @@ from configs import htt_msvr310
 
 def get_config() -> ConfigDict:
     config = htt_msvr310.get_config()
+    config.mtt.update(form="code", batch_size=2, mmm_margin=1.0, cim_margin=1.0)
+    config.mtt.optim.update(
+        name="sgd", lr=0.001, momentum=0.9, weight_decay=1e-4, schedule="htt", warmup_epochs=5, epochs=6
+    )
     config.task = "adapt"
     return config

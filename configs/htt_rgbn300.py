@@ -11,11 +11,25 @@ names of the authors' runs speak of SGD at 0.008): try --config.optim.name=sgd -
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.systems import htt
 
 
 def get_config() -> ConfigDict:
-    config = common.htt()
+    config = htt.htt()
+    config.data.update(padding=10, flip=0.0, erasing=0.5)
+    config.model.update(backbone="vit_base", drop_path=0.1, head="linear")
+    config.loss.update(
+        ce_weight=1.0,
+        cim_margin=0.5,
+        cim_weight=0.5,
+        label_smoothing=0.0,
+        mmm_margin=1.0,
+        mmm_weight=0.5,
+        triplet_margin=-1.0,
+        triplet_weight=1.0,
+    )
+    config.optim.update(weight_decay=1e-4, bias_lr_factor=2.0, schedule="htt", warmup_epochs=5)
+    config.train.update(images_per_identity=4)
     config.data.dataset = "rgbn300"
     config.data.image_size = (128, 256)
     config.train.identities_per_batch = 16

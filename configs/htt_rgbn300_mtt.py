@@ -14,6 +14,8 @@ from configs import htt_rgbn300
 
 def get_config() -> ConfigDict:
     config = htt_rgbn300.get_config()
+    config.mtt.update(form="code", batch_size=2, mmm_margin=1.0, cim_margin=1.0)
+    config.mtt.optim.update(name="sgd", lr=0.001, momentum=0.9, weight_decay=1e-4, schedule="htt", warmup_epochs=5)
     config.task = "adapt"
     config.mtt.optim.epochs = 4
     return config

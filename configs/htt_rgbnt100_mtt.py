@@ -14,6 +14,8 @@ from configs import htt_rgbnt100
 
 def get_config() -> ConfigDict:
     config = htt_rgbnt100.get_config()
+    config.mtt.update(form="code", batch_size=2, mmm_margin=1.0, cim_margin=1.0)
+    config.mtt.optim.update(name="sgd", momentum=0.9, weight_decay=1e-4, schedule="htt", warmup_epochs=5, epochs=6)
     config.task = "adapt"
     config.mtt.optim.lr = 0.008
     config.eval.feature = "before"

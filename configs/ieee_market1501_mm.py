@@ -12,10 +12,36 @@ epochs, a step at 30, 5 epochs with the classifiers alone and margin 3:
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.systems import ieee
 
 
 def get_config() -> ConfigDict:
-    config = common.ieee()
+    config = ieee.ieee()
+    config.data.update(image_size=(256, 128), padding=0, flip=0.5, erasing=0.0)
+    config.model.update(
+        backbone="resnet50",
+        cim=True,
+        cim_attention=True,
+        embed_dim=128,
+        global_from="backbone",
+        part_dim=768,
+        parts=6,
+        rem="code",
+    )
+    config.loss.update(label_smoothing=0.1, margin=1.0, name="margin", triplet_margin=0.3, weight_m=1.0, weight_x=1.0)
+    config.optim.update(
+        name="sgd",
+        lr=0.001,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="multi_step",
+        warmup_epochs=0,
+        milestones=(20, 40),
+        decay=0.1,
+        epochs=60,
+    )
+    config.train.update(identities_per_batch=2, images_per_identity=4)
+    config.eval.update(feature="whole")
     config.data.dataset = "market1501_mm"
     return config

@@ -18,8 +18,38 @@ is an option of ``config.model`` or ``config.loss``; reasons and measurements: `
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs.systems import mmgl
 
 
 def get_config() -> ConfigDict:
-    return common.mmgl()
+    config = mmgl.mmgl()
+    config.data.update(dataset="sysu_mm01", image_size=(288, 144), padding=10, flip=0.5, erasing=0.0, labels=False)
+    config.model.update(
+        backbone="resnet50", proj_dim=256, proj_head="conv_bn_relu", shared_from=1, shared_in_pair=True, stripes=6
+    )
+    config.loss.update(
+        candidate_scope="batch",
+        cl_mode="parallel",
+        cl_query="both",
+        cl_temperature=0.07,
+        cl_weight=0.5,
+        negative_scope="batch",
+        perm_reduction="sum",
+        perm_weight=1.0,
+        sinkhorn_iterations=20,
+        sinkhorn_samples=1,
+        sinkhorn_temperature=1.0,
+    )
+    config.optim.update(
+        name="sgd",
+        lr=0.1,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule="cosine",
+        warmup_epochs=10,
+        epochs=100,
+    )
+    config.train.update(identities_per_batch=1, images_per_identity=32, sampler="unpaired")
+    config.eval.update(feature="pool")
+    return config

@@ -11,9 +11,13 @@ import numpy as np
 
 from mmreid_jax import evaluate, train
 from mmreid_jax.data import pipeline, samplers
+from mmreid_jax.embedder import Embedder, of_experiment
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, image_options, open_experiment
+from mmreid_jax.methods.base import Adapts
 from mmreid_jax.retrieval import metrics
+from mmreid_jax.scoring import retrieval
+from mmreid_jax.scoring.retrieval import Result
 from mmreid_jax.training import distributed, optimizers, state, step
 
 FOLDER = "adaptation"
@@ -21,9 +25,13 @@ FOLDER = "adaptation"
 
 
 def main(config: Any, workdir: Path) -> None:
-    """Adapts ``config.init.checkpoint`` to the test set; prints scores before and after and writes the report."""
+    """Adapts a trained model to the test set; prints scores before and after and writes the report.
+
+    The model is ``config.init.checkpoint``, or with ``config.task`` "train_adapt" the best of a training before.
+    """
     experiment = open_experiment(config, workdir)
-    fit(experiment, experiment.trained_variables()[0])
+    trained = train.fit(experiment) if config.task == "train_adapt" else experiment.trained_variables()[0]
+    fit(experiment, trained)
 
 
 def fit(experiment: Experiment, variables: Any) -> None:
@@ -33,18 +41,18 @@ def fit(experiment: Experiment, variables: Any) -> None:
       UserError: the method cannot be adapted, or the batch does not fit.
     """
     config, method = experiment.config, experiment.method
-    if not hasattr(method, "adapt_loss"):
+    if not isinstance(method, Adapts):
         raise UserError(f"method {config.method!r} has no test-time training; use --config.task=train")
     experiment = fitting_devices(experiment)
-    embedder = evaluate.Embedder(experiment)
-    before = evaluate.run(
+    embedder = of_experiment(experiment, experiment.method.embed)
+    before = retrieval.run(
         experiment, embedder, experiment.parallel.place_state(variables), "trained", config.eval.missing_modalities
     )
     if config.mtt.episodic:
         after, adapted = [episodic(experiment, embedder, variables)], variables
     else:
         after, adapted = continual(experiment, embedder, variables)
-    finish(experiment, [*before, *after], adapted)
+    evaluate.report(experiment, experiment.parallel.place_state(adapted), [*before, *after])
 
 
 def fitting_devices(experiment: Experiment) -> Experiment:
@@ -56,7 +64,7 @@ def fitting_devices(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, parallel=step.Parallel(jax.devices()[:fitting]))
 
 
-def continual(experiment: Experiment, embedder: evaluate.Embedder, variables: Any) -> tuple[list[evaluate.Result], Any]:
+def continual(experiment: Experiment, embedder: Embedder, variables: Any) -> tuple[list[Result], Any]:
     """The published procedure: epochs over query and gallery, evaluated after each; (results, best variables)."""
     config, method, splits = experiment.config, experiment.method, experiment.splits
     # Parity: where query and gallery are the same folder, every image is visited twice an epoch.
@@ -66,7 +74,8 @@ def continual(experiment: Experiment, embedder: evaluate.Embedder, variables: An
     def reestimated(current: Any) -> Any:
         if not config.mtt.reestimate_statistics:
             return current
-        features = [embedder(current, table, ["before"])["before"] for table in (splits.query, splits.gallery)]
+        name = method.statistics_feature
+        features = [embedder(current, table, [name])[name] for table in (splits.query, splits.gallery)]
         return experiment.parallel.place_state(method.with_statistics(current, np.concatenate(features)))
 
     job = train.Job(
@@ -79,7 +88,7 @@ def continual(experiment: Experiment, embedder: evaluate.Embedder, variables: An
         learning_rate=optimizers.rate(config.mtt.optim, plan.epoch_ends),
         evaluate_every=1,
         checkpoint_every=1,
-        evaluate_first="",
+        evaluate_first={},
         kind="adapt",
         before_evaluation=reestimated,
     )
@@ -93,16 +102,16 @@ def continual(experiment: Experiment, embedder: evaluate.Embedder, variables: An
         adapted, meta = train.load(experiment, job, variables, which)
         placed = reestimated(experiment.parallel.place_state(adapted))
         label = f"after MTT, {which} epoch ({meta['epoch']})"
-        results += evaluate.run(experiment, embedder, placed, label)
+        results += retrieval.run(experiment, embedder, placed, label)
         best = adapted
     return results[::-1], best
 
 
-def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any) -> evaluate.Result:
+def episodic(experiment: Experiment, embedder: Embedder, variables: Any) -> Result:
     """Adapts to each set of queries alone, ranks the gallery for it, and forgets: no query profits from another set."""
     config, method, splits, parallel = experiment.config, experiment.method, experiment.splits, experiment.parallel
-    comparison = method.protocols()[0]
-    protocol = evaluate.protocols_of(experiment)[0]
+    comparison = method.comparisons()[0]
+    protocol = retrieval.protocols_of(config.data.dataset, config.eval)[0]
     sets = [
         np.arange(start, min(start + config.mtt.episode_size, len(splits.query)))
         for start in range(0, len(splits.query), config.mtt.episode_size)
@@ -149,20 +158,8 @@ def episodic(experiment: Experiment, embedder: evaluate.Embedder, variables: Any
         rows.append(protocol.distances(query, gallery))
         if distributed.is_main():
             print(f"episode {number + 1} of {len(sets)}: {len(queries)} queries", flush=True)
-    apart = np.concatenate(rows)
-    labels = evaluate.labels_of(splits.query), evaluate.labels_of(splits.gallery)
-    scores = metrics.Trials((metrics.evaluate(apart, *labels, protocol),))
+    distance_rows = np.concatenate(rows)
+    labels = retrieval.labels_of(splits.query), retrieval.labels_of(splits.gallery)
+    scores = metrics.Trials((metrics.evaluate(distance_rows, *labels, protocol),))
     label = f"after MTT, episodes of {config.mtt.episode_size}"
-    return evaluate.Result(label, comparison.name, scores, protocol.label, apart, splits.query, splits.gallery)
-
-
-def finish(experiment: Experiment, results: list[evaluate.Result], variables: Any) -> None:
-    """Prints the table before and after, keeps the scores and writes the report."""
-    from mmreid_jax import report
-
-    evaluate.keep(experiment.workdir, results)
-    if not distributed.is_main():
-        return
-    print(evaluate.describe(results, experiment.workdir))
-    if experiment.config.eval.report:
-        print(f"report: {report.write(experiment, experiment.parallel.place_state(variables), results)}")
+    return Result(label, comparison.name, scores, protocol.label, distance_rows, splits.query, splits.gallery)

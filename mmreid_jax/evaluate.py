@@ -1,328 +1,23 @@
-"""Evaluation: embed query and gallery, compare them under a protocol, print and keep the scores, write the report."""
+"""How a run is judged, finished and reported: the one place that knows which methods are scored by retrieval.
+
+Most methods are scored by retrieval (`mmreid_jax.scoring.retrieval`). One that learns without labels says how well it
+solves its own task instead (`mmreid_jax.scoring.orders`).
+"""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from mmreid_jax.data.records import Records
-from mmreid_jax.errors import UserError
+from mmreid_jax.embedder import of_experiment
 from mmreid_jax.experiment import Experiment, open_experiment
-from mmreid_jax.methods.base import Comparison, Variables
-from mmreid_jax.retrieval import distances, metrics, protocols, rerank
-from mmreid_jax.training import checkpoints, distributed, logs, step
-from mmreid_jax.visualize import tables
-
-RANKS = (1, 5, 10, 20)
-SINGLE_SHOTS = 10
-ALL = "all"
-"""Value of ``config.eval.protocol`` for every protocol of the data set."""
-COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """One evaluation.
-
-    Attributes:
-      label: what was evaluated, such as ``trained`` or ``trained, M(RGB)``.
-      comparison: which features were compared.
-      scores: of the protocol, over its trials.
-      protocol: its name and version, with what was done beside it (re-ranking).
-      distances: float32 [Q, G], for pictures; those of the first trial.
-      query: the table of the rows of `distances`.
-      gallery: the table of its columns.
-      gap: between modalities, where query and gallery are of one each: see `distances.modality_gap`.
-    """
-
-    label: str
-    comparison: str
-    scores: metrics.Trials
-    protocol: str
-    distances: np.ndarray
-    query: Any
-    gallery: Any
-    gap: float | None = None
-
-    def row(self) -> dict[str, Any]:
-        """Scores between 0 and 1 by name, with label, comparison and protocol: a line of ``scores.jsonl``."""
-        ranks = {f"R{rank}": self.scores.rank(rank) for rank in RANKS}
-        values = {"mAP": self.scores.mAP, **ranks, "mINP": self.scores.mINP}
-        if len(self.scores.scores) > 1:
-            values.update({f"{name}_std": self.scores.std(name) for name in COLUMNS})
-        if self.gap is not None:
-            values["gap"] = self.gap
-        counts = {"queries": self.scores.num_valid, "skipped": self.scores.num_skipped}
-        return {"label": self.label, "comparison": self.comparison, "protocol": self.protocol, **values, **counts}
-
-    def table_row(self) -> dict[str, tables.Score]:
-        """Scores by name, with their standard deviation where there are several trials."""
-        return with_spread(self.row())
-
-
-def with_spread(row: Mapping[str, Any]) -> dict[str, tables.Score]:
-    """The scores of a row by name, with their standard deviation where it has one."""
-    return {name: (row[name], row[f"{name}_std"]) if f"{name}_std" in row else row[name] for name in COLUMNS}
-
-
-class Embedder:
-    """Embeds tables; compiles one program for each set of absent modalities."""
-
-    def __init__(self, experiment: Experiment) -> None:
-        self.experiment = experiment
-        self._compiled: dict[tuple[str, ...], Callable[..., dict[str, Any]]] = {}
-
-    def __call__(
-        self, variables: Variables, records: Records, names: Sequence[str], absent: Sequence[str] = ()
-    ) -> dict[str, np.ndarray]:
-        """Features of all samples of a table.
-
-        Args:
-          variables: of the method, placed on the devices.
-          records: the table, N samples.
-          names: which features of `Method.embed`; those that it does not make of this table are left out.
-          absent: modalities that the network does not get to see.
-
-        Returns:
-          Name -> float32 [N, D].
-        """
-        key = tuple(absent)
-        if key not in self._compiled:
-            pure = step.embed_step(self.experiment.method.embed, self.experiment.normalization, key)
-            self._compiled[key] = self.experiment.parallel.jit_embed(pure)
-        parts: dict[str, list[np.ndarray]] = {}
-        seen = 0
-        for batch in self.experiment.evaluation_batches(records):
-            features = self._compiled[key](variables, batch)
-            # Padding rows follow the last sample of the global batch, whatever part of it this process loaded.
-            rows = min(len(records) - seen, len(next(iter(features.values()))))
-            seen += rows
-            for name in features.keys() & set(names):
-                parts.setdefault(name, []).append(np.asarray(features[name])[:rows])
-        return {name: np.concatenate(blocks) for name, blocks in parts.items()}
-
-
-class Remembered:
-    """An embedder of one set of variables that embeds no table twice."""
-
-    def __init__(self, embedder: Embedder, names: Sequence[str]) -> None:
-        """Remembers the features `names` of what `embedder` embeds."""
-        self._embedder = embedder
-        self._names = tuple(names)
-        self._found: dict[tuple[int, tuple[str, ...]], dict[str, np.ndarray]] = {}
-
-    def __call__(
-        self, variables: Variables, records: Records, names: Sequence[str], absent: Sequence[str] = ()
-    ) -> dict[str, np.ndarray]:
-        """See `Embedder`; all features that are remembered and that the table has."""
-        key = (id(records), tuple(absent))
-        if key not in self._found:
-            self._found[key] = self._embedder(variables, records, self._names, absent)
-        return self._found[key]
-
-
-def protocols_of(experiment: Experiment) -> list[protocols.Protocol]:
-    """The protocol of the data set, the one that ``config.eval.protocol`` names, or all of the data set ("all").
-
-    Each with the distance of the config.
-
-    Raises:
-      UserError: there is no such protocol or distance.
-    """
-    options, dataset = experiment.config.eval, experiment.config.data.dataset
-    if options.protocol == ALL:
-        chosen = list(protocols.of_dataset(dataset))
-    else:
-        chosen = [protocols.by_name(options.protocol) if options.protocol else protocols.for_dataset(dataset)]
-    return [
-        dataclasses.replace(
-            protocol,
-            distance=distances.check_kind(options.distance or protocol.distance, "config.eval.distance"),
-            normalise=options.normalize,
-        )
-        for protocol in chosen
-    ]
-
-
-def fits(protocol: protocols.Protocol, comparison: Comparison, modalities: Sequence[str]) -> bool:
-    """Whether a comparison searches in the direction of a protocol, if that has one.
-
-    Args:
-      protocol: of the data set.
-      comparison: of the method.
-      modalities: of the data set, visible first.
-    """
-    if protocol.direction is None:
-        return True
-    names = {"visible": modalities[0], "infrared": modalities[1]}
-    return (comparison.query, comparison.gallery) == tuple((names[side],) for side in protocol.direction)
-
-
-def compare(
-    experiment: Experiment,
-    embedder: Embedder | Remembered,
-    variables: Variables,
-    comparison: Comparison,
-    label: str,
-    absent: Sequence[str] = (),
-    protocol: protocols.Protocol | None = None,
-) -> Result:
-    """Scores one comparison.
-
-    Args:
-      experiment: with query and gallery.
-      embedder: of the experiment.
-      variables: placed on the devices.
-      comparison: of `Method.protocols`.
-      label: for the result.
-      absent: modalities missing in query and gallery, beside those that the comparison leaves out.
-      protocol: one of `protocols_of`; the first by default.
-    """
-    options = experiment.config.eval
-    protocol = protocol or protocols_of(experiment)[0]
-    query, pool = experiment.splits.sides(comparison.query, comparison.gallery)
-    found: list[np.ndarray] = []
-    for records, given, feature in (
-        (query, comparison.query, comparison.feature),
-        (pool, comparison.gallery, comparison.gallery_feature or comparison.feature),
-    ):
-        missing = tuple(name for name in records.modalities if name not in given or name in absent)
-        found.append(embedder(variables, records, [feature], missing)[feature])
-    one_each = len(comparison.query) == len(comparison.gallery) == 1 and comparison.query != comparison.gallery
-    said, features = protocol.label, protocol.compared(*found)
-    rows = protocol.galleries(pool)[0]
-    if options.rerank:
-        chosen = rerank.Options(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
-        scores, apart = reranked(protocol, chosen, features, query, pool)
-        said += f", {chosen.describe()}"
-    else:
-        every = distances.whole(protocol.distance, *features)
-        scores = metrics.evaluate_trials(every, labels_of(query), pool, protocol)
-        apart = every[:, rows] if protocol.gallery else every
-        apart = apart.T if protocol.swapped else apart
-    tables_shown = query, pool.select(rows) if protocol.gallery else pool
-    query, gallery = reversed(tables_shown) if protocol.swapped else tables_shown
-    if options.single_shot:
-        if protocol.gallery:
-            raise UserError(
-                f"config.eval.single_shot draws galleries, but so does protocol {protocol.name} itself; leave it off"
-            )
-        sides = labels_of(query), labels_of(gallery)
-        cmc = metrics.single_shot_cmc(apart, *sides, protocol, repeats=SINGLE_SHOTS, seed=experiment.config.seed)
-        scores = metrics.Trials((dataclasses.replace(scores.scores[0], cmc=cmc),))
-        said += f", ranks of single gallery shots ({SINGLE_SHOTS} draws)"
-    gap = distances.modality_gap(*found) if one_each else None
-    return Result(label, comparison.name, scores, said, apart, query, gallery, gap)
-
-
-def reranked(
-    protocol: protocols.Protocol,
-    chosen: rerank.Options,
-    features: tuple[np.ndarray, np.ndarray],
-    query: Records,
-    pool: Records,
-) -> tuple[metrics.Trials, np.ndarray]:
-    """Scores of every trial after re-ranking its gallery, and the re-ranked distances [Q, G] of the first."""
-    scores: list[metrics.Scores] = []
-    first: np.ndarray | None = None
-    for rows in protocol.galleries(pool):
-        labels = labels_of(pool)
-        drawn = metrics.Labels(labels.identity[rows], labels.camera[rows], labels.scene[rows])
-        sides = [(features[0], labels_of(query)), (features[1][rows], drawn)]
-        (a, own), (b, others) = reversed(sides) if protocol.swapped else sides
-        apart = rerank.k_reciprocal(a, b, **dataclasses.asdict(chosen))
-        first = apart if first is None else first
-        scores.append(metrics.evaluate(apart, own, others, protocol))
-    assert first is not None
-    return metrics.Trials(tuple(scores)), first
-
-
-def labels_of(records: Records) -> metrics.Labels:
-    """Identity, camera and scene of a table, as retrieval wants them."""
-    return metrics.Labels(records.identity, records.camera, records.scene)
-
-
-def run(
-    experiment: Experiment, embedder: Embedder, variables: Variables, label: str, missing: bool = False
-) -> list[Result]:
-    """Scores every comparison of the method under every protocol that it fits, the one that selects checkpoints first.
-
-    With `missing` a comparison of all modalities is also made without each combination of them.
-
-    Raises:
-      UserError: no comparison fits, or a protocol that the config names cannot be used on these data; where it names
-        all, such a protocol is left out and named.
-    """
-    method, several = experiment.method, experiment.config.eval.protocol == ALL
-    modalities = method.facts.modalities
-    names = {name for each in method.protocols() for name in (each.feature, each.gallery_feature) if name}
-    remembered = Remembered(embedder, sorted(names))
-    results: list[Result] = []
-    for protocol in protocols_of(experiment):
-        fitting = [each for each in method.protocols() if fits(protocol, each, modalities)]
-        if several and fitting and (hindrance := why_unusable(experiment, protocol, fitting[0])):
-            if distributed.is_main():
-                print(f"note: {protocol.name} is left out: {hindrance}", flush=True)
-            continue
-        for comparison in fitting:
-            own = ", ".join([label, *([comparison.name] if results else []), *([protocol.name] if several else [])])
-            results.append(compare(experiment, remembered, variables, comparison, own, protocol=protocol))
-            if missing and set(comparison.query) == set(modalities):
-                for name, absent in protocols.missing_modality_cases(modalities):
-                    own = f"{label}, {name}"
-                    results.append(compare(experiment, remembered, variables, comparison, own, absent, protocol))
-    if not results:
-        raise UserError(
-            f"config.eval.protocol is {experiment.config.eval.protocol!r}, but no comparison of method "
-            f"{experiment.config.method!r} on {', '.join(modalities)} can be made under it"
-        )
-    return results
-
-
-def scorer(experiment: Experiment) -> Callable[[Variables, str], dict[str, Any]]:
-    """A function (placed variables, label) -> the row of scores that training keeps an eye on."""
-    if hasattr(experiment.method, "examine"):
-        from mmreid_jax import pretext
-
-        return pretext.Examiner(experiment)
-    embedder = Embedder(experiment)
-    return lambda variables, label: run(experiment, embedder, variables, label)[0].row()
-
-
-def why_unusable(experiment: Experiment, protocol: protocols.Protocol, comparison: Comparison) -> str:
-    """Why no gallery of a protocol can be drawn from these data; empty where it can."""
-    try:
-        protocol.galleries(experiment.splits.sides(comparison.query, comparison.gallery)[1])
-    except UserError as error:
-        return str(error)
-    return ""
-
-
-def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
-    """Appends the scores to `logs.SCORES_FILE` of the workdir."""
-    logs.keep_scores(workdir, [result.row() for result in results], **extra)
-
-
-def untrained(workdir: Path) -> dict[str, dict[str, tables.Score]]:
-    """The scores before the first step as a row {"untrained": scores}, where the run's log has them; else nothing."""
-    found = logs.untrained_scores(workdir)
-    return {"untrained": with_spread(found)} if found else {}
-
-
-def describe(results: Sequence[Result], workdir: Path) -> str:
-    """A table of scores for the console, with the protocol and what was skipped."""
-    rows: dict[str, Mapping[str, tables.Score]] = {**untrained(workdir), **{r.label: r.table_row() for r in results}}
-    lines = [tables.text_table(tables.ScoreTable(title="", rows=rows, columns=COLUMNS))]
-    first = results[0]
-    trials = f", mean ± standard deviation of {count} trials" if (count := len(first.scores.scores)) > 1 else ""
-    lines.append(f"protocol {first.protocol}, {first.scores.num_valid} queries, {first.comparison}{trials}")
-    if first.scores.num_skipped:
-        lines.append(first.scores.explain())
-    return "\n".join(lines)
+from mmreid_jax.methods.base import Examines, Variables
+from mmreid_jax.reports import orders as orders_report
+from mmreid_jax.reports import retrieval as retrieval_report
+from mmreid_jax.scoring import orders, retrieval
+from mmreid_jax.scoring.retrieval import Result
+from mmreid_jax.training import checkpoints, distributed, logs
 
 
 def main(config: Any, workdir: Path) -> None:
@@ -330,20 +25,54 @@ def main(config: Any, workdir: Path) -> None:
 
     The workdir keeps a copy of the model with its config, so that extract and search can use a converted one too.
     """
-    from mmreid_jax import pretext, report
-
     experiment = open_experiment(config, workdir)
-    if hasattr(experiment.method, "examine"):
-        pretext.evaluate(experiment)
-        return
     variables, meta = experiment.trained_variables()
-    placed = experiment.parallel.place_state(variables)
-    embedder = Embedder(experiment)
-    results = run(experiment, embedder, placed, "evaluated", config.eval.missing_modalities)
-    keep(workdir, results, checkpoint=str(config.init.checkpoint), step=meta.get("step"))
+    finish(experiment, variables, "evaluated", checkpoint=str(config.init.checkpoint), step=meta.get("step"))
     checkpoints.keep_copy(workdir, variables, config, experiment.method.facts)
+
+
+def by_own_task(experiment: Experiment) -> bool:
+    """Whether the method is scored by the task that it sets itself, and not by retrieval."""
+    return isinstance(experiment.method, Examines)
+
+
+def scorer(experiment: Experiment) -> Callable[[Variables, str], dict[str, Any]]:
+    """A function (placed variables, label) -> the row of scores that training keeps an eye on."""
+    if by_own_task(experiment):
+        return orders.Examiner(experiment)
+    embedder = of_experiment(experiment, experiment.method.embed)
+    return lambda variables, label: retrieval.run(experiment, embedder, variables, label)[0].row()
+
+
+def finish(experiment: Experiment, variables: Variables, label: str, **extra: Any) -> None:
+    """Scores a finished model, with missing modalities if the config asks; prints, keeps and reports what comes out.
+
+    Args:
+      experiment: the experiment.
+      variables: of the model, on the host.
+      label: of its row.
+      **extra: for the lines of `logs.SCORES_FILE`.
+    """
+    placed = experiment.parallel.place_state(variables)
+    if not by_own_task(experiment):
+        missing = experiment.config.eval.missing_modalities
+        embedder = of_experiment(experiment, experiment.method.embed)
+        results = retrieval.run(experiment, embedder, placed, label, missing)
+        report(experiment, placed, results, **extra)
+        return
+    row = orders.Examiner(experiment)(placed, label)
+    logs.keep_scores(experiment.workdir, [row], **extra)
     if distributed.is_main():
-        print(describe(results, workdir))
-        if config.eval.report:
-            path = report.write(experiment, placed, results)
-            print(f"report: {path}")
+        rows = [*orders.at_first(experiment.workdir), row]
+        print(orders.describe(rows, experiment.method.facts.modalities))
+        if experiment.config.eval.report:
+            print(f"report: {orders_report.write(experiment, placed, rows)}")
+
+
+def report(experiment: Experiment, placed: Variables, results: Sequence[Result], **extra: Any) -> None:
+    """Keeps and prints retrieval scores, and writes the report of the model `placed` on the devices."""
+    retrieval.keep(experiment.workdir, results, **extra)
+    if distributed.is_main():
+        print(retrieval.describe(results, experiment.workdir))
+        if experiment.config.eval.report:
+            print(f"report: {retrieval_report.write(experiment, placed, results)}")

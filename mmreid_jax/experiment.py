@@ -1,4 +1,4 @@
-"""What train, adapt and evaluate share: the data, the method and the devices that a config describes."""
+"""What the loops share: the data, the method and the devices that a config describes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmreid_jax import prepare, synthesize
-from mmreid_jax.data import captions, catalogue, images, pipeline, subset
+from mmreid_jax import datasets
+from mmreid_jax.data import captions, images, pipeline
 from mmreid_jax.data.records import Records
+from mmreid_jax.datasets import catalogue, drawing, prepare, subset
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.on_device import OnDevice, Table
-from mmreid_jax.training import checkpoints, compilation, inputs
+from mmreid_jax.training import compilation, inputs
 from mmreid_jax.training.step import Parallel
 
 
@@ -99,8 +100,9 @@ class Experiment:
         return jax.process_index(), jax.process_count()
 
     def fresh_variables(self) -> base.Variables:
-        """Variables of an untrained network, on the host."""
-        return jax.tree.map(np.asarray, self.method.init(jax.random.key(self.config.seed)))
+        """Variables that training begins with, on the host."""
+        fresh = self.method.init(jax.random.key(self.config.seed))
+        return jax.tree.map(np.asarray, self.method.start(fresh))
 
     def trained_variables(self) -> tuple[base.Variables, dict[str, Any]]:
         """Variables and meta data of ``config.init.checkpoint``, on the host.
@@ -112,12 +114,9 @@ class Experiment:
         if not chosen.checkpoint:
             raise UserError(
                 "no trained model is named; add --config.init.checkpoint=DIR, a run's workdir or a directory made by "
-                "python -m mmreid_jax.convert"
+                "python -m mmreid_jax convert"
             )
-        if hasattr(self.method, "load"):
-            return self.method.load(chosen.checkpoint, chosen.which)
-        shapes = jax.eval_shape(self.method.init, jax.random.key(0))
-        return checkpoints.load_variables(chosen.checkpoint, like=shapes, which=chosen.which)
+        return base.load_trained(self.method, chosen.checkpoint, chosen.which)
 
     def held(self, records: Records, options: pipeline.ImageOptions, *, training: bool) -> Table:
         """The table where its images lie on the devices; an empty one where they do not."""
@@ -173,26 +172,8 @@ def normalization(data: Any) -> inputs.Normalization:
 
 def image_options(data: Any, cache: bool = True) -> pipeline.ImageOptions:
     """The section ``config.data`` as options of the pipeline; without `cache` nothing decoded is kept on disk."""
-    return pipeline.ImageOptions(
-        size=(int(data.image_size[0]), int(data.image_size[1])),
-        interpolation=data.interpolation,
-        eval_interpolation=data.eval_interpolation,
-        padding=data.padding,
-        flip=data.flip,
-        erasing=data.erasing,
-        erasing_form=data.erasing_form,
-        random_crop=data.random_crop,
-        brightness=data.brightness,
-        contrast=data.contrast,
-        shared=data.shared_augmentation,
-        second_views=tuple(data.second_views),
-        erasing_of=tuple((name, float(share)) for name, share in data.erasing_of),
-        grey_of=tuple((name, float(share)) for name, share in data.grey_of),
-        rephrased=data.rephrased if data.text else 0.0,
-        broken=data.broken_images,
-        cache=str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else "",
-        cache_gib=data.cache_gib,
-    )
+    folder = str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else ""
+    return pipeline.ImageOptions.of(data, folder)
 
 
 def text_options(data: Any) -> captions.TextOptions | None:
@@ -200,6 +181,12 @@ def text_options(data: Any) -> captions.TextOptions | None:
     if not data.text:
         return None
     return captions.TextOptions(data.captioner, data.rephrased, data.caption_draw, data.caption_seed)
+
+
+def composite_of(data: Any) -> str:
+    """How images that lie side by side are cut: the value of the key of ``config.data`` that the data set names."""
+    key = datasets.get(data.dataset).composite_key
+    return data.get(key, "") if key else ""
 
 
 def load_splits(data: Any) -> Splits:
@@ -215,15 +202,10 @@ def load_splits(data: Any) -> Splits:
         # A data set prepared from another folder than the one named is noticed here, not trained on.
         manual = Path(data.manual_dir).absolute() if data.manual_dir else folder / "manual"
         captioner = data.captioner if data.text else ""
-        found = prepare.prepare(data.dataset, manual, folder, captioner=captioner, progress=sys.stderr.isatty())
-        print(found.report)
+        prepared = prepare.prepare(data.dataset, manual, folder, captioner=captioner, progress=sys.stderr.isatty())
+        print(prepared.report)
     load = functools.partial(
-        catalogue.load,
-        data.dataset,
-        data_dir=folder,
-        rgbnt100_third=data.rgbnt100_third,
-        rgbn300_third=data.rgbn300_third or None,
-        text=text_options(data),
+        catalogue.load, data.dataset, data_dir=folder, composite=composite_of(data), text=text_options(data)
     )
     tables = [load(split) for split in ("train", "query", "gallery")]
     if tuple(data.modalities):
@@ -237,7 +219,7 @@ def load_splits(data: Any) -> Splits:
         train = train.unlabelled()
     for table in tables:
         if not len(table):
-            raise UserError(f"{table.name} holds no sample; prepare the data set again (python -m mmreid_jax.prepare)")
+            raise UserError(f"{table.name} holds no sample; prepare the data set again (python -m mmreid_jax prepare)")
     same = len(query) == len(gallery) and bool(np.all(query.file == gallery.file))
     return Splits(train, query, query if same else gallery)
 
@@ -273,18 +255,21 @@ def draw(data: Any, folder: Path) -> Path:
     """
     # The configurations of a data set ("regdb/trial_3") share their images.
     dataset = data.dataset.split("/")[0]
-    chosen = (dataset, data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    numbers = (data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    chosen = (dataset, *numbers, drawing.VERSION)
     name = hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
     drawn = folder / "drawn" / f"{dataset}-{name}"
     if not drawn.exists():
         print(f"drawing {dataset} into {drawn}", flush=True)
-    synthesize.draw(
+    drawing.draw(
         dataset,
         drawn,
         seed=data.drawn_seed,
         identities=data.drawn_identities or None,
         images_per_identity=data.drawn_images or None,
         shift=data.drawn_shift if data.drawn_shift >= 0 else None,
+        jobs=0,
+        progress=sys.stderr.isatty(),
     )
     prepared = drawn / "prepared"
     # Drawn captions are younger than drawn images: earlier records may lack them.
@@ -301,3 +286,32 @@ def steps_of(epoch_ends: np.ndarray, start: int) -> Iterator[tuple[int, int, boo
         last = step + 1 == epoch_ends[epoch]
         yield step, epoch, bool(last)
         epoch += last
+
+
+def facts_of(config: Any, identities: int = 0, cameras: int = 0) -> tuple[base.DataFacts, str]:
+    """Facts of the data set of a config and where they come from, in words.
+
+    From the prepared data where they are there; else from what is published of the data set.
+
+    Args:
+      config: of the experiment.
+      identities: training identities; 0: look them up.
+      cameras: training cameras; 0: look them up.
+
+    Raises:
+      UserError: there is no such data set.
+    """
+    data = config.data
+    dataset, composite, chosen = datasets.get(data.dataset), composite_of(data), tuple(data.get("modalities", ()))
+    modalities = tuple(name for name in dataset.views(composite) if not chosen or name in chosen)
+    published = dataset.known("train")
+    known, source = published.identities or published.unverified[1] or 0, "published"
+    seen, scenes = 0, 1
+    if data.drawn and data.drawn_identities:
+        known, source = data.drawn_identities, "drawn"
+    if not (identities or data.drawn) and catalogue.is_prepared(data.dataset, data.data_dir):
+        table = catalogue.load(data.dataset, "train", data.data_dir, composite=composite)
+        known, source = len(table.identities), "prepared data"
+        seen, scenes = int(table.camera.max()) + 1, len(np.unique(table.scene))
+    facts = base.DataFacts(identities or known, cameras or seen or 1, scenes, modalities)
+    return facts, f"{facts.identities} training identities ({'given' if identities else source})"

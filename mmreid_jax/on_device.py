@@ -145,11 +145,11 @@ def place(parallel: Parallel, pixels: np.ndarray, whole: bool) -> jax.Array:
     rows = -(-len(pixels) // parallel.size)
 
     def part(index: tuple[slice, ...] | None) -> np.ndarray:
-        own = np.zeros((rows, *pixels.shape[1:]), pixels.dtype)
+        block = np.zeros((rows, *pixels.shape[1:]), pixels.dtype)
         start = (index[0].start or 0) if index else 0
         present = pixels[start : start + rows]
-        own[: len(present)] = present
-        return own
+        block[: len(present)] = present
+        return block
 
     return jax.make_array_from_callback((rows * parallel.size, *pixels.shape[1:]), parallel.split, part)
 

@@ -12,13 +12,15 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from mmreid_jax import evaluate, interruption
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment, steps_of
-from mmreid_jax.training import checkpoints, distributed, logs, optimizers, profiling, state, step
+from mmreid_jax.methods.base import build, shapes, start_memory
+from mmreid_jax.training import checkpoints, logs, optimizers, profiling, state, step
 from mmreid_jax.training import config as configs
 
 STOPPING = "stopping after this step or evaluation, whose state is saved (once more: at once)"
@@ -26,15 +28,9 @@ STOPPING = "stopping after this step or evaluation, whose state is saved (once m
 
 
 def main(config: Any, workdir: Path) -> None:
-    """Trains, evaluates on the way, and with ``config.task`` "train_adapt" adapts the best model to the test set."""
+    """Trains, evaluates on the way, and the best model once more in the end."""
     experiment = open_experiment(config, workdir)
-    variables = fit(experiment)
-    if config.task == "train_adapt":
-        from mmreid_jax import adapt
-
-        adapt.fit(experiment, variables)
-        return
-    finish(experiment, variables)
+    evaluate.finish(experiment, fit(experiment), "trained")
 
 
 def plan_of(experiment: Experiment) -> samplers.Plan:
@@ -76,10 +72,10 @@ def fit(experiment: Experiment) -> Any:
     """
     config, method, splits = experiment.config, experiment.method, experiment.splits
     train = splits.train
-    apart = [train] if train.modality is None else [train.of_modality(name) for name in train.modalities]
+    tables = [train] if train.modality is None else [train.of_modality(name) for name in train.modalities]
     notes = [
         note
-        for table in apart
+        for table in tables
         for note in configs.check_batch(
             table.identity,
             identities_per_batch=config.train.identities_per_batch,
@@ -101,13 +97,13 @@ def fit(experiment: Experiment) -> Any:
         learning_rate=optimizers.rate(config.optim, plan.epoch_ends),
         evaluate_every=config.train.eval_every,
         checkpoint_every=config.train.checkpoint_every,
-        evaluate_first="untrained" if config.train.evaluate_first else "",
+        evaluate_first=at_first(experiment) if config.train.evaluate_first else {},
         kind="train",
-        memory=method.start_memory(plan.epoch_ends) if hasattr(method, "start_memory") else {},
+        memory=start_memory(method, plan.epoch_ends),
     )
     # Without labels all images count as one identity, which is nothing to remark on.
-    said = [f"note: {note}" for note in notes] if config.data.labels else []
-    run(experiment, job, fresh, [describe(experiment, plan), *said])
+    remarks = [f"note: {note}" for note in notes] if config.data.labels else []
+    run(experiment, job, fresh, [describe(experiment, plan), *remarks])
     return load(experiment, job, fresh, "best")[0]
 
 
@@ -125,7 +121,7 @@ class Job:
       learning_rate: step -> base rate, for the log.
       evaluate_every: epochs.
       checkpoint_every: epochs; an evaluated state is always saved.
-      evaluate_first: label of an evaluation before the first step; empty for none.
+      evaluate_first: evaluations before the first step: label -> variables, None for those that training starts from.
       kind: of the lines in the log, ``train`` or ``adapt``.
       memory: of the method before the first step.
       before_evaluation: variables -> variables to evaluate.
@@ -140,7 +136,7 @@ class Job:
     learning_rate: Callable[[int], Any]
     evaluate_every: int
     checkpoint_every: int
-    evaluate_first: str
+    evaluate_first: Mapping[str, Any]
     kind: str
     memory: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     before_evaluation: Callable[[Any], Any] = lambda variables: variables
@@ -192,13 +188,14 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
             for line in [*headline, *([f"resuming after step {start} of {len(plan)}"] if start else [])]:
                 log.say(line)
 
-            def score(label: str, at_step: int, epoch: int) -> dict[str, Any]:
-                row = scored(job.before_evaluation(current.variables), label)
+            def score(label: str, at_step: int, epoch: int, others: Any = None) -> dict[str, Any]:
+                chosen = current.variables if others is None else parallel.place_state(others)
+                row = scored(job.before_evaluation(chosen), label)
                 log.evaluation(at_step, epoch, row)
                 return row
 
-            if start == 0 and job.evaluate_first:
-                score(job.evaluate_first, 0, 0)
+            for label, others in job.evaluate_first.items() if start == 0 else ():
+                score(label, 0, 0, others)
             run_steps = announced(parallel.jit_steps(pure), log.say)
             trace = profiling.Trace(experiment.workdir, config.train.profile, start, 2 * together + 1, log.say)
             table = experiment.held(job.records, job.images, training=True)
@@ -306,6 +303,20 @@ def start_variables(experiment: Experiment) -> Any:
     return experiment.fresh_variables()
 
 
+def at_first(experiment: Experiment) -> dict[str, Any]:
+    """What is evaluated before the first step: the untrained network, and what training starts from if that is more."""
+    init = experiment.config.init
+    trunks = [key for key in ("backbone", "from_mmgl", "from_base") if init[key]]
+    if init.checkpoint or not trunks:
+        return {"untrained": None}
+    bare = ConfigDict(experiment.config.to_dict())
+    for key in trunks:
+        bare.init[key] = ""
+    method = build(bare, experiment.method.facts)
+    untrained = jax.tree.map(np.asarray, method.init(jax.random.key(bare.seed)))
+    return {"untrained": untrained, "base model" if init.from_base else "trunk alone": None}
+
+
 def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:
     """Raises a `UserError` where the workdir's checkpoint was made by a config that would train something else."""
     free = (
@@ -342,9 +353,7 @@ def numbers(scores: dict[str, Any]) -> dict[str, float]:
 def describe(experiment: Experiment, plan: samplers.Plan) -> str:
     """What is about to run, in a few lines."""
     config, splits = experiment.config, experiment.splits
-    count = sum(
-        int(np.prod(x.shape)) for x in jax.tree.leaves(jax.eval_shape(experiment.method.init, jax.random.key(0)))
-    )
+    count = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes(experiment.method)))
     tables = ", ".join(
         f"{name} {len(table)} samples"
         + (
@@ -363,21 +372,3 @@ def describe(experiment: Experiment, plan: samplers.Plan) -> str:
             f"{config.optim.epochs} epochs = {len(plan)} steps",
         )
     )
-
-
-def finish(experiment: Experiment, variables: Any) -> None:
-    """Evaluates the best model once more, with missing modalities if the config asks, and writes the report."""
-    from mmreid_jax import pretext, report
-
-    config = experiment.config
-    if hasattr(experiment.method, "examine"):
-        pretext.finish(experiment, variables, "trained")
-        return
-    placed = experiment.parallel.place_state(variables)
-    embedder = evaluate.Embedder(experiment)
-    results = evaluate.run(experiment, embedder, placed, "trained", config.eval.missing_modalities)
-    evaluate.keep(experiment.workdir, results)
-    if distributed.is_main():
-        print(evaluate.describe(results, experiment.workdir))
-        if config.eval.report:
-            print(f"report: {report.write(experiment, placed, results)}")

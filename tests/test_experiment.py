@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from configs import common
-from mmreid_jax import experiment, prepare
+from mmreid_jax import experiment
+from mmreid_jax.datasets import prepare
 from mmreid_jax.errors import UserError
-from tests.builders import trees
+from tests.datasets import trees
 
 
 def test_training_on_the_part_that_a_list_names(tmp_path):

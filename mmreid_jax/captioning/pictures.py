@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import catalogue
-from mmreid_jax.data.folder import SUFFIXES
+from mmreid_jax import datasets
+from mmreid_jax.data.captions import TextForm
 from mmreid_jax.data.records import Records
+from mmreid_jax.datasets import catalogue, disk
+from mmreid_jax.datasets.folder import SUFFIXES
 from mmreid_jax.errors import UserError
 
 
@@ -66,8 +68,8 @@ def of_folder(path: str | os.PathLike[str]) -> Pictures:
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; give a folder of images")
-    found = (place for place in root.rglob("*") if place.suffix.lower() in SUFFIXES and place.is_file())
-    files = sorted(place.relative_to(root).as_posix() for place in found)
+    images = (place for place in root.rglob("*") if place.suffix.lower() in SUFFIXES and place.is_file())
+    files = sorted(place.relative_to(root).as_posix() for place in images)
     if not files:
         raise UserError(f"{root} holds no image ({', '.join(SUFFIXES)})")
     return of_files(root, files)
@@ -91,36 +93,41 @@ def of_data_set(dataset: str, place: str | os.PathLike[str], modality: str, *, p
     Raises:
       UserError: it is another data set, it is not there, or it is damaged.
     """
-    layout = catalogue.layout(dataset)
-    if not hasattr(layout, "gallery"):
+    folders = datasets.get(dataset).folders
+    if not isinstance(folders, disk.SingleFolders):
         raise UserError(f"{dataset} is no visible-infrared data set; caption its folder of images with --images")
-    own = "rgb" if modality == "rgb" else layout.modalities[1]
-    splits = ["train", *(split for split in ("query", "gallery") if own in layout.modalities_of(split))]
+    wanted = "rgb" if modality == "rgb" else folders.modalities[1]
+    splits = ["train", *(split for split in ("query", "gallery") if wanted in folders.modalities_of(split))]
     rows: list[tuple[str, int, bool, Callable[[], bytes]]] = []
     if prepared:
         for split in splits:
-            table = catalogue.load(dataset, split, place).of_modality(own)
-            image = table.views[own].image
+            table = catalogue.load(dataset, split, place).of_modality(wanted)
+            image = table.views[wanted].image
             for row, (file, identity) in enumerate(zip(table.file.tolist(), table.identity.tolist(), strict=True)):
                 rows.append((file, identity, split == "train", functools.partial(_stored, table, row, image)))
     else:
-        from tfds_builders import common
-
         root = root_of(dataset, place)
         for split in splits:
-            for sample in common.list_samples(layout, root, split):
-                if sample.modality == own:
+            for sample in disk.list_samples(folders, root, split):
+                if sample.modality == wanted:
                     (path,) = sample.images.values()
                     rows.append((sample.file, sample.labels.identity, split == "train", path.read_bytes))
     files, identity, training, reads = zip(*rows, strict=True)
-    return Pictures(dataset, own, files, np.array(identity), np.array(training), lambda position: reads[position]())
+    return Pictures(dataset, wanted, files, np.array(identity), np.array(training), lambda position: reads[position]())
+
+
+def text_form(dataset: str) -> TextForm:
+    """How the texts of a data set are written; UserError where it has none."""
+    form = datasets.get(dataset).captions
+    if form is None:
+        known = ", ".join(name for name in datasets.names() if datasets.get(name).captions)
+        raise UserError(f"texts of {dataset!r} have no place; the data sets that have are {known}")
+    return form
 
 
 def root_of(dataset: str, place: str | os.PathLike[str]) -> Path:
     """The folder of an unpacked data set, from it or its parent; UserError naming what it lacks."""
-    from tfds_builders import common
-
-    return common.find_root(catalogue.layout(dataset), place)
+    return disk.find_root(datasets.get(dataset).folders, place)
 
 
 def _stored(table: Records, row: int, image: str) -> bytes:

@@ -30,15 +30,15 @@ def read(path: Path) -> dict[str, dict[str, str]]:
             if rows.ndim != 1 or rows.dtype.kind != "U":
                 raise ValueError("it is no list of texts")
             return {str(row): {CAPTION: text} for row, text in enumerate(rows.tolist())}
-        found = json.loads(path.read_text(encoding="utf-8"))
-        entries = found.values() if isinstance(found, dict) else [None]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = content.values() if isinstance(content, dict) else [None]
         if not all(isinstance(entry, dict) and isinstance(entry.get(CAPTION), str) for entry in entries):
             raise ValueError(f'it is no dictionary of paths with a "{CAPTION}" each')
     except FileNotFoundError:
         raise UserError(f"there is no file {path}; give a file of captions (.json or .npy)") from None
     except (OSError, ValueError, EOFError) as error:
         raise UserError(f"{path} is not a file of captions ({error}); give a .json or .npy of captions") from None
-    return found
+    return content
 
 
 def write(path: Path, texts: Mapping[str, Mapping[str, str]]) -> None:
@@ -66,9 +66,9 @@ def write(path: Path, texts: Mapping[str, Mapping[str, str]]) -> None:
 
 def rephrased_name(path: Path) -> Path:
     """Where the rephrasings of a file of captions go: ``caption_llm_dict_...`` beside ``caption_dict_...``."""
-    for own, other in (("caption_dict_", "caption_llm_dict_"), ("train_text_", "train_llm_text_")):
-        if path.name.startswith(own):
-            return path.with_name(other + path.name.removeprefix(own))
+    for plain, other in (("caption_dict_", "caption_llm_dict_"), ("train_text_", "train_llm_text_")):
+        if path.name.startswith(plain):
+            return path.with_name(other + path.name.removeprefix(plain))
     return path.with_name(f"{path.stem}_llm{path.suffix}")
 
 

@@ -36,11 +36,22 @@ VISIBLE = "rgb"
 DRAWS = ("counter", "reference")
 """How the visible caption of a query is drawn, see `picks`."""
 
-_ROOTS = {"sysu_mm01": "datasets/sysu/", "regdb": "datasets/regdb/", "llcm": "datasets/llcm/"}
-_WITH_ARRAYS = ("sysu_mm01",)
 _PATH_PARTS = 3
 # Keeps the draw of captions apart from other streams of the same seed (the last word of the counter).
 _SERIES = 7
+
+
+@dataclasses.dataclass(frozen=True)
+class TextForm:
+    """How the texts of a data set are written.
+
+    Attributes:
+      root: how the paths of its images begin in them.
+      arrays: whether training captions lie in arrays.
+    """
+
+    root: str
+    arrays: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +181,7 @@ def read(root: str | os.PathLike[str], captioner: str, split: str, images: Seque
     Raises:
       UserError: a file is missing, damaged, or does not say anything of an image that it must speak of.
     """
-    found: dict[int, Text] = {}
+    texts_of_rows: dict[int, Text] = {}
     for modality in dict.fromkeys(image.modality for image in images):
         rows = [i for i, image in enumerate(images) if image.modality == modality]
         some = [images[i] for i in rows]
@@ -182,8 +193,8 @@ def read(root: str | os.PathLike[str], captioner: str, split: str, images: Seque
             texts = _visible_test(place, some)
         else:
             texts = _infrared_test(place, paths(root, captioner, VISIBLE)["identities"], some)
-        found.update(zip(rows, texts, strict=True))
-    return [found[i] for i in range(len(images))]
+        texts_of_rows.update(zip(rows, texts, strict=True))
+    return [texts_of_rows[i] for i in range(len(images))]
 
 
 def picks(counts: np.ndarray | Sequence[int], draw: str, seed: int) -> np.ndarray:
@@ -203,12 +214,12 @@ def picks(counts: np.ndarray | Sequence[int], draw: str, seed: int) -> np.ndarra
     return (np.random.Generator(stream).random(len(number)) * number).astype(np.int64)
 
 
-def choose(said: np.ndarray, rephrased: np.ndarray, chance: np.ndarray, share: float) -> np.ndarray:
+def choose(captions: np.ndarray, rephrased: np.ndarray, chance: np.ndarray, share: float) -> np.ndarray:
     """Training captions [...]: rephrased where the number in [0, 1) that was drawn for them is below `share`."""
-    return np.where(chance < share, rephrased, said)
+    return np.where(chance < share, rephrased, captions)
 
 
-def write(root: str | os.PathLike[str], captioner: str, dataset: str, captioned: Sequence[Captioned]) -> list[str]:
+def write(root: str | os.PathLike[str], captioner: str, form: TextForm, captioned: Sequence[Captioned]) -> list[str]:
     """Writes the texts of a data set as the released ones are, and returns their paths below the root.
 
     Files of rephrasings are written where every caption has one.
@@ -216,24 +227,18 @@ def write(root: str | os.PathLike[str], captioner: str, dataset: str, captioned:
     Args:
       root: folder of the data set.
       captioner: name of who wrote the captions.
-      dataset: its name, which says how paths begin and whether training captions lie in arrays.
+      form: of the texts of the data set.
       captioned: all images.
-
-    Raises:
-      UserError: there is no form of texts for this data set.
     """
-    base = dataset.partition("/")[0]
-    if base not in _ROOTS:
-        raise UserError(f"texts of {dataset!r} have no place; the data sets that have are {', '.join(_ROOTS)}")
     made = []
     for modality in dict.fromkeys(entry.image.modality for entry in captioned):
         entries = [entry for entry in captioned if entry.image.modality == modality]
         place = paths(root, captioner, modality)
         rephrased = all(entry.rephrased for entry in entries)
         contents: dict[str, Any] = {
-            "captions": {_ROOTS[base] + key_of(e.image.file): {"description": e.caption} for e in entries}
+            "captions": {form.root + key_of(e.image.file): {"description": e.caption} for e in entries}
         }
-        if base in _WITH_ARRAYS:
+        if form.arrays:
             trained = sorted((e for e in entries if e.trained_on), key=lambda e: (e.image.identity, e.image.file))
             width = 4 if modality == VISIBLE else 1
             contents["train_captions"] = np.array([e.caption for e in trained], np.str_)
@@ -242,14 +247,14 @@ def write(root: str | os.PathLike[str], captioner: str, dataset: str, captioned:
                 contents["train_rephrasings"] = np.array([e.rephrased for e in trained], np.str_)
         elif rephrased:
             contents["rephrasings"] = {
-                _ROOTS[base] + key_of(e.image.file): {"description": e.caption, "aug_description": e.rephrased}
+                form.root + key_of(e.image.file): {"description": e.caption, "aug_description": e.rephrased}
                 for e in entries
             }
         if modality == VISIBLE:
-            said: dict[str, dict[str, None]] = {}
+            by_identity: dict[str, dict[str, None]] = {}
             for entry in entries:
-                said.setdefault(str(entry.image.identity), {})[entry.caption] = None
-            contents["identities"] = {identity: list(texts) for identity, texts in said.items()}
+                by_identity.setdefault(str(entry.image.identity), {})[entry.caption] = None
+            contents["identities"] = {identity: list(texts) for identity, texts in by_identity.items()}
         place["captions"].parent.mkdir(parents=True, exist_ok=True)
         for kind, content in contents.items():
             _write(place[kind], content)
@@ -305,15 +310,15 @@ def _visible_test(place: Mapping[str, pathlib.Path], images: Sequence[Image]) ->
 
 
 def _infrared_test(place: Mapping[str, pathlib.Path], identities: pathlib.Path, images: Sequence[Image]) -> list[Text]:
-    said = _identity_captions(identities)
-    absent = sorted({image.identity for image in images} - set(said))
+    visible = _identity_captions(identities)
+    absent = sorted({image.identity for image in images} - set(visible))
     if absent:
         raise UserError(
             f"{identities} has no visible captions of {len(absent)} of the test identities ({_few(absent)}); "
             "get the texts again"
         )
-    own = _looked_up(place["captions"], images)
-    return [Text(text.caption, "", said[image.identity]) for text, image in zip(own, images, strict=True)]
+    texts = _looked_up(place["captions"], images)
+    return [Text(text.caption, "", visible[image.identity]) for text, image in zip(texts, images, strict=True)]
 
 
 def _looked_up(path: pathlib.Path, images: Sequence[Image], rephrased: bool = False) -> list[Text]:
@@ -328,7 +333,7 @@ def _looked_up(path: pathlib.Path, images: Sequence[Image], rephrased: bool = Fa
 
 def _dictionary(path: pathlib.Path, rephrased: bool = False) -> dict[str, Text]:
     """Path below the root -> caption (and rephrasing)."""
-    found: dict[str, Text] = {}
+    texts: dict[str, Text] = {}
     for name, entry in _json(path).items():
         try:
             key = key_of(name)
@@ -337,49 +342,49 @@ def _dictionary(path: pathlib.Path, rephrased: bool = False) -> dict[str, Text]:
             raise _damaged(path, f"entry {name!r} is not a path with a description ({error})") from None
         if not isinstance(text.caption, str) or not isinstance(text.rephrased, str):
             raise _damaged(path, f"the description of {name!r} is not a text")
-        if found.setdefault(key, text) != text:
+        if texts.setdefault(key, text) != text:
             raise _damaged(path, f"it describes {key} twice, in different words")
-    return found
+    return texts
 
 
 def _identity_captions(path: pathlib.Path) -> dict[int, tuple[str, ...]]:
-    found = {}
-    for name, said in _json(path).items():
-        texts = isinstance(said, list) and said and all(isinstance(text, str) for text in said)
+    captions = {}
+    for name, listed in _json(path).items():
+        texts = isinstance(listed, list) and listed and all(isinstance(text, str) for text in listed)
         if not name.isdecimal() or not texts:
             raise _damaged(path, f"entry {name!r} is not an identity with a list of captions")
-        found[int(name)] = tuple(said)
-    return found
+        captions[int(name)] = tuple(listed)
+    return captions
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise _missing(path) from None
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise _damaged(path, "it holds no dictionary")
-    return found
+    return content
 
 
 def _array(path: pathlib.Path, rows: int) -> np.ndarray:
     """The texts of an array file, str [rows]."""
     try:
-        found = np.load(path, allow_pickle=False)
+        content = np.load(path, allow_pickle=False)
     except FileNotFoundError:
         raise _missing(path) from None
     except (OSError, ValueError, EOFError) as error:
         raise _damaged(path, error) from None
-    if not isinstance(found, np.ndarray) or found.dtype.kind != "U" or found.ndim != 1:
+    if not isinstance(content, np.ndarray) or content.dtype.kind != "U" or content.ndim != 1:
         raise _damaged(path, "it is not a list of texts")
-    if len(found) != rows:
+    if len(content) != rows:
         raise UserError(
-            f"{path} has {len(found)} rows for {rows} training images; the texts belong to another copy of the images, "
-            "or images are missing"
+            f"{path} has {len(content)} rows for {rows} training images; the texts belong to another copy of the images"
+            ", or images are missing"
         )
-    return found
+    return content
 
 
 def _missing(path: pathlib.Path) -> UserError:
@@ -391,5 +396,5 @@ def _damaged(path: pathlib.Path, cause: object) -> UserError:
 
 
 def _few(names: Sequence[Any], limit: int = 3) -> str:
-    shown = ", ".join(map(str, names[:limit]))
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+    listed = ", ".join(map(str, names[:limit]))
+    return listed if len(names) <= limit else f"{listed} and {len(names) - limit} more"

@@ -32,7 +32,7 @@ import dataclasses
 import functools
 import logging
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -49,6 +49,15 @@ READ_AHEAD = 2
 """Batches that each thread and each worker process keeps ready."""
 ERASING_FORMS: dict[str, dict[str, Any]] = {"timm": {}, "torchreid": transforms.TORCHREID_ERASING}
 """Shapes of erased rectangles by name: options of `transforms.erasing_rectangle`."""
+
+
+_KEYS = {"size": "image_size", "shared": "shared_augmentation", "broken": "broken_images"}
+"""Fields of `ImageOptions` whose key in ``config.data`` has another name."""
+
+
+def _frozen(value: Any) -> Any:
+    """A value of a config, lists of which (as in a saved one) are tuples."""
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +124,17 @@ class ImageOptions:
         transforms.check_interpolation(self.interpolation)
         transforms.check_interpolation(self.eval_interpolation)
         images.check_policy(self.broken)
+
+    @classmethod
+    def of(cls, section: Mapping[str, Any], cache: str = "") -> ImageOptions:
+        """The options in the config section ``config.data``, by the names of its keys; `cache`: folder for stores.
+
+        Some fields have other names there (`_KEYS`); keys that are no field are not about images.
+        """
+        keys = {field.name: _KEYS.get(field.name, field.name) for field in dataclasses.fields(cls)}
+        values = {name: _frozen(section[key]) for name, key in keys.items() if key in section}
+        # Without captions there is nothing to rephrase.
+        return cls(**{**values, "cache": cache, "rephrased": section["rephrased"] if section["text"] else 0.0})
 
     def without_augmentation(self) -> ImageOptions:
         """These options as test-time training wants them: images as in evaluation, nothing random."""
@@ -277,8 +297,8 @@ class Loader:
         if self.records.captions is not None:
             spoken = len(self.records.views)
             chance = transforms.random_numbers(seed, draw.step, len(draw.indices), spoken, 1, 3)[here, :, 0]
-            said, rephrased = (self.records.captions[name][rows] for name in ("caption", "rephrased"))
-            texts = captions.choose(said, rephrased, chance, options.rephrased)
+            plain, rephrased = (self.records.captions[name][rows] for name in ("caption", "rephrased"))
+            texts = captions.choose(plain, rephrased, chance, options.rephrased)
             batch["tokens"] = _tokens(dict(zip(self.records.views, texts.T, strict=True)))
         return batch
 
@@ -328,8 +348,8 @@ class Loader:
         same = self.records.identity == self.records.identity[row]
         if self.records.modality is not None:
             same &= self.records.modality == self.records.modality[row]
-        own = np.flatnonzero(same)
-        for candidate in np.roll(own, -1 - int(np.searchsorted(own, row)))[:-1]:
+        rows = np.flatnonzero(same)
+        for candidate in np.roll(rows, -1 - int(np.searchsorted(rows, row)))[:-1]:
             if self._read(np.array([candidate]))[1][0]:
                 file = self.records.file
                 _warn_once(f"{file[row]} of {self.records.name} cannot be read; {file[candidate]} takes its place")
@@ -465,12 +485,12 @@ class JoinedSource:
         """See `ImageSource.encoded`."""
         index = np.asarray(indices, np.int64)
         owner = np.searchsorted(self.offsets, index, side="right") - 1
-        found: dict[int, dict[str, bytes]] = {}
+        files: dict[int, dict[str, bytes]] = {}
         for k in np.unique(owner):
             positions = np.flatnonzero(owner == k)
-            own = self.sources[k].encoded((index[positions] - self.offsets[k]).tolist())
-            found.update(zip(positions.tolist(), own, strict=True))
-        return [found[position] for position in range(len(index))]
+            files_of_source = self.sources[k].encoded((index[positions] - self.offsets[k]).tolist())
+            files.update(zip(positions.tolist(), files_of_source, strict=True))
+        return [files[position] for position in range(len(index))]
 
 
 def _by_name(names: Sequence[str], values: np.ndarray) -> dict[str, np.ndarray]:
@@ -483,9 +503,9 @@ def _of_view(choices: dict[str, np.ndarray], view: int) -> dict[str, np.ndarray]
     return {name: np.ascontiguousarray(values[:, view]) for name, values in choices.items()}
 
 
-def _tokens(said: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _tokens(captions_of: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """{name: texts [B]} -> {name: int32 [B, L]}."""
-    return {name: tokenizer.tokenize(texts.tolist()) for name, texts in said.items()}
+    return {name: tokenizer.tokenize(texts.tolist()) for name, texts in captions_of.items()}
 
 
 def _check(batch: int, threads: int, workers: int, shard: tuple[int, int]) -> None:

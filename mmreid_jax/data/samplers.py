@@ -194,7 +194,7 @@ def spread_reference(source: np.ndarray, num_sources: int, per_source: int, epoc
         rows.setdefault(name, []).append(row)
     if len(rows) < num_sources:
         raise UserError(f"a batch of {num_sources} cameras or sources cannot be drawn from {len(rows)}; take fewer")
-    few = [name for name, own in rows.items() if len(own) < per_source]
+    few = [name for name, members in rows.items() if len(members) < per_source]
     if few:
         raise UserError(
             f"camera or source {few[0]} has {len(rows[few[0]])} images, fewer than the {per_source} of a batch; "
@@ -307,11 +307,11 @@ def unpaired(modality: np.ndarray, modalities: Sequence[str], batch: int, epochs
     """
     _check(epochs, seed)
     rows = [np.flatnonzero(np.asarray(modality) == name) for name in modalities]
-    for name, own in zip(modalities, rows, strict=True):
-        if len(own) < batch:
+    for name, of_modality in zip(modalities, rows, strict=True):
+        if len(of_modality) < batch:
             raise UserError(
-                f"{len(own)} images have the modality {name!r}, fewer than the {batch} of a batch; choose a smaller"
-                " config.train.images_per_identity"
+                f"{len(of_modality)} images have the modality {name!r}, fewer than the {batch} of a batch; choose a"
+                " smaller config.train.images_per_identity"
             )
     steps = _steps(max(map(len, rows)), batch, drop_last=True)
     orders = functools.partial(_unpaired_epoch, rows, batch, steps, seed)
@@ -438,12 +438,14 @@ def _pk_reference_epoch(
 ) -> np.ndarray:
     """int64 [steps * P * K], one epoch of `pk_reference`; moves both generators on."""
     groups = []
-    for own in rows:
-        images = own.copy() if len(own) >= per_identity else numpy.choice(own, size=per_identity, replace=True)
+    for members in rows:
+        images = (
+            members.copy() if len(members) >= per_identity else numpy.choice(members, size=per_identity, replace=True)
+        )
         python.shuffle(images)  # type: ignore[arg-type]
         whole = len(images) // per_identity
         groups.append(iter(images[: whole * per_identity].reshape(whole, per_identity)))
-    left = np.array([max(len(own), per_identity) // per_identity for own in rows])
+    left = np.array([max(len(members), per_identity) // per_identity for members in rows])
     available = list(range(len(rows)))
     order = []
     while len(available) >= num_identities:
@@ -459,9 +461,9 @@ def _spread_reference_epoch(
     rows: Mapping[int, Sequence[int]], num_sources: int, per_source: int, python: random.Random
 ) -> np.ndarray:
     """int64 [steps * B], one epoch of `spread_reference`; moves the generator on."""
-    left = {name: list(own) for name, own in rows.items()}
+    left = {name: list(members) for name, members in rows.items()}
     order: list[int] = []
-    while all(len(own) >= per_source for own in left.values()):
+    while all(len(members) >= per_source for members in left.values()):
         for name in python.sample(list(left), num_sources):
             drawn = python.sample(left[name], per_source)
             order.extend(drawn)
@@ -490,23 +492,23 @@ def _rows_by_modality(
     used = np.isin(modality, modalities)
     _rows_of_identities(label[used], num_identities, per_identity)
     identities = np.unique(label[used])
-    found = []
+    rows = []
     for name in modalities:
-        own = np.flatnonzero(modality == name)
-        own = own[np.argsort(label[own], kind="stable")]
-        counts = np.bincount(np.searchsorted(identities, label[own]), minlength=len(identities))
+        of_modality = np.flatnonzero(modality == name)
+        of_modality = of_modality[np.argsort(label[of_modality], kind="stable")]
+        counts = np.bincount(np.searchsorted(identities, label[of_modality]), minlength=len(identities))
         few = np.flatnonzero(counts < least)
         if len(few):
             raise UserError(
                 f"identity {identities[few[0]]} has {counts[few[0]]} {name} images, but a batch needs at least {least}"
                 " of each modality; leave it out" + (" or choose fewer images per identity" if least > 1 else "")
             )
-        found.append(np.split(own, np.cumsum(counts)[:-1]))
-    return found
+        rows.append(np.split(of_modality, np.cumsum(counts)[:-1]))
+    return rows
 
 
 def _cross_modal_steps(rows: Sequence[Sequence[np.ndarray]], batch: int) -> int:
-    return max(sum(len(own) for own in by_identity) for by_identity in rows) // batch + 1
+    return max(sum(len(members) for members in by_identity) for by_identity in rows) // batch + 1
 
 
 def _cross_modal_epoch(
@@ -524,7 +526,7 @@ def _cross_modal_epoch(
     chosen = generator.random((steps, len(rows[0]))).argpartition(num_identities - 1, axis=1)[:, :num_identities]
     columns = []
     for by_identity in rows:
-        counts = np.array([len(own) for own in by_identity])
+        counts = np.array([len(members) for members in by_identity])
         size = counts[chosen][..., None]
         if replace:
             picks = generator.integers(0, size, (steps, num_identities, per_identity))
@@ -569,7 +571,7 @@ class _CrossModalStream:
         num_identities, per_identity, steps = self._sizes
         chosen = np.empty((steps, num_identities), np.int64)
         picks = np.empty((steps, num_identities, len(self._rows), per_identity), np.int64)
-        sizes = [[len(own) for own in by_identity] for by_identity in zip(*self._rows, strict=True)]
+        sizes = [[len(members) for members in by_identity] for by_identity in zip(*self._rows, strict=True)]
         for step in range(steps):
             # What `choice` does, without its checks, which would take most of the time.
             chosen[step] = generator.permutation(len(sizes))[:num_identities]
@@ -587,7 +589,7 @@ class _CrossModalStream:
 
 def _picked(rows: Sequence[np.ndarray], chosen: np.ndarray, picks: np.ndarray) -> np.ndarray:
     """int64 [S * P * K], rows of the images number `picks` [S, P, K] of the identities `chosen` [S, P]."""
-    counts = np.array([len(own) for own in rows])
+    counts = np.array([len(members) for members in rows])
     starts = np.cumsum(counts) - counts
     return np.concatenate(rows)[starts[chosen][..., None] + picks].reshape(-1)
 
@@ -596,10 +598,10 @@ def _unpaired_epoch(rows: Sequence[np.ndarray], batch: int, steps: int, seed: in
     """int64 [steps * B, M], the rows of one epoch of `unpaired`."""
     generator = _epoch_generator(seed, epoch)
     columns = []
-    for own in rows:
+    for of_modality in rows:
         column = np.empty(0, np.int64)
         while len(column) < steps * batch:
-            again = generator.permutation(own)
+            again = generator.permutation(of_modality)
             # The batch that this pass goes on filling holds some images already: those wait until the end of the pass.
             begun = column[len(column) // batch * batch :]
             waits = np.isin(again, begun)

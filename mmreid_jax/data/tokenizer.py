@@ -108,8 +108,8 @@ def _vocabulary(mask: bool) -> dict[str, int]:
 def pieces(text: str, mask: bool = False) -> Iterator[str]:
     """Cuts cleaned text into special tokens, English contractions, words, single digits and runs of other signs."""
     special = "|".join(map(re.escape, (MASK, START, END) if mask else (START, END)))
-    for found in re.finditer(f"{special}|{_PIECES}", _shadow(text)):
-        yield text[found.start() : found.end()]
+    for match in re.finditer(f"{special}|{_PIECES}", _shadow(text)):
+        yield text[match.start() : match.end()]
 
 
 def _shadow(text: str) -> str:
@@ -222,36 +222,36 @@ def _mend_line(text: str, entities: bool) -> str:
 def _mend_characters(text: str) -> str:
     """What only text beyond ASCII has: wrong encodings, ligatures, wide forms, curled quotes, surrogates."""
     text = _BYTES.sub(_redecoded, text)
-    text = re.sub("[\x80-\x9f]", lambda found: _windows(found[0]), text)
+    text = re.sub("[\x80-\x9f]", lambda match: _windows(match[0]), text)
     text = _LIGATURE.sub(_plain, text)
-    text = _WIDE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    text = _WIDE.sub(lambda match: unicodedata.normalize("NFKC", match[0]), text)
     text = text.translate(_QUOTES)
-    text = _PAIR.sub(lambda found: found[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
+    text = _PAIR.sub(lambda match: match[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
     return _HALF.sub("\ufffd", text)
 
 
-def _entity(found: re.Match[str]) -> str:
+def _entity(match: re.Match[str]) -> str:
     """What one HTML entity stands for; itself where that is not all of it."""
-    meant = html.unescape(found[0])
+    meant = html.unescape(match[0])
     if ";" not in meant:
         return meant
     # Names in capitals are not of the standard, but in the world.
-    meant = html.unescape(found[0].lower()) if found[0].isupper() else meant
-    return found[0] if ";" in meant else meant.upper()
+    meant = html.unescape(match[0].lower()) if match[0].isupper() else meant
+    return match[0] if ";" in meant else meant.upper()
 
 
-def _redecoded(found: re.Match[str]) -> str:
+def _redecoded(match: re.Match[str]) -> str:
     try:
-        return found[0].translate(_WINDOWS).encode("latin-1").decode("utf-8")
+        return match[0].translate(_WINDOWS).encode("latin-1").decode("utf-8")
     except UnicodeDecodeError:
-        return found[0]
+        return match[0]
 
 
 def _windows(character: str) -> str:
-    shown = character.encode("latin-1").decode("cp1252", "replace")
-    return character if shown == "\ufffd" else shown
+    decoded = character.encode("latin-1").decode("cp1252", "replace")
+    return character if decoded == "\ufffd" else decoded
 
 
-def _plain(found: re.Match[str]) -> str:
+def _plain(match: re.Match[str]) -> str:
     # Decomposed, the ligature of a long s would be one of a short s.
-    return "\u017ft" if found[0] == "\ufb05" else unicodedata.normalize("NFKC", found[0])
+    return "\u017ft" if match[0] == "\ufb05" else unicodedata.normalize("NFKC", match[0])

@@ -40,12 +40,6 @@ def accuracy(logits: Array, labels: Array) -> Array:
     return jnp.mean(hits.astype(jnp.result_type(float)), axis=-1)
 
 
-def soft_cross_entropy(logits: Array, targets: Array) -> Array:
-    """Cross-entropy with target probabilities: -mean_i sum_c targets_ic log softmax(logits_i)_c; [B, C], [B, C]."""
-    log_probabilities = jax.nn.log_softmax(at_least_float32(logits), axis=-1)
-    return -jnp.mean(jnp.sum(targets * log_probabilities, axis=-1))
-
-
 def cosine_logits(features: Array, weight: Array) -> Array:
     """Cosine of every feature with every class vector: [B, D], [D, C] -> [B, C] in [-1, 1]."""
     features = l2_normalise(at_least_float32(features))

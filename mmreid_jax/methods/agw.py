@@ -23,7 +23,7 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.losses import identity, triplet, weighted_triplet
 from mmreid_jax.losses.vectors import l2_normalise
 from mmreid_jax.methods import visible_infrared
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices
 from mmreid_jax.models.heads import BNNeck
 from mmreid_jax.models.layers import near_one
 from mmreid_jax.models.resnet import RESNETS, average_pool, gem_pool_agw
@@ -58,13 +58,14 @@ class AGW:
         self.config = config
         self.facts = facts
         self.classes = visible_infrared.check(config, facts)
-        for key, value, known in (
-            ("model.pooling", model.pooling, POOLINGS),
-            ("loss.triplet", loss.triplet, self.triplets),
-            ("loss.triplet_form", loss.triplet_form, weighted_triplet.FORMS),
-        ):
-            if value not in known:
-                raise UserError(f"config.{key} is {value!r}; choose one of {', '.join(known)}")
+        check_choices(
+            config,
+            {
+                "model.pooling": (model.pooling, POOLINGS),
+                "loss.triplet": (loss.triplet, self.triplets),
+                "loss.triplet_form": (loss.triplet_form, weighted_triplet.FORMS),
+            },
+        )
         stages = RESNETS[model.backbone]["stages"]
         if model.pooling == "gem" and (len(stages), stages[-1] - 1) in map(tuple, model.non_local):
             raise UserError(
@@ -81,15 +82,19 @@ class AGW:
             remat=model.remat,
         )
         self.neck = BNNeck(self.classes, scale_init=near_one)
-        self.protocols()
+        self.comparisons()
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into every part of the trunk."""
+        """Fresh variables."""
         of_neck, of_backbone = jax.random.split(key)
         pooled = jnp.zeros((1, self.backbone.features))
         neck = jax.jit(lambda k: self.neck.init(k, pooled, False))(of_neck)
-        backbone = visible_infrared.start_backbone(self.backbone, of_backbone, self.config)
+        backbone = visible_infrared.init_backbone(self.backbone, of_backbone, self.config)
         return {name: {"backbone": tree, **neck[name]} for name, tree in backbone.items()}
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with the weights that ``config.init`` names in the trunk: see `visible_infrared.start`."""
+        return visible_infrared.start(variables, self.config)
 
     def forward(
         self, variables: Variables, images: Mapping[str, Array], train: bool = False
@@ -148,15 +153,15 @@ class AGW:
         images = self.training_images(batch, key)
         out, stats = self.forward(variables, images, True)
         labels = {
-            stream: jnp.tile(batch["identity"], len(own) // len(batch["identity"])) for stream, own in images.items()
+            stream: jnp.tile(batch["identity"], len(rows) // len(batch["identity"])) for stream, rows in images.items()
         }
         split = jnp.split(out["logits"], [len(images[MODALITIES[0]])])
         logits = dict(zip(MODALITIES, split, strict=True))
         every = jnp.concatenate([labels[stream] for stream in MODALITIES])
         compared, (positive, negative) = self.triplet_loss(out["pool"], every)
-        found = {**self.weighed(logits, labels), "triplet": (self.config.loss.triplet_weight, compared)}
-        total = sum((weight * term for weight, term in found.values()), start=jnp.zeros_like(compared))
-        terms: Terms = {name: term for name, (_, term) in found.items()}
+        weighed_terms = {**self.weighed(logits, labels), "triplet": (self.config.loss.triplet_weight, compared)}
+        total = sum((weight * term for weight, term in weighed_terms.values()), start=jnp.zeros_like(compared))
+        terms: Terms = {name: term for name, (_, term) in weighed_terms.items()}
         terms["ranked"] = jnp.mean((negative >= positive).astype(total.dtype))
         for stream, modality in zip(MODALITIES, self.facts.modalities, strict=True):
             terms[f"accuracy_{modality}"] = identity.accuracy(logits[stream], labels[stream])
@@ -177,7 +182,7 @@ class AGW:
         frozen = optimizers.Group("^bottleneck/bias$", frozen=True)
         return optimizers.build(self.config.optim, params, epoch_ends, [frozen])
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """Both features both ways."""
         return visible_infrared.comparisons(self.facts, self.features, self.config.eval.feature)
 

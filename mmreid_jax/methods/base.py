@@ -5,18 +5,42 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import numpy as np
 import optax
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.training import checkpoints
+from mmreid_jax.training.inputs import Batch
+
+__all__ = [
+    "Adapts",
+    "Array",
+    "Attends",
+    "Batch",
+    "Comparison",
+    "DataFacts",
+    "Examines",
+    "HasMaps",
+    "Loads",
+    "Method",
+    "Remembers",
+    "Terms",
+    "Variables",
+    "build",
+    "check_choices",
+    "classes_of",
+    "load_trained",
+    "names",
+    "shapes",
+    "start_memory",
+]
 
 Array = jax.Array
 Variables = dict[str, Any]
-Batch = Mapping[str, Any]
 Terms = dict[str, Array]
 
 
@@ -60,24 +84,22 @@ class Comparison:
 class Method(Protocol):
     """One published system, built from its config by ``build(config, facts)`` of its module.
 
-    Optional members, looked for by those who use them:
-
-    * ``adapt_loss`` and ``adapt_optimizer``, as `loss` and `optimizer`: test-time training;
-    * ``start_memory(epoch_ends) -> mapping``: what `loss` gets as `memory` in the first step (default: empty);
-    * ``maps(variables, batch) -> {modality: [B, h, w, C]}``: the last feature maps in evaluation mode, for activation
-      maps; ``attend(variables, batch)``: attention weights. A method whose backbone has none raises a `UserError`;
-    * ``examine(variables, batch) -> {name: [B]}``: of a method that learns without labels, numbers between 0 and 1 that
-      say how well each image of the batch is dealt with; evaluated and logged instead of retrieval scores.
-      ``explain(variables, batch)``: arrays of which the report of such a method draws its pictures;
-    * ``load(path, which) -> (variables, meta)``: a trained model, of a method that reads more than
-      `mmreid_jax.training.checkpoints.load_variables` does;
-    * ``idle``: patterns of the paths of parameters that no gradient reaches, by design.
+    What some methods can do beside that has names of its own: `Adapts`, `Remembers`, `HasMaps`, `Attends`, `Examines`,
+    `Loads`. They are asked for with isinstance, so a method that offers one has all of its members.
     """
 
     facts: DataFacts
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables {"params", "batch_stats"}; converted weights are loaded where the config names them."""
+        """Fresh variables {"params", "batch_stats"}. A pure function: no file is read, ``jax.eval_shape`` is free."""
+        ...
+
+    def start(self, variables: Variables) -> Variables:
+        """Fresh variables with the weights that ``config.init`` names put into them: what training begins with.
+
+        Raises:
+          UserError: the weights cannot be read or do not fit.
+        """
         ...
 
     def loss(
@@ -94,21 +116,143 @@ class Method(Protocol):
         """The optimiser; `epoch_ends` [epochs] is the cumulative number of steps at the end of each epoch."""
         ...
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """Evaluations of this method; the first one selects the best checkpoint."""
         ...
 
-    def convert_layouts(self) -> dict[str, Any]:
-        """Name -> layout of the foreign checkpoints that `mmreid_jax.convert` reads for this method."""
+
+@runtime_checkable
+class Adapts(Protocol):
+    """A method with test-time training.
+
+    Attributes:
+      statistics_feature: name of the feature of `Method.embed` that `with_statistics` takes.
+    """
+
+    statistics_feature: str
+
+    def adapt_loss(
+        self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Mapping[str, Any]
+    ) -> tuple[Array, tuple[Terms, dict[str, Any], Mapping[str, Any]]]:
+        """As `Method.loss`, without reading a label."""
         ...
+
+    def adapt_optimizer(self, params: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
+        """As `Method.optimizer`."""
+        ...
+
+    def with_statistics(self, variables: Variables, features: np.ndarray) -> Variables:
+        """Variables whose last normalisation has the statistics of the features [N, D] of the test data."""
+        ...
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A method whose loss carries something from step to step."""
+
+    def start_memory(self, epoch_ends: np.ndarray) -> Mapping[str, Any]:
+        """What `Method.loss` gets as `memory` in the first step."""
+        ...
+
+
+@runtime_checkable
+class HasMaps(Protocol):
+    """A method of convolutional networks, of which activation maps are drawn."""
+
+    def maps(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """The last feature maps in evaluation mode by modality, each [B, h, w, C]."""
+        ...
+
+
+@runtime_checkable
+class Attends(Protocol):
+    """A method of transformers, of which attention maps are drawn.
+
+    Attributes:
+      grid: rows and columns of patches.
+    """
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        ...
+
+    def attend(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Attention weights by modality, each [depth, B, heads, 1 + patches, 1 + patches]."""
+        ...
+
+
+@runtime_checkable
+class Examines(Protocol):
+    """A method that learns without labels and sets itself a task, by which it is scored instead of by retrieval."""
+
+    def examine(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Numbers [B] between 0 and 1 by name that say how well each image of the batch is dealt with."""
+        ...
+
+    def explain(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Arrays [B, ...] by name of which the report draws its pictures."""
+        ...
+
+
+@runtime_checkable
+class Loads(Protocol):
+    """A method that reads more kinds of trained models than `mmreid_jax.training.checkpoints.load_variables` does."""
+
+    def load(self, path: str, which: str) -> tuple[Variables, dict[str, Any]]:
+        """Variables and meta data of a trained model."""
+        ...
+
+
+def start_memory(method: Method, epoch_ends: np.ndarray) -> dict[str, Any]:
+    """What the loss of a method gets as `memory` in the first step."""
+    return dict(method.start_memory(epoch_ends)) if isinstance(method, Remembers) else {}
+
+
+def load_trained(method: Method, path: str, which: Literal["best", "last"]) -> tuple[Variables, dict[str, Any]]:
+    """Variables and meta data of a trained model of a method.
+
+    Raises:
+      UserError: it cannot be read or is of another method.
+    """
+    if isinstance(method, Loads):
+        return method.load(path, which)
+    return checkpoints.load_variables(path, like=shapes(method), which=which)
+
+
+def shapes(method: Method) -> Variables:
+    """The variables of a method as `jax.ShapeDtypeStruct`."""
+    return jax.eval_shape(method.init, jax.random.key(0))
+
+
+def check_choices(config: Any, choices: Mapping[str, tuple[Any, Sequence[Any]]]) -> None:
+    """Raises a `UserError` for the first key of the config (``model.head``) whose value is none of those it may be."""
+    for key, (value, known) in choices.items():
+        if value not in known:
+            raise UserError(f"config.{key} is {value!r}; choose one of {', '.join(map(str, known))}")
+
+
+def classes_of(config: Any, facts: DataFacts) -> int:
+    """The number of classes of a classifier: ``config.model.num_classes``, or 0 for those of the training data.
+
+    Raises:
+      UserError: there are fewer of them than training identities.
+    """
+    classes = config.model.num_classes or facts.identities
+    if classes < facts.identities:
+        raise UserError(
+            f"config.model.num_classes is {classes}, but the training data have {facts.identities} identities; leave it"
+            " 0 to count them"
+        )
+    return classes
 
 
 def names() -> tuple[str, ...]:
     """Names of all methods: the modules of this package that define ``build``."""
     import mmreid_jax.methods as package
 
-    found = [info.name for info in pkgutil.iter_modules(package.__path__)]
-    modules = {name: importlib.import_module(f"mmreid_jax.methods.{name}") for name in found}
+    modules_there = [info.name for info in pkgutil.iter_modules(package.__path__)]
+    modules = {name: importlib.import_module(f"mmreid_jax.methods.{name}") for name in modules_there}
     return tuple(name for name, module in sorted(modules.items()) if name != "base" and hasattr(module, "build"))
 
 

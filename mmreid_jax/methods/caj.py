@@ -64,12 +64,12 @@ class CAJ(AGW):
     def weighed(self, logits: Mapping[str, Array], labels: Mapping[str, Array]) -> Weighed:
         """As AGW's; and where it has a weight the divergence of the visible images as they are from the infrared."""
         options = self.config.loss
-        found = super().weighed(logits, labels)
+        terms = super().weighed(logits, labels)
         if options.kl_weight:
             first = logits["visible"][: len(logits["infrared"])]
             divergence = distillation.softened_divergence(first, logits["infrared"], options.temperature)
-            found["kl"] = (options.kl_weight, divergence)
-        return found
+            terms["kl"] = (options.kl_weight, divergence)
+        return terms
 
     def embed(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """As AGW's, averaged over every image and its mirror image and of length one again."""

@@ -54,19 +54,19 @@ class DDAG(AGW):
         return self.graph is not None and self.config.loss.graph_weight < 0
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into every part of the trunk."""
+        """Fresh variables."""
         of_network, of_parts, of_graph = jax.random.split(key, 3)
-        found = {name: {**tree} for name, tree in super().init(of_network).items()}
+        variables = {name: {**tree} for name, tree in super().init(of_network).items()}
         pooled = jnp.zeros((1, self.backbone.features))
         if self.parts:
             parts, maps = self.parts, jnp.zeros((1, self.config.model.parts, 1, self.backbone.features))
             for name, tree in jax.jit(lambda k: parts.init(k, maps, pooled, False))(of_parts).items():
-                found[name]["parts"] = tree
+                variables[name]["parts"] = tree
         if self.graph:
             graph = self.graph
             fresh = jax.jit(lambda k: graph.init(k, pooled, jnp.ones((1, 1), bool)))(of_graph)
-            found["params"]["graph"] = fresh["params"]
-        return found
+            variables["params"]["graph"] = fresh["params"]
+        return variables
 
     def forward(
         self, variables: Variables, images: Mapping[str, Array], train: bool = False

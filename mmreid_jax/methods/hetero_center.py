@@ -57,15 +57,19 @@ class HeteroCenter:
             remat=model.remat,
         )
         self.heads = StripHeads(self.classes, model.embed_dim, model.dropout)
-        self.protocols()
+        self.comparisons()
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into the backbones of both modalities."""
+        """Fresh variables."""
         backbone_key, heads_key = jax.random.split(key)
-        backbone = visible_infrared.start_backbone(self.backbone, backbone_key, self.config)
+        backbone = visible_infrared.init_backbone(self.backbone, backbone_key, self.config)
         strips = jnp.zeros((1, self.config.model.strips, self.backbone.features))
         heads = jax.jit(lambda k: self.heads.init(k, strips, False))(heads_key)
         return {name: {"backbone": backbone[name], **heads[name]} for name in ("params", "batch_stats")}
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with the weights that ``config.init`` names in the trunk: see `visible_infrared.start`."""
+        return visible_infrared.start(variables, self.config)
 
     def forward(
         self, variables: Variables, batch: Batch, train: bool = False, key: Array | None = None
@@ -106,8 +110,8 @@ class HeteroCenter:
         entropy = identity.cross_entropy(jnp.moveaxis(logits, 1, 0), jnp.tile(labels, 2), options.label_smoothing)
         halves = jnp.moveaxis(embeddings.reshape(2, len(labels), *embeddings.shape[1:]), 2, 0)
         groups = margins.cut(halves[0], labels, options.grouping, self.config.train.identities_per_batch)
-        apart = jax.vmap(lambda f: centers.hetero_center(f, groups, options.distance, options.margin))
-        return entropy, apart(halves)
+        of_strip = jax.vmap(lambda f: centers.hetero_center(f, groups, options.distance, options.margin))
+        return entropy, of_strip(halves)
 
     def loss(
         self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Mapping[str, Any]
@@ -116,8 +120,8 @@ class HeteroCenter:
         del step
         options, labels = self.config.loss, batch["identity"]
         out, stats = self.forward(variables, batch, True, key if self.config.model.dropout else None)
-        entropy, apart = self.strip_losses(out["embeddings"], out["logits"], labels)
-        terms: Terms = {"ce": entropy.sum(), "hc": apart.sum()}
+        entropy, centers_apart = self.strip_losses(out["embeddings"], out["logits"], labels)
+        terms: Terms = {"ce": entropy.sum(), "hc": centers_apart.sum()}
         right = out["logits"].argmax(-1) == jnp.tile(labels, 2)[:, None]
         for name, hits in visible_infrared.by_modality(self.facts, batch, right).items():
             terms[f"accuracy_{name}"] = hits.mean()
@@ -141,7 +145,7 @@ class HeteroCenter:
         groups = [optimizers.Group("^backbone/", lr_factor=options.base_lr_factor)]
         return optimizers.build(options, params, epoch_ends, groups)
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """Both features both ways."""
         return visible_infrared.comparisons(self.facts, FEATURES, self.config.eval.feature)
 

@@ -9,7 +9,7 @@ files ``model/make_model.py``, ``loss/make_loss.py`` and ``processor/processor.p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -23,14 +23,20 @@ from mmreid_jax.convert import resnet as resnet_layout
 from mmreid_jax.convert import store
 from mmreid_jax.convert import vit as vit_layout
 from mmreid_jax.errors import UserError
-from mmreid_jax.losses import centers, identity, margins, test_time, triplet
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
+from mmreid_jax.losses import adaptation, centers, identity, margins, triplet
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices, classes_of
 from mmreid_jax.models.heads import BNNeck
 from mmreid_jax.models.resnet import RESNETS, ResNet, average_pool
 from mmreid_jax.models.vit import SIZES, VisionTransformer, side_information_rows
 from mmreid_jax.training import optimizers
 
-HEADS = ("linear", "arcface", "cosface", "circle")
+HEADS: dict[str, Callable[..., Array] | None] = {
+    "linear": None,
+    "arcface": identity.arcface_logits,
+    "cosface": identity.cosface_logits,
+    "circle": identity.circle_logits,
+}
+"""Classifier of ``config.model.head`` -> its logits; None: those of the neck."""
 
 
 class HTT:
@@ -43,20 +49,18 @@ class HTT:
       neck: BNNeck on the concatenated features.
     """
 
+    statistics_feature = "before"
+
     def __init__(self, config: Any, facts: DataFacts) -> None:
         model = config.model
         self.config = config
         self.facts = facts
-        self.classes = model.num_classes or facts.identities
+        self.classes = classes_of(config, facts)
         self.image_size = tuple(config.data.image_size)
         self.micro_batches = config.train.micro_batches
-        if model.head not in HEADS:
-            raise UserError(f"config.model.head is {model.head!r}; choose one of {', '.join(HEADS)}")
-        if self.classes < facts.identities:
-            raise UserError(
-                f"config.model.num_classes is {self.classes}, but the training data have {facts.identities} identities;"
-                " leave it 0 to count them"
-            )
+        check_choices(
+            config, {"model.head": (model.head, [*HEADS]), "model.backbone": (model.backbone, [*SIZES, *RESNETS])}
+        )
         dtype = jnp.dtype(model.dtype) if model.dtype != "float32" else None
         self.neck = BNNeck(self.classes)
         self.is_vit = model.backbone in SIZES
@@ -75,16 +79,13 @@ class HTT:
                 unroll=model.unroll,
             )
             self.width = self.backbone.features
-        elif model.backbone in RESNETS:
+        else:
             # Each modality is normalised by its own statistics, and the running ones are updated once for each.
             layout = RESNETS[model.backbone]
             self.backbone = ResNet(
                 **layout, last_stride=model.last_stride, stem="transreid", dtype=dtype, remat=model.remat
             )
             self.width = self.backbone.features
-        else:
-            known = ", ".join([*SIZES, *RESNETS])
-            raise UserError(f"config.model.backbone is {model.backbone!r}; choose one of {known}")
 
     @property
     def cameras(self) -> int:
@@ -97,7 +98,7 @@ class HTT:
         return self.facts.views if self.config.model.side_view else 0
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables, with ``config.init.backbone`` (ImageNet's or CLIP's weights) loaded where it is set."""
+        """Fresh variables."""
         backbone_key, neck_key, center_key = jax.random.split(key, 3)
         images = jnp.zeros((1, *self.image_size, 3))
         if self.is_vit:
@@ -107,8 +108,6 @@ class HTT:
             backbone = jax.jit(lambda k: self.backbone.init(k, images, True))(backbone_key)
         concatenated = jnp.zeros((2, self.width * len(self.facts.modalities)))
         neck = self.neck.init(neck_key, concatenated, True)
-        if self.config.init.backbone:
-            backbone = self._load_backbone(backbone)
         params = {"backbone": backbone["params"], **neck["params"]}
         if self.config.loss.center_weight:
             params["centers"] = jax.random.normal(center_key, (self.classes, concatenated.shape[-1]))
@@ -117,15 +116,19 @@ class HTT:
             stats["backbone"] = backbone["batch_stats"]
         return {"params": params, "batch_stats": stats}
 
-    def _load_backbone(self, fresh: Variables) -> Variables:
+    def start(self, variables: Variables) -> Variables:
+        """The variables with ``config.init.backbone`` (ImageNet's or CLIP's weights) in the backbone, if it is set."""
+        if not self.config.init.backbone:
+            return variables
         if not self.is_vit:
             layout = resnet_layout.layout()
         elif self.backbone.size.clip:
             layout = clip_layout.image_only(self.backbone.grid, projected=self.backbone.size.out > 0)
         else:
             layout = vit_layout.layout(self.backbone.grid)
+        fresh = {name: tree["backbone"] for name, tree in variables.items() if "backbone" in tree}
         loaded, _ = store.open_weights(self.config.init.backbone, layout, fresh)
-        return loaded
+        return {name: {**tree, "backbone": loaded[name]} if name in fresh else tree for name, tree in variables.items()}
 
     def _side(self, batch: Batch) -> Array | None:
         """Row of the side-information table per sample: camera * views + view, or whichever is on."""
@@ -214,11 +217,11 @@ class HTT:
 
     def _logits(self, variables: Variables, after: Array, linear: Array, labels: Array) -> Array:
         """Logits of the configured head; the margin heads compare directions instead of taking products."""
-        head, options = self.config.model.head, self.config.model
-        if head == "linear":
+        options = self.config.model
+        function = HEADS[options.head]
+        if function is None:
             return linear
         weight = variables["params"]["classifier"]["kernel"]
-        function = getattr(identity, f"{head}_logits")
         return function(after, weight, labels, scale=options.head_scale, margin=options.head_margin)
 
     def loss(
@@ -263,7 +266,7 @@ class HTT:
         options = self.config.mtt
         features, backbone_stats = self.features(variables, batch, train=True, key=key)
         _, _, logits, neck_stats = self.head(variables, features, train=True)
-        total, parts = test_time.mtt_loss(
+        total, parts = adaptation.mtt_loss(
             features,
             logits,
             form=options.form,
@@ -279,28 +282,10 @@ class HTT:
         concatenated, after, _, _ = self.head(variables, features, train=False)
         return {"after": after, "before": concatenated, **dict(zip(self.facts.modalities, features, strict=True))}
 
-    def attend(self, variables: Variables, batch: Batch) -> dict[str, Array]:
-        """Attention weights of every modality, each [depth, B, heads, 1 + patches, 1 + patches] (ViT only)."""
-        if not self.is_vit:
-            raise UserError(f"{self.config.model.backbone} has no attention weights; only ViT backbones do")
-        network = {"params": variables["params"]["backbone"]}
-        side = self._side(batch)
-        attend = {}
-        for name in self.facts.modalities:
-            _, attend[name] = self.backbone.apply(network, batch["images"][name], side, return_attention=True)
-        return attend
-
-    def maps(self, variables: Variables, batch: Batch) -> dict[str, Array]:
-        """Last feature maps of every modality, each [B, h, w, D] (ResNet only)."""
-        if self.is_vit:
-            raise UserError(f"{self.config.model.backbone} has no feature maps; only ResNet backbones do")
-        network = {name: variables[name]["backbone"] for name in ("params", "batch_stats")}
-        return {name: self.backbone.apply(network, batch["images"][name], False) for name in self.facts.modalities}
-
-    def with_statistics(self, variables: Variables, before: np.ndarray) -> Variables:
+    def with_statistics(self, variables: Variables, features: np.ndarray) -> Variables:
         """Variables whose neck normalises by the statistics of the given ``before`` features [N, M * D]."""
         old = variables["batch_stats"]["bottleneck"]
-        new = {"mean": before.mean(0), "var": before.var(0, ddof=1), "count": old["count"]}
+        new = {"mean": features.mean(0), "var": features.var(0, ddof=1), "count": old["count"]}
         cast = {name: jnp.asarray(value, old[name].dtype) for name, value in new.items()}
         return {**variables, "batch_stats": {**variables["batch_stats"], "bottleneck": cast}}
 
@@ -314,7 +299,7 @@ class HTT:
         frozen = [optimizers.Group("^(?!backbone/)", frozen=True)]
         return optimizers.build(self.config.mtt.optim, params, epoch_ends, frozen)
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """One comparison: all modalities against all modalities."""
         every = self.facts.modalities
         return [Comparison("all modalities", self.config.eval.feature, every, every)]
@@ -328,6 +313,34 @@ class HTT:
         return {"htt": htt_layout.layout("vit", self.backbone.grid)}
 
 
+class OnTransformer(HTT):
+    """HTT on a ViT."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        rows, columns = self.backbone.grid
+        return rows, columns
+
+    def attend(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Attention weights of every modality, each [depth, B, heads, 1 + patches, 1 + patches]."""
+        network = {"params": variables["params"]["backbone"]}
+        side = self._side(batch)
+        attend = {}
+        for name in self.facts.modalities:
+            _, attend[name] = self.backbone.apply(network, batch["images"][name], side, return_attention=True)
+        return attend
+
+
+class OnResNet(HTT):
+    """HTT on a ResNet."""
+
+    def maps(self, variables: Variables, batch: Batch) -> dict[str, Array]:
+        """Last feature maps of every modality, each [B, h, w, D]."""
+        network = {name: variables[name]["backbone"] for name in ("params", "batch_stats")}
+        return {name: self.backbone.apply(network, batch["images"][name], False) for name in self.facts.modalities}
+
+
 def build(config: Any, facts: DataFacts) -> HTT:
     """Builds HTT from a config such as ``configs/htt_rgbnt201.py``."""
-    return HTT(config, facts)
+    return (OnTransformer if config.model.backbone in SIZES else OnResNet)(config, facts)

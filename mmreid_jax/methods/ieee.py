@@ -24,7 +24,7 @@ from mmreid_jax.convert import resnet as resnet_layout
 from mmreid_jax.convert import store
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import centers, identity, margins, triplet
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices, classes_of
 from mmreid_jax.models import ieee as networks
 from mmreid_jax.models.resnet import RESNETS, ResNet
 from mmreid_jax.training import optimizers, staged
@@ -54,23 +54,19 @@ class IEEE:
         model, train = config.model, config.train
         self.config = config
         self.facts = facts
-        self.classes = model.num_classes or facts.identities
+        self.classes = classes_of(config, facts)
         self.image_size = tuple(config.data.image_size)
         self.concatenated = sorted(facts.modalities, key=_CONCATENATED.index)
-        for key, value, known in (
-            ("model.backbone", model.backbone, tuple(RESNETS)),
-            ("model.streams", model.streams, STREAMS),
-            ("loss.name", config.loss.name, LOSSES),
-        ):
-            if value not in known:
-                raise UserError(f"config.{key} is {value!r}; choose one of {', '.join(known)}")
+        check_choices(
+            config,
+            {
+                "model.backbone": (model.backbone, tuple(RESNETS)),
+                "model.streams": (model.streams, STREAMS),
+                "loss.name": (config.loss.name, LOSSES),
+            },
+        )
         if len(facts.modalities) < 2:
             raise UserError(f"IEEE compares modalities and needs two or three; the data have {facts.modalities}")
-        if self.classes < facts.identities:
-            raise UserError(
-                f"config.model.num_classes is {self.classes}, but the training data have {facts.identities} identities;"
-                " leave it 0 to count them"
-            )
         if train.micro_batches != 1:
             raise UserError(
                 f"config.train.micro_batches is {train.micro_batches}, but the batch normalisation of IEEE's backbones"
@@ -103,20 +99,36 @@ class IEEE:
         return ("^relation/[^/]+/(query|value)/",) if self.config.model.rem == "code" else ()
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into the backbone of every modality."""
+        """Fresh variables."""
         images = jnp.zeros((1, *self.image_size, 3))
         maps = jnp.zeros((2, 6, 1, self.backbone.features))
         keys = jax.random.split(key, 2 * len(self.facts.modalities)).reshape(2, -1)
         # One after the other: the same as vmap, in less time to compile.
-        backbones = jax.jit(lambda k: jax.lax.map(lambda own: self.backbone.init(own, images, True), k))(keys[0])
-        branches = jax.jit(lambda k: jax.lax.map(lambda own: self.branch.init(own, maps, maps, _EVERY), k))(keys[1])
-        found = []
+        backbones = jax.jit(
+            lambda k: jax.lax.map(lambda of_modality: self.backbone.init(of_modality, images, True), k)
+        )(keys[0])
+        branches = jax.jit(
+            lambda k: jax.lax.map(lambda of_modality: self.branch.init(of_modality, maps, maps, _EVERY), k)
+        )(keys[1])
+        networks_of = []
         for number in range(len(self.facts.modalities)):
             backbone, branch = jax.tree.map(lambda x, i=number: x[i], (backbones, branches))
-            if self.config.init.backbone:
-                backbone, _ = store.open_weights(self.config.init.backbone, resnet_layout.layout(), backbone)
-            found.append({name: {"backbone": backbone[name], **branch[name]} for name in ("params", "batch_stats")})
-        return self._join(found)
+            networks_of.append(
+                {name: {"backbone": backbone[name], **branch[name]} for name in ("params", "batch_stats")}
+            )
+        return self._join(networks_of)
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with ``config.init.backbone`` (ImageNet weights) in the backbone of every modality."""
+        if not self.config.init.backbone:
+            return variables
+        fresh = self._apart(variables, ("backbone",))[0]
+        like = {name: tree["backbone"] for name, tree in fresh.items()}
+        loaded, _ = store.open_weights(self.config.init.backbone, resnet_layout.layout(), like)
+        # Copies: a step takes the memory of each.
+        backbones = [jax.tree.map(np.array, loaded) for _ in self.facts.modalities]
+        started = self._join([{name: {"backbone": tree} for name, tree in each.items()} for each in backbones])
+        return {name: {**tree, **started[name]} for name, tree in variables.items()}
 
     def _join(self, trees: list[dict[str, Any]]) -> dict[str, Any]:
         """Trees {collection: {layer: ...}} of the modalities in order -> {collection: {layer: {modality: ...}}}."""
@@ -171,12 +183,12 @@ class IEEE:
             maps, new = self.backbone.apply(tree, images, True, mutable=["batch_stats"])
             return maps, new["batch_stats"]
 
-        def branch(network: Variables, own: Array, others: Array) -> tuple[dict[str, Array], Any]:
+        def branch(network: Variables, maps_of: Array, others: Array) -> tuple[dict[str, Array], Any]:
             out: Any
             if not train:
-                out = self.branch.apply(network, own, others)
+                out = self.branch.apply(network, maps_of, others)
                 return out, network["batch_stats"]
-            out, new = self.branch.apply(network, own, others, train, mutable=["batch_stats"])
+            out, new = self.branch.apply(network, maps_of, others, train, mutable=["batch_stats"])
             return out, new["batch_stats"]
 
         images = [batch["images"][name] for name in self.facts.modalities]
@@ -280,16 +292,16 @@ class IEEE:
             self.config.optim, params, epoch_ends, frozen, first=self.open_layers, epochs=train.fixbase_epochs
         )
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """All modalities against all; with ``config.eval.cross_modal`` every modality against every other one too."""
         every = self.facts.modalities
-        found = [Comparison("all modalities", self.config.eval.feature, every, every)]
+        every_comparison = [Comparison("all modalities", self.config.eval.feature, every, every)]
         if self.config.eval.cross_modal:
-            found += [
+            every_comparison += [
                 Comparison(f"{query} to {gallery}", query, (query,), (gallery,), gallery_feature=gallery)
                 for query, gallery in itertools.permutations(every, 2)
             ]
-        return found
+        return every_comparison
 
     def convert_layouts(self) -> dict[str, Any]:
         """``ieee``: the authors' checkpoints."""

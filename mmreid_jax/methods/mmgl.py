@@ -25,7 +25,7 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.losses import cycle_contrast, permutation
 from mmreid_jax.losses.vectors import l2_normalise
 from mmreid_jax.methods import visible_infrared
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices
 from mmreid_jax.models import stripes
 from mmreid_jax.models.resnet import RESNETS, average_pool, part_pool
 from mmreid_jax.models.two_stream import MODALITIES, TwoStream
@@ -56,12 +56,13 @@ class MMGL:
                 "config.data.labels is True, but MMGL learns without labels; set it to False, which hides them"
             )
         visible_infrared.check(config, facts)
-        for key, value, known in (
-            ("model.proj_head", model.proj_head, stripes.HEADS),
-            ("loss.perm_reduction", loss.perm_reduction, permutation.REDUCTIONS),
-        ):
-            if value not in known:
-                raise UserError(f"config.{key} is {value!r}; choose one of {', '.join(known)}")
+        check_choices(
+            config,
+            {
+                "model.proj_head": (model.proj_head, stripes.HEADS),
+                "loss.perm_reduction": (loss.perm_reduction, permutation.REDUCTIONS),
+            },
+        )
         if not 2 <= model.stripes <= permutation.MOST_ASSIGNED:
             raise UserError(
                 f"config.model.stripes is {model.stripes}; choose from 2 to {permutation.MOST_ASSIGNED}: all orders of"
@@ -91,12 +92,12 @@ class MMGL:
         )
         self.order_head = stripes.OrderHead(model.stripes, model.perm_head_hidden)
         self.projections = stripes.Projections(model.proj_dim, model.proj_head, model.proj_shared)
-        self.protocols()
+        self.comparisons()
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into every part of the trunk."""
+        """Fresh variables."""
         of_trunk, of_order, of_stripes = jax.random.split(key, 3)
-        trunk = visible_infrared.start_backbone(self.backbone, of_trunk, self.config)
+        trunk = visible_infrared.init_backbone(self.backbone, of_trunk, self.config)
         variables: Variables = {name: {"backbone": tree} for name, tree in trunk.items()}
         pooled = jnp.zeros((2, self.backbone.features))
         if self.config.loss.perm_weight > 0:
@@ -108,6 +109,10 @@ class MMGL:
             for name, tree in head.items():
                 variables[name]["projections"] = tree
         return variables
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with the weights that ``config.init`` names in the trunk: see `visible_infrared.start`."""
+        return visible_infrared.start(variables, self.config)
 
     def forward(
         self, variables: Variables, images: Mapping[str, Array], train: bool = False
@@ -152,8 +157,8 @@ class MMGL:
         if not self.config.model.shared_in_pair:
             keys = dict(zip(MODALITIES, jax.random.split(key), strict=True))
         return {
-            stream: permutation.unrank(jax.random.randint(own, (pairs,), 0, count), number)
-            for stream, own in keys.items()
+            stream: permutation.unrank(jax.random.randint(key_of, (pairs,), 0, count), number)
+            for stream, key_of in keys.items()
         }
 
     def shuffled(self, images: Array, orders: Array) -> Array:
@@ -173,7 +178,7 @@ class MMGL:
         of_orders, of_noise = jax.random.split(key)
         drawn = self.orders(of_orders, pairs)
         out, stats = self.forward(
-            variables, {stream: self.shuffled(own, drawn[stream]) for stream, own in images.items()}, True
+            variables, {stream: self.shuffled(rows, drawn[stream]) for stream, rows in images.items()}, True
         )
         total, terms = self.objective(out, drawn, of_noise, step)
         return total, (terms, stats, memory)
@@ -193,8 +198,8 @@ class MMGL:
         terms: Terms = {}
         total = jnp.zeros((), jnp.promote_types(out["pool"].dtype, jnp.float32))
         if "logits" in out:
-            term, found = self.recovery(out["logits"], orders, key)
-            terms.update(found)
+            term, recovery_terms = self.recovery(out["logits"], orders, key)
+            terms.update(recovery_terms)
             total += options.perm_weight * term
         if "patches" in out:
             visible, infrared = jnp.split(out["patches"], 2)
@@ -246,7 +251,7 @@ class MMGL:
             return {}
         number = self.config.model.stripes
         orders = self._fixed_orders(batch["index"])
-        found: dict[str, Array] = {}
+        shares: dict[str, Array] = {}
         for modality, images in batch["images"].items():
             rows = min(BORDER_ROWS, (images.shape[1] // number - 1) // 2)
             others = (jnp.arange(len(images))[:, None] + jnp.arange(number)) % len(images)
@@ -256,12 +261,12 @@ class MMGL:
                 "gap": stripes.without_borders(images, number, rows),
                 "mixed": stripes.joined(mixed),
             }
-            for kind, shown in kinds.items():
-                predicted = self._recovered(variables, modality, shown, orders)["predicted"]
+            for kind, pictures in kinds.items():
+                predicted = self._recovered(variables, modality, pictures, orders)["predicted"]
                 right = permutation.accuracies(predicted, orders)
                 names = {kind: right["exact"]} if kind else right
-                found.update({f"{name}_{modality}": value for name, value in names.items()})
-        return found
+                shares.update({f"{name}_{modality}": value for name, value in names.items()})
+        return shares
 
     def explain(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """What a picture of the task wants to show of a batch of one modality, with the orders of `examine`.
@@ -284,16 +289,16 @@ class MMGL:
         """What the network makes of the images [B, H, W, 3] of a modality, shuffled, in evaluation mode."""
         stream = MODALITIES[self.facts.modalities.index(modality)]
         out, _ = self.forward(variables, {stream: self.shuffled(images, orders)})
-        found: dict[str, Array] = {}
+        recovered: dict[str, Array] = {}
         if "logits" in out:
             options = self.config.loss
-            found["predicted"] = permutation.sinkhorn(
+            recovered["predicted"] = permutation.sinkhorn(
                 out["logits"], options.sinkhorn_iterations, options.sinkhorn_temperature
             )
-            found["assigned"] = permutation.assign(found["predicted"])
+            recovered["assigned"] = permutation.assign(recovered["predicted"])
         if "patches" in out:
-            found["patches"] = l2_normalise(out["patches"])
-        return found
+            recovered["patches"] = l2_normalise(out["patches"])
+        return recovered
 
     def embed(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """``pool_<modality>`` [B, C], the pooled feature of images in their own order, of length one."""
@@ -309,7 +314,7 @@ class MMGL:
         """One rate for everything: nothing is trained before."""
         return optimizers.build(self.config.optim, params, epoch_ends)
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """The pooled feature both ways."""
         return visible_infrared.comparisons(self.facts, ("pool",), self.config.eval.feature)
 

@@ -27,7 +27,7 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.losses import identity, text, weighted_triplet
 from mmreid_jax.losses.vectors import at_least_float32, l2_normalise
 from mmreid_jax.methods import visible_infrared
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices, shapes
 from mmreid_jax.models.clip import TEXT_TOWERS, TextTower
 from mmreid_jax.models.heads import JointNeck, LearnedPool
 from mmreid_jax.models.resnet import RESNETS
@@ -43,18 +43,18 @@ HEAD = ("pool", "bottleneck", "classifier")
 """Parts of the base model of which the text stage keeps a copy."""
 SHARE, GREY = 0.5, 0.6
 """Of the second views those that change channels; of the infrared images that would stay as they are those mixed."""
-OPTIONAL = (
-    "ce_without_ir",
-    "triplet_without_ir",
-    "orthogonality",
-    "orthogonality_sum",
-    "i2t_regular",
-    "t2i_regular",
-    "image_to_text",
-    "text_to_image",
-)
-"""Terms of the text stage that no released script uses; ``config.loss.<name>_weight`` adds them."""
-SCALED = OPTIONAL[4:]
+OPTIONAL = {
+    "ce_without_ir": "ce_without_ir_weight",
+    "triplet_without_ir": "triplet_without_ir_weight",
+    "orthogonality": "orthogonality_weight",
+    "orthogonality_sum": "orthogonality_sum_weight",
+    "i2t_regular": "i2t_regular_weight",
+    "t2i_regular": "t2i_regular_weight",
+    "image_to_text": "image_to_text_weight",
+    "text_to_image": "text_to_image_weight",
+}
+"""Terms of the text stage that no released script uses, with the key of ``config.loss`` that gives each a weight."""
+SCALED = ("i2t_regular", "t2i_regular", "image_to_text", "text_to_image")
 """Those of them that learn the factor on similarities."""
 
 
@@ -82,15 +82,16 @@ class Base:
         self.config = config
         self.facts = facts
         self.classes = visible_infrared.check(config, facts)
-        for key, value, known in (
-            ("model.stage", model.stage, STAGES),
-            ("model.fusion", model.fusion, FUSIONS),
-            ("model.freeze_visual", model.freeze_visual, FREEZES),
-            ("model.text_tower", model.text_tower, tuple(TEXT_TOWERS)),
-            ("loss.triplet_form", config.loss.triplet_form, weighted_triplet.FORMS),
-        ):
-            if value not in known:
-                raise UserError(f"config.{key} is {value!r}; choose one of {', '.join(known)}")
+        check_choices(
+            config,
+            {
+                "model.stage": (model.stage, STAGES),
+                "model.fusion": (model.fusion, FUSIONS),
+                "model.freeze_visual": (model.freeze_visual, FREEZES),
+                "model.text_tower": (model.text_tower, tuple(TEXT_TOWERS)),
+                "loss.triplet_form": (config.loss.triplet_form, weighted_triplet.FORMS),
+            },
+        )
         visible = facts.modalities[0]
         if tuple(config.data.second_views) != (visible,):
             raise UserError(
@@ -107,7 +108,7 @@ class Base:
         )
         self.pool = LearnedPool(model.gem_power)
         self.neck = JointNeck(self.classes, apart=model.separate_norms)
-        self.protocols()
+        self.comparisons()
 
     def check(self) -> None:
         """Raises a `UserError` where options do not go with the stage."""
@@ -126,15 +127,19 @@ class Base:
         return jnp.dtype(dtype) if dtype != "float32" else None
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables; ``config.init.backbone`` (ImageNet weights) goes into every part of the trunk."""
+        """Fresh variables."""
         of_trunk, of_pool, of_neck = jax.random.split(key, 3)
-        trunk = visible_infrared.start_backbone(self.backbone, of_trunk, self.config)
+        trunk = visible_infrared.init_backbone(self.backbone, of_trunk, self.config)
         pooled = dict.fromkeys(self.kinds, jnp.zeros((1, self.backbone.features)))
         neck = jax.jit(lambda k: self.neck.init(k, pooled, False))(of_neck)
         pool = self.pool.init(of_pool, jnp.ones((1, 1, 1, self.backbone.features)))
         variables: Variables = {name: {"backbone": tree, **neck[name]} for name, tree in trunk.items()}
         variables["params"]["pool"] = pool["params"]
         return variables
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with the weights that ``config.init`` names in the trunk: see `visible_infrared.start`."""
+        return visible_infrared.start(variables, self.config)
 
     def trunk(
         self, params: Mapping[str, Any], stats: Mapping[str, Any], images: Mapping[str, Array], train: bool
@@ -183,7 +188,7 @@ class Base:
           The total, and its terms with accuracies.
         """
         options = self.config.loss
-        labels = {kind: _labels(identities, own) for kind, own in features.items()}
+        labels = {kind: _labels(identities, rows) for kind, rows in features.items()}
         every, scores, of_every = (jnp.concatenate(list(x.values())) for x in (features, logits, labels))
         compared, (positive, negative) = weighted_triplet.weighted_triplet(every, of_every, form=options.triplet_form)
         terms: Terms = {
@@ -212,10 +217,10 @@ class Base:
         """``fc_<modality>`` (after the neck) and ``pool_<modality>`` (before it), [B, C] of length one."""
         features = self._evaluated(variables, batch)
         after, _, _ = self.head(variables["params"], variables["batch_stats"], features, False)
-        found = {"fc": after, "pool": features}
+        by_name = {"fc": after, "pool": features}
         return {
             f"{name}_{self._modality(stream)}": l2_normalise(value)
-            for name, values in found.items()
+            for name, values in by_name.items()
             for stream, value in values.items()
         }
 
@@ -242,7 +247,7 @@ class Base:
         """The optimiser of ``config.optim`` with the groups of ``config.groups``."""
         return optimizers.build(self.config.optim, params, epoch_ends, self.groups())
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """Both features both ways."""
         return visible_infrared.comparisons(self.facts, self.features, self.config.eval.feature)
 
@@ -260,7 +265,7 @@ class Base:
         Raises:
           UserError: it cannot be read or is not of this stage.
         """
-        like = jax.eval_shape(self.init, jax.random.key(0))
+        like = shapes(self)
         if _is_workdir(path):
             return checkpoints.load_variables(path, like=like, which=which)  # type: ignore[arg-type]
         return store.open_weights(path, self.convert_layouts()["tvi_lfm"], like)[0], {}
@@ -298,14 +303,14 @@ class Text(Base):
             raise UserError("config.model.separate_norms needs config.loss.joint, which trains every one of them")
         for name in self._optional:
             if not loss.joint:
-                raise UserError(f"config.loss.{name}_weight needs config.loss.joint; set the weight to 0")
+                raise UserError(f"config.loss.{OPTIONAL[name]} needs config.loss.joint; set the weight to 0")
             if name.startswith("orthogonality") and model.fusion != "filter":
-                raise UserError(f"config.loss.{name}_weight needs config.model.fusion=filter; set the weight to 0")
+                raise UserError(f"config.loss.{OPTIONAL[name]} needs config.model.fusion=filter; set the weight to 0")
 
     @property
     def _optional(self) -> tuple[str, ...]:
         """Names of the optional terms that have a weight."""
-        return tuple(name for name in OPTIONAL if self.config.loss[f"{name}_weight"])
+        return tuple(name for name, key in OPTIONAL.items() if self.config.loss[key])
 
     @property
     def _pool_fixed(self) -> bool:
@@ -325,7 +330,7 @@ class Text(Base):
         return ("^backbone/", "^backup/", *(("^pool/",) if self._pool_fixed else ()))
 
     def init(self, key: Array) -> Variables:
-        """Fresh variables, with what ``config.init`` names: a base model, CLIP's text tower, or ImageNet weights."""
+        """Fresh variables."""
         of_images, of_text = jax.random.split(key)
         variables = super().init(of_images)
         params = variables["params"]
@@ -333,13 +338,17 @@ class Text(Base):
         params["text"] = jax.jit(lambda k: self.tower.init(k, tokens))(of_text)["params"]
         if any(name in SCALED for name in self._optional):
             params["logit_scale"] = jnp.asarray(tvi_lfm_layout.LOGIT_SCALE)
-        start = self.config.init
-        # Where only shapes are asked for, no file is read.
-        if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(variables)):
-            if start.from_base:
-                self._take_base(start.from_base, variables)
-            if start.clip:
-                params["text"] = self._clip(start.clip, params["text"])
+        if self.fixed:
+            _keep_copies(variables, variables)
+        return variables
+
+    def start(self, variables: Variables) -> Variables:
+        """The variables with what ``config.init`` names: a base model, CLIP's text tower, or ImageNet weights."""
+        variables = {name: dict(tree) for name, tree in super().start(variables).items()}
+        if self.config.init.from_base:
+            self._take_base(self.config.init.from_base, variables)
+        if self.config.init.clip:
+            variables["params"]["text"] = self._clip(self.config.init.clip, variables["params"]["text"])
         if self.fixed:
             _keep_copies(variables, variables)
         return variables
@@ -353,21 +362,21 @@ class Text(Base):
         given = self._base_model(path)
         towers = {"text"} & given["params"].keys() if not self.config.init.clip else set()
         taken = 0
-        for collection, own in variables.items():
+        for collection, fresh in variables.items():
             for part in ("backbone", *HEAD, *sorted(towers)):
-                if part not in own:
+                if part not in fresh:
                     continue
                 new = given[collection].get(part)
                 if part == "bottleneck" and self.config.model.separate_norms and new and "visible" not in new:
                     # Every kind starts from the one norm of a base model.
                     new = dict.fromkeys(KINDS, new)
-                shapes = [[(p, x.shape) for p, x in jax.tree.leaves_with_path(tree)] for tree in (new, own[part])]
+                shapes = [[(p, x.shape) for p, x in jax.tree.leaves_with_path(tree)] for tree in (new, fresh[part])]
                 if shapes[0] != shapes[1]:
                     raise UserError(
                         f"{part} of the base model {path} does not fit; choose the config.model.backbone and the data"
                         " set (or config.model.num_classes) that it was trained with"
                     )
-                own[part] = jax.tree.map(lambda new, old: jnp.array(new, old.dtype), new, own[part])
+                fresh[part] = jax.tree.map(lambda new, old: jnp.array(new, old.dtype), new, fresh[part])
                 taken += len(shapes[0])
         tower = ", its text tower among them" if towers else ""
         print(f"base model from {path}: {taken} arrays taken{tower}", flush=True)
@@ -376,8 +385,8 @@ class Text(Base):
         """The variables of a base model as numpy arrays, with a text tower where the authors' file holds one."""
         if _is_workdir(path):
             given, meta = checkpoints.load_variables(path, which=self.config.init.which)
-            told = meta.get("config", {})
-            if (told.get("method"), told.get("model", {}).get("stage")) != ("tvi_lfm", "base"):
+            config_there = meta.get("config", {})
+            if (config_there.get("method"), config_there.get("model", {}).get("stage")) != ("tvi_lfm", "base"):
                 raise UserError(f"{path} holds no run of TVI-LFM's base stage, which config.init.from_base wants")
             return given
         given, _ = store.open_weights(path, self._any_layout())
@@ -449,13 +458,13 @@ class Text(Base):
             features = {kind: features[kind] for kind in ("visible", "fusion")}
         _, logits, of_neck = self.head(params, stats, features, True)
         total, terms = self.objective(features, logits, batch["identity"])
-        others = {kind: own for kind, own in features.items() if kind != "infrared"}
+        others = {kind: rows for kind, rows in features.items() if kind != "infrared"}
         if "ce_without_ir" in self._optional:
             # Parity: these rows are normalised once more, by statistics of their own, which move the running ones.
             _, logits, of_neck = self.head(params, of_neck, others, True)
         for name, value in self._optional_terms(params, features, texts, logits, batch["identity"]).items():
             terms[name] = value
-            total = total + options[f"{name}_weight"] * value
+            total = total + options[OPTIONAL[name]] * value
         copies = {"backup": stats["backup"]} if self.fixed else {}
         return total, (terms, {"backbone": of_trunk, **of_neck, **copies}, memory)
 
@@ -472,13 +481,13 @@ class Text(Base):
         if not wanted:
             return {}
         infrared = self.facts.modalities[1]
-        others = {kind: own for kind, own in features.items() if kind != "infrared"}
-        labels = jnp.concatenate([_labels(identities, own) for own in others.values()])
+        others = {kind: of_kind for kind, of_kind in features.items() if kind != "infrared"}
+        labels = jnp.concatenate([_labels(identities, of_kind) for of_kind in others.values()])
         rows, scores = (jnp.concatenate([x[kind] for kind in others]) for x in (features, logits))
         image, fusion, of_text = (features[kind] for kind in ("infrared", "fusion", "text"))
         scale = jnp.exp(params["logit_scale"]) if "logit_scale" in params else 1.0
         form = self.config.loss.triplet_form
-        found = {
+        terms = {
             "ce_without_ir": lambda: identity.cross_entropy(scores, labels),
             "triplet_without_ir": lambda: weighted_triplet.weighted_triplet(rows, labels, form=form)[0],
             "orthogonality": lambda: text.orthogonality(image, of_text - texts[infrared])[0],
@@ -488,7 +497,7 @@ class Text(Base):
             "image_to_text": lambda: text.image_to_text(image, of_text, scale),
             "text_to_image": lambda: text.text_to_image(image, of_text, identities, scale),
         }
-        return {name: found[name]() for name in wanted}
+        return {name: terms[name]() for name in wanted}
 
     def embed(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Features [B, D] of what is to be compared; all but the last of length one.
@@ -501,24 +510,24 @@ class Text(Base):
         images = visible_infrared.streams(self.facts, batch)
         maps, _ = self.trunk(params["backbone"], stats["backbone"], images, False)
         seen = _by_stream(images, self.pooled(params, maps))
-        found: dict[tuple[str, str], Array] = {}
+        embedded: dict[tuple[str, str], Array] = {}
         if "visible" in seen:
-            found["joint", "visible"] = self._unit(params, stats, "visible", seen["visible"])
+            embedded["joint", "visible"] = self._unit(params, stats, "visible", seen["visible"])
         if self.fixed:
             before = _by_stream(images, self.pooled(params["backup"], maps))
             for stream, value in before.items():
                 name = "backup" if stream == "visible" else "ir"
-                found[name, stream] = self._unit(params["backup"], stats["backup"], stream, value)
+                embedded[name, stream] = self._unit(params["backup"], stats["backup"], stream, value)
         if "infrared" in seen:
             image = self._unit(params, stats, "infrared", seen["infrared"])
-            found.setdefault(("ir", "infrared"), image)
+            embedded.setdefault(("ir", "infrared"), image)
             if "tokens" in batch:
                 texts = self.read(params, self._tokens(batch))
                 fusion = self._unit(params, stats, "fusion", self.fuse(seen["infrared"], texts))
-                said = self._unit(params, stats, "text", texts[self.facts.modalities[0]])
-                found["text", "infrared"], found["fusion", "infrared"] = said, fusion
-                found["mer", "infrared"] = fusion + image + said
-        return {f"{name}_{self._modality(stream)}": value for (name, stream), value in found.items()}
+                words = self._unit(params, stats, "text", texts[self.facts.modalities[0]])
+                embedded["text", "infrared"], embedded["fusion", "infrared"] = words, fusion
+                embedded["mer", "infrared"] = fusion + image + words
+        return {f"{name}_{self._modality(stream)}": value for (name, stream), value in embedded.items()}
 
     def _unit(self, params: Mapping[str, Any], stats: Mapping[str, Any], kind: str, features: Array) -> Array:
         """The embedding of features [B, D] of one kind: after the norm, of length one."""
@@ -542,7 +551,7 @@ class Text(Base):
             *super().groups(),
         ]
 
-    def protocols(self) -> list[Comparison]:
+    def comparisons(self) -> list[Comparison]:
         """Infrared queries by fusion, image, text and all of them, and the other way where the sum does not count.
 
         The length of the sum is free: it changes no order of a query's gallery, but would of galleries that it is in.
@@ -554,14 +563,18 @@ class Text(Base):
         if selecting not in known:
             raise UserError(f"config.eval.feature is {selecting!r}; choose one of {', '.join(known)}")
         visible, infrared = self.facts.modalities
-        found = []
+        every_comparison = []
         for name in sorted(known, key=lambda name: name != selecting):
             other = f"backup_{visible}" if name == "ir" and self.fixed else f"joint_{visible}"
-            own = f"{name}_{infrared}"
-            found.append(Comparison(f"{name} {infrared} to {visible}", own, (infrared,), (visible,), other))
+            feature_of_query = f"{name}_{infrared}"
+            every_comparison.append(
+                Comparison(f"{name} {infrared} to {visible}", feature_of_query, (infrared,), (visible,), other)
+            )
             if name != "mer":
-                found.append(Comparison(f"{name} {visible} to {infrared}", other, (visible,), (infrared,), own))
-        return found
+                every_comparison.append(
+                    Comparison(f"{name} {visible} to {infrared}", other, (visible,), (infrared,), feature_of_query)
+                )
+        return every_comparison
 
     def convert_layouts(self) -> dict[str, Any]:
         """``tvi_lfm``: the authors' checkpoints."""
@@ -579,7 +592,7 @@ class Text(Base):
         """
         if _is_workdir(path) or not self.fixed:
             return super().load(path, which)
-        like = jax.eval_shape(self.init, jax.random.key(0))
+        like = shapes(self)
         whole, _ = store.open_weights(path, self._any_layout())
         if "backup" in whole["params"]:
             return super().load(path, which)
@@ -599,15 +612,15 @@ class Text(Base):
 def _keep_copies(variables: Variables, base: Variables) -> None:
     """Puts copies of a base model's pool and head into variables, as ``backup``."""
     for collection, tree in variables.items():
-        found = {part: base[collection][part] for part in HEAD if part in base[collection]}
+        parts = {part: base[collection][part] for part in HEAD if part in base[collection]}
         # Copies: a step takes the memory of both.
-        tree["backup"] = jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else jnp.array(x), found)
+        tree["backup"] = jax.tree.map(lambda x: x.copy() if isinstance(x, np.ndarray) else jnp.array(x), parts)
 
 
 def _named(tree: Any) -> dict[str, Any]:
     """{path with slashes: leaf}."""
-    found = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in found}
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def _labels(identities: Array, rows: Array) -> Array:

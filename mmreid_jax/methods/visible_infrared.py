@@ -17,7 +17,7 @@ from mmreid_jax.convert import mmgl as mmgl_layout
 from mmreid_jax.convert import resnet as resnet_layout
 from mmreid_jax.convert import store
 from mmreid_jax.errors import UserError
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Variables
+from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Variables, check_choices, classes_of
 from mmreid_jax.models.resnet import RESNETS
 from mmreid_jax.models.two_stream import MODALITIES, TwoStream
 from mmreid_jax.training import checkpoints
@@ -37,49 +37,49 @@ def check(config: Any, facts: DataFacts) -> int:
             f"config.method {config.method!r} compares two modalities, the visible one first; the data have"
             f" {', '.join(facts.modalities)}: choose two with --config.data.modalities"
         )
-    if model.backbone not in RESNETS:
-        raise UserError(f"config.model.backbone is {model.backbone!r}; choose one of {', '.join(RESNETS)}")
-    if model.num_classes and model.num_classes < facts.identities:
-        raise UserError(
-            f"config.model.num_classes is {model.num_classes}, but the training data have {facts.identities}"
-            " identities; leave it 0 to count them"
-        )
+    check_choices(config, {"model.backbone": (model.backbone, tuple(RESNETS))})
     if config.train.micro_batches != 1:
         raise UserError(
             f"config.train.micro_batches is {config.train.micro_batches}, but the batch normalisation of a ResNet needs"
             " the whole batch at once; set it to 1 and save memory with --config.model.remat=True"
         )
-    return model.num_classes or facts.identities
-
-
-def start_backbone(network: TwoStream, key: Array, config: Any) -> Variables:
-    """Fresh variables of a two-stream network, with the weights that ``config.init`` names.
-
-    Non-local blocks stay as initialised. Where only shapes are asked for (`jax.eval_shape`), no file is read.
-
-    Args:
-      network: the network.
-      key: random key.
-      config: of the experiment: ``config.init.backbone`` are the weights of a ResNet (ImageNet), of which every stream
-        gets the parts that it has, ``config.init.from_mmgl`` is a trunk pre-trained by MMGL, see `hand_over`.
-
-    Raises:
-      UserError: the weights cannot be read or do not fit, or both are named.
-    """
-    images = {stream: jnp.zeros((1, *config.data.image_size, 3)) for stream in MODALITIES}
-    variables = dict(jax.jit(lambda k: network.init(k, images, False))(key))
-    weights, pretrained = config.init.backbone, config.init.from_mmgl
-    if weights and pretrained:
+    if config.init.backbone and config.init.from_mmgl:
         raise UserError(
             "config.init.backbone and config.init.from_mmgl are both set, but a trunk starts from one of them; leave"
             " one empty"
         )
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(variables)):
-        return variables
+    return classes_of(config, facts)
+
+
+def init_backbone(network: TwoStream, key: Array, config: Any) -> Variables:
+    """Fresh variables of a two-stream network for the images of a config."""
+    images = {stream: jnp.zeros((1, *config.data.image_size, 3)) for stream in MODALITIES}
+    return dict(jax.jit(lambda k: network.init(k, images, False))(key))
+
+
+def start(variables: Variables, config: Any) -> Variables:
+    """Variables of a method with the weights that ``config.init`` names in their ``backbone``, a two-stream network.
+
+    Args:
+      variables: {"params": {"backbone": ...}, "batch_stats": {"backbone": ...}}.
+      config: of the experiment: ``config.init.backbone`` are the weights of a ResNet (ImageNet), of which every stream
+        gets the parts that it has, ``config.init.from_mmgl`` is a trunk pre-trained by MMGL, see `hand_over`.
+
+    Raises:
+      UserError: the weights cannot be read or do not fit.
+    """
+    trunk = _started({name: tree["backbone"] for name, tree in variables.items()}, config)
+    return {name: {**tree, "backbone": trunk[name]} for name, tree in variables.items()}
+
+
+def _started(variables: Variables, config: Any) -> Variables:
+    """The variables of a two-stream network with the weights that the config names; non-local blocks stay as new."""
+    weights, pretrained = config.init.backbone, config.init.from_mmgl
     if pretrained:
         return hand_over(pretrained, variables)
-    for stream, own in variables["params"].items() if weights else ():
-        held = {name.split("_")[0] for name in own}
+    variables = dict(variables)
+    for stream, parts in variables["params"].items() if weights else ():
+        held = {name.split("_")[0] for name in parts}
         elsewhere = {f"{part}.*": f"the {stream} stream lacks this part" for part in _PARTS if part not in held}
         loaded, _ = store.open_weights(
             weights,
@@ -100,7 +100,7 @@ def hand_over(path: str, variables: Variables) -> Variables:
     modalities goes to both, and so do shared stages where nothing is shared now. Non-local blocks stay as they are.
 
     Args:
-      path: a run's workdir, a directory made by ``python -m mmreid_jax.convert``, or a flat PyTorch file.
+      path: a run's workdir, a directory made by ``python -m mmreid_jax convert``, or a flat PyTorch file.
       variables: fresh ones of the trunk, {"params": {stream: {part: ...}}, "batch_stats": ...}.
 
     Returns:
@@ -124,13 +124,13 @@ def hand_over(path: str, variables: Variables) -> Variables:
                 " config.model.backbone, and as many parts of its own for each modality (config.model.shared_from), or"
                 " fewer"
             )
-        found = given[collection][sources[0]][part]
+        pretrained = given[collection][sources[0]][part]
         taken.add((collection, sources[0], part))
-        shapes = [[(p, x.shape) for p, x in jax.tree.leaves_with_path(tree)] for tree in (found, like)]
+        shapes = [[(p, x.shape) for p, x in jax.tree.leaves_with_path(tree)] for tree in (pretrained, like)]
         if shapes[0] != shapes[1]:
             raise UserError(f"{part} of the {stream} stream in {path} is of another shape; choose the same backbone")
         counts["taken"] += len(shapes[0])
-        return jax.tree.map(lambda new, old: jnp.array(new, old.dtype), found, like)
+        return jax.tree.map(lambda new, old: jnp.array(new, old.dtype), pretrained, like)
 
     result = {
         collection: {

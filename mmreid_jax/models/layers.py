@@ -1,15 +1,12 @@
 """Layers shared by the backbones: PyTorch's batch normalisation and convolution, and stochastic depth.
 
-`project`, `max_pool`, `gelu` and `attention` have backward passes of their own. They equal what
-autodiff derives from the plain forms (``tests/models/test_fast_forms.py``) and are faster on a CPU
-(``benchmarks/step_time.py``). On an accelerator they cost nothing: the same products in the same precision, fewer
-arrays kept for the backward pass, and `max_pool` keeps its plain form. Such functions cannot be differentiated in
-forward mode.
+`project` and the two GELUs have backward passes of their own. They equal what autodiff derives from the plain forms
+(``tests/models/test_fast_forms.py``); a step with them is faster on a CPU and, with the GELUs, takes less memory
+everywhere (``docs/results.md`` has the figures). Such functions cannot be differentiated in forward mode.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -177,65 +174,10 @@ def _product_of_columns(x: Array, y: Array) -> Array:
     return jax.lax.dot_general(x, y, (((0,), (0,)), ((), ())))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def max_pool(x: Array, window: int, padding: int) -> Array:
-    """PyTorch's max-pooling with stride 2: [B, H, W, C] -> [B, H', W', C]; gradients go to the first of equal maxima.
-
-    On a CPU the gradient is gathered from the windows that an entry belongs to, where autodiff's scatters one entry
-    at a time.
-    """
-    return _max_pool(x, window, padding)
-
-
-def _max_pool(x: Array, window: int, padding: int) -> Array:
+    """PyTorch's max-pooling with stride 2: [B, H, W, C] -> [B, H', W', C]; gradient to the first maximum."""
     pad = (padding, padding)
     return nn.max_pool(x, (window, window), (2, 2), padding=(pad, pad))
-
-
-def _max_pool_gradient(window: int, padding: int, x: Array, g: Array) -> tuple[Array]:
-    def scattered(maps: Array, of_pooled: Array) -> Array:
-        return jax.vjp(lambda y: _max_pool(y, window, padding), maps)[1](of_pooled)[0]
-
-    gathered = functools.partial(_max_pool_gradient_gathered, window, padding)
-    return (jax.lax.platform_dependent(x, g, cpu=gathered, default=scattered),)
-
-
-def _max_pool_gradient_gathered(window: int, padding: int, x: Array, g: Array) -> Array:
-    pooled = g.shape[1:3]
-    best, *others = _taps(x, window, padding, pooled)
-    chosen = jnp.zeros(g.shape, jnp.int8)
-    for number, tap in enumerate(others, start=1):
-        chosen = jnp.where(tap > best, jnp.int8(number), chosen)
-        best = jnp.maximum(tap, best)
-    # Row 2 r + a of the padded maps is tap a + 2 d of the window r - d; so are columns.
-    halves = [-(-(length + 2 * padding) // 2) for length in x.shape[1:3]]
-    back = (window - 1) // 2
-    around = ((0, 0), *((back, half - length) for half, length in zip(halves, pooled, strict=True)), (0, 0))
-    g, chosen = jnp.pad(g, around), jnp.pad(chosen, around)
-
-    def entries(a: int, b: int) -> Array:
-        total = jnp.zeros((len(g), *halves, g.shape[-1]), g.dtype)
-        for i in range(a, window, 2):
-            for j in range(b, window, 2):
-                top, left = back - i // 2, back - j // 2
-                part = (slice(None), slice(top, top + halves[0]), slice(left, left + halves[1]))
-                total += jnp.where(chosen[part] == i * window + j, g[part], 0)
-        return total
-
-    rows = jnp.stack([jnp.stack([entries(a, b) for b in (0, 1)], axis=3) for a in (0, 1)], axis=2)
-    full = rows.reshape(len(g), 2 * halves[0], 2 * halves[1], -1)
-    return full[:, padding : padding + x.shape[1], padding : padding + x.shape[2]]
-
-
-def _taps(x: Array, window: int, padding: int, pooled: Sequence[int]) -> list[Array]:
-    """What each entry of the windows, row by row, sees of padded `x`: window ** 2 of [B, *pooled, C]."""
-    pad = (padding, padding)
-    x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)), constant_values=-jnp.inf)
-    rows, columns = (2 * length - 1 for length in pooled)
-    return [x[:, i : i + rows : 2, j : j + columns : 2] for i in range(window) for j in range(window)]
-
-
-max_pool.defvjp(lambda x, window, padding: (_max_pool(x, window, padding), x), _max_pool_gradient)
 
 
 @jax.custom_vjp
@@ -295,11 +237,8 @@ def join_heads(x: Array) -> Array:
     return x.transpose(0, 2, 1, 3).reshape(batch, tokens, heads * width)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def attention(qkv: Array, heads: int, scale: float, causal: bool = False) -> Array:
     """Multi-head self-attention of a joint projection [q | k | v]; scores and softmax in at least float32.
-
-    Kept for the backward pass: the projection and the weights.
 
     Args:
       qkv: [B, N, 3 D], each third cut into heads.
@@ -310,30 +249,6 @@ def attention(qkv: Array, heads: int, scale: float, causal: bool = False) -> Arr
     Returns:
       [B, N, D].
     """
-    return _attention(qkv, heads, scale, causal)[0]
-
-
-def _attention(qkv: Array, heads: int, scale: float, causal: bool) -> tuple[Array, tuple[Array, Array]]:
     q, k, v = split_heads(qkv, heads)
     weights = attention_weights(q, k, scale, causal).astype(v.dtype)
-    return join_heads(jnp.einsum("bhqk,bhkd->bhqd", weights, v)), (qkv, weights)
-
-
-def _attention_gradient(heads: int, scale: float, causal: bool, saved: tuple[Array, Array], g: Array) -> tuple[Any]:
-    # What a token does not see has no weight, and so no gradient.
-    del causal
-    qkv, weights = saved
-    q, k, v = split_heads(qkv, heads)
-    exact = jnp.promote_types(q.dtype, jnp.float32)
-    batch, tokens, width = g.shape
-    g = g.reshape(batch, tokens, heads, width // heads).transpose(0, 2, 1, 3)
-    of_v = jnp.einsum("bhqk,bhqd->bhkd", weights, g)
-    of_weights = jnp.einsum("bhqd,bhkd->bhqk", g, v, preferred_element_type=exact)
-    mean = jnp.sum(of_weights * weights, axis=-1, keepdims=True)
-    of_scores = (weights * (of_weights - mean) * scale).astype(q.dtype)
-    of_q = jnp.einsum("bhqk,bhkd->bhqd", of_scores, k)
-    of_k = jnp.einsum("bhqk,bhqd->bhkd", of_scores, q)
-    return (jnp.stack([of_q, of_k, of_v]).transpose(1, 3, 0, 2, 4).reshape(qkv.shape),)
-
-
-attention.defvjp(_attention, _attention_gradient)
+    return join_heads(jnp.einsum("bhqk,bhkd->bhqd", weights, v))

@@ -40,11 +40,6 @@ def squared_euclidean(query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK
     return whole("squared_euclidean", query, gallery, chunk)
 
 
-def euclidean(query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> np.ndarray:
-    """Euclidean distances [Q, G]."""
-    return whole("euclidean", query, gallery, chunk)
-
-
 def cosine(query: np.ndarray, gallery: np.ndarray, chunk: int = CHUNK) -> np.ndarray:
     """One minus the cosine of the angle: [Q, D], [G, D] -> [Q, G]."""
     return whole("cosine", query, gallery, chunk)
@@ -116,7 +111,7 @@ def check_kind(kind: str, where: str = "distance") -> Kind:
     raise UserError(f"unknown {where} {kind!r}; choose one of {', '.join(KINDS)}")
 
 
-def nearest(apart: np.ndarray, count: int) -> np.ndarray:
+def nearest(distances: np.ndarray, count: int) -> np.ndarray:
     """The nearest samples of every row, best first, equal ones in their order, as a stable argsort would give.
 
     Args:
@@ -126,13 +121,13 @@ def nearest(apart: np.ndarray, count: int) -> np.ndarray:
     Returns:
       int64 [Q, min(count, G)].
     """
-    count = min(count, apart.shape[1])
+    count = min(count, distances.shape[1])
     if not count:
-        return np.zeros((len(apart), 0), np.int64)
+        return np.zeros((len(distances), 0), np.int64)
     # A partition and a sort of the few that pass are many times faster than an argsort of whole rows.
-    farthest = np.partition(apart, count - 1, axis=1)[:, count - 1]
-    out = np.empty((len(apart), count), np.int64)
-    for row, limit, chosen in zip(apart, farthest, out, strict=True):
+    farthest = np.partition(distances, count - 1, axis=1)[:, count - 1]
+    out = np.empty((len(distances), count), np.int64)
+    for row, limit, chosen in zip(distances, farthest, out, strict=True):
         candidates = np.flatnonzero(row <= limit)
         chosen[:] = candidates[np.argsort(row[candidates], kind="stable")[:count]]
     return out

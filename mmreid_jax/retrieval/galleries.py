@@ -8,13 +8,9 @@ sorted first, so that a draw is a function of the file names and the trial.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import functools
-import gzip
 import random
-from collections.abc import Sequence
-from importlib import resources
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol as Interface
 
 import numpy as np
@@ -26,7 +22,8 @@ DRAWS = {
     "official": "the first of the permutations that the data set's authors published",
     "stream": "drawn by one generator that runs on from trial to trial",
 }
-_OFFICIAL = "sysu_official_gallery_first10.csv.gz"
+Picks = Mapping[tuple[int, int], np.ndarray]
+"""(identity, camera from 0) -> int [trials, shots], positions among the sorted files of that folder, from 0."""
 
 
 class Pool(Interface):
@@ -57,6 +54,7 @@ class Gallery:
       trials: number of galleries.
       seed: of ``stream``.
       discarded: galleries that ``stream`` draws before that of the first trial; Hetero-Center's test prints one.
+      picks: of ``official``: what the published permutations draw.
     """
 
     cameras: tuple[int, ...]
@@ -65,6 +63,7 @@ class Gallery:
     trials: int = 10
     seed: int = 1
     discarded: int = 1
+    picks: Callable[[], Picks] | None = None
 
     def positions(self, pool: Pool) -> list[np.ndarray]:
         """The gallery of every trial: int64 [G] each, rows of `pool` in the order of the reference.
@@ -73,11 +72,11 @@ class Gallery:
           UserError: the pool has no image of these cameras, a folder has fewer images than shots, or the pool is not
             the one that the official permutations were made for.
         """
-        own = folders(pool, self.cameras)
-        if not own:
+        folders_of_pool = folders(pool, self.cameras)
+        if not folders_of_pool:
             cameras = ", ".join(str(camera + 1) for camera in self.cameras)
             raise UserError(f"no gallery can be drawn: there is no image of camera {cameras}; check the data set")
-        smallest = min(own, key=len)
+        smallest = min(folders_of_pool, key=len)
         if len(smallest) < self.shots:
             raise UserError(
                 f"a gallery of {self.shots} images of every identity and camera cannot be drawn: identity"
@@ -85,37 +84,42 @@ class Gallery:
                 " choose a protocol of fewer shots"
             )
         if self.draw == "official":
-            return self._official(pool, own)
+            return self._official(pool, folders_of_pool)
         if self.draw == "trial":
-            return [self._drawn(own, random.Random(trial)) for trial in range(self.trials)]
+            return [self._drawn(folders_of_pool, random.Random(trial)) for trial in range(self.trials)]
         single = self.shots == 1
         generator = random.Random(self.seed) if single else np.random.RandomState(self.seed)
-        return [self._drawn(own, generator) for _ in range(self.discarded + self.trials)][self.discarded :]
+        return [self._drawn(folders_of_pool, generator) for _ in range(self.discarded + self.trials)][self.discarded :]
 
-    def _drawn(self, own: Sequence[np.ndarray], generator: random.Random | np.random.RandomState) -> np.ndarray:
+    def _drawn(
+        self, folders_of_pool: Sequence[np.ndarray], generator: random.Random | np.random.RandomState
+    ) -> np.ndarray:
         """int64 [G], `shots` positions of every folder; moves the generator on."""
         if isinstance(generator, np.random.RandomState):
-            return np.concatenate([rows[generator.choice(len(rows), self.shots, replace=False)] for rows in own])
+            return np.concatenate(
+                [rows[generator.choice(len(rows), self.shots, replace=False)] for rows in folders_of_pool]
+            )
         if self.shots == 1:
-            return np.array([rows[generator.choice(range(len(rows)))] for rows in own])
-        return np.concatenate([rows[generator.sample(range(len(rows)), self.shots)] for rows in own])
+            return np.array([rows[generator.choice(range(len(rows)))] for rows in folders_of_pool])
+        return np.concatenate([rows[generator.sample(range(len(rows)), self.shots)] for rows in folders_of_pool])
 
-    def _official(self, pool: Pool, own: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _official(self, pool: Pool, folders_of_pool: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The galleries of the published permutations, whose folders must be those of `own`."""
-        picks = {key: value for key, value in _official_picks().items() if key[1] in self.cameras}
-        found = {(int(pool.identity[rows[0]]), int(pool.camera[rows[0]])): rows for rows in own}
-        unlike = sorted(found.keys() ^ picks.keys())
-        unlike += [key for key, rows in found.items() if key in picks and picks[key].max() >= len(rows)]
+        assert self.picks is not None
+        picks = {key: value for key, value in self.picks().items() if key[1] in self.cameras}
+        by_folder = {(int(pool.identity[rows[0]]), int(pool.camera[rows[0]])): rows for rows in folders_of_pool}
+        unlike = sorted(by_folder.keys() ^ picks.keys())
+        unlike += [key for key, rows in by_folder.items() if key in picks and picks[key].max() >= len(rows)]
         if unlike:
             identity, camera = unlike[0]
-            here = f"has {len(found.get(unlike[0], ()))} images here"
+            here = f"has {len(by_folder.get(unlike[0], ()))} images here"
             there = f"number {picks[unlike[0]].max() + 1} is drawn" if unlike[0] in picks else "none is drawn"
             raise UserError(
-                f"the official galleries are those of the complete SYSU-MM01: identity {identity}, camera {camera + 1}"
+                f"the official galleries are those of the complete data set: identity {identity}, camera {camera + 1}"
                 f" {here}, {there}; use a complete copy, or a protocol without 'official' in its name"
             )
         return [
-            np.concatenate([rows[picks[key][trial, : self.shots]] for key, rows in found.items()])
+            np.concatenate([rows[picks[key][trial, : self.shots]] for key, rows in by_folder.items()])
             for trial in range(self.trials)
         ]
 
@@ -145,14 +149,3 @@ def folders(pool: Pool, cameras: Sequence[int]) -> list[np.ndarray]:
 def listed(pool: Pool, cameras: Sequence[int]) -> np.ndarray:
     """int64: all rows of these cameras in the order of `folders`; so the references list their queries."""
     return np.concatenate([np.zeros(0, np.int64), *folders(pool, cameras)])
-
-
-@functools.cache
-def _official_picks() -> dict[tuple[int, int], np.ndarray]:
-    """(identity, camera from 0) -> int [trials, 10], positions among the sorted files of that folder, from 0."""
-    packed = (resources.files("mmreid_jax") / "data" / "manifests" / _OFFICIAL).read_bytes()
-    picks: dict[tuple[int, int], dict[int, list[int]]] = {}
-    for row in csv.DictReader(gzip.decompress(packed).decode().splitlines()):
-        numbers = [int(number) - 1 for number in row["image_numbers_1based_in_order"].split()]
-        picks.setdefault((int(row["id"]), int(row["cam"]) - 1), {})[int(row["trial"])] = numbers
-    return {key: np.array([trials[t] for t in sorted(trials)]) for key, trials in picks.items()}

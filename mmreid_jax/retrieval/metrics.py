@@ -151,11 +151,11 @@ class Trials:
         """The scores in percent on one line, with their spread where there are several trials."""
         names = [*(f"R{rank}" for rank in ranks), "mAP", "mINP"]
         several = len(self.scores) > 1
-        shown = [
+        parts = [
             f"{name} {100 * self.values(name).mean():.2f}" + (f" ± {100 * self.std(name):.2f}" if several else "")
             for name in names
         ]
-        return ", ".join(shown) + (f" (mean ± standard deviation of {len(self.scores)} trials)" if several else "")
+        return ", ".join(parts) + (f" (mean ± standard deviation of {len(self.scores)} trials)" if several else "")
 
 
 def evaluate(distances: np.ndarray | Iterable[np.ndarray], query: Table, gallery: Table, protocol: Protocol) -> Scores:
@@ -198,17 +198,17 @@ def evaluate_trials(
     drawn = [Labels(pool.identity[rows], pool.camera[rows], pool.scene[rows]) for rows in draws]
     if protocol.swapped:
         used, columns = np.unique(np.concatenate(draws), return_inverse=True)
-        apart = np.concatenate([block[:, used].T for _, block in _blocks(distances, count, size)], axis=1)
+        columns_used = np.concatenate([block[:, used].T for _, block in _blocks(distances, count, size)], axis=1)
         ends = np.cumsum([len(rows) for rows in draws])[:-1]
         sides = zip(np.split(columns, ends), drawn, strict=True)
-        return Trials(tuple(evaluate(apart[rows], labels, query, protocol) for rows, labels in sides))
+        return Trials(tuple(evaluate(columns_used[rows], labels, query, protocol) for rows, labels in sides))
     scratch = Scratch()
     searches = [_Search(query, labels, protocol, scratch) for labels in drawn]
     parts: list[list[_Matches]] = [[] for _ in draws]
     for start, block in _blocks(distances, count, size, max(map(len, draws))):
-        for own, columns, search in zip(parts, draws, searches, strict=True):
-            own.append(search.matches(start, np.take(block, columns, axis=1)))
-    scored = (_scores(own, protocol, len(columns)) for own, columns in zip(parts, draws, strict=True))
+        for part, columns, search in zip(parts, draws, searches, strict=True):
+            part.append(search.matches(start, np.take(block, columns, axis=1)))
+    scored = (_scores(part, protocol, len(columns)) for part, columns in zip(parts, draws, strict=True))
     return Trials(tuple(scored))
 
 

@@ -15,7 +15,6 @@ from typing import Protocol as Interface
 
 import numpy as np
 
-from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import distances
 from mmreid_jax.retrieval.distances import CHUNK, Kind
 from mmreid_jax.retrieval.galleries import Gallery, Pool
@@ -63,6 +62,7 @@ class Protocol:
       direction: (modality of the queries, modality of the pool); None where both see the same modalities.
       gallery: how galleries are drawn from the pool in every trial; None compares with the whole pool once.
       swapped: the drawn gallery searches all queries: the roles are exchanged after the draw.
+      usual: (distance, normalise) of the name, where another way to compare was asked for; see `compared_by`.
     """
 
     name: str
@@ -75,6 +75,12 @@ class Protocol:
     direction: Direction | None = None
     gallery: Gallery | None = None
     swapped: bool = False
+    usual: tuple[Kind, bool] | None = None
+
+    def compared_by(self, distance: Kind, normalise: bool) -> Protocol:
+        """The same rule with another way to compare features, which the label then tells."""
+        usual = self.usual or (self.distance, self.normalise)
+        return dataclasses.replace(self, distance=distance, normalise=normalise, usual=usual)
 
     def galleries(self, pool: Pool) -> list[np.ndarray]:
         """The gallery of every trial as rows of the pool, int64 [G] each; one, the whole pool, where none is drawn.
@@ -123,9 +129,9 @@ class Protocol:
     @property
     def label(self) -> str:
         """Name and version, and how features are compared where that is not the usual way."""
-        usual = PROTOCOLS.get(self.name, Protocol(self.name))
-        kind = "" if self.distance == usual.distance else f", {self.distance.replace('_', ' ')} distance"
-        length = "" if self.normalise == usual.normalise else ", features not normalised"
+        usual_distance, usual_normalise = self.usual or (self.distance, self.normalise)
+        kind = "" if self.distance == usual_distance else f", {self.distance.replace('_', ' ')} distance"
+        length = "" if self.normalise == usual_normalise else ", features not normalised"
         return f"{self.name} v{self.version}{kind}{length}"
 
     def describe(self) -> str:
@@ -144,92 +150,22 @@ class Protocol:
         return f"protocol {self.name} v{self.version}: {'; '.join(parts)}"
 
 
-# Cameras count from 0: SYSU-MM01's visible cameras are 1, 2, 4 and 5, of which 1 and 2 stand indoors.
-_SYSU_CAMERAS = {"all": (0, 1, 3, 4), "indoor": (0, 1)}
-_SYSU_SHOTS = {"single": 1, "multi": 10}
-_CROSS_MODAL = Protocol("", distance="cosine", max_rank=20)
-_INFRARED_SEARCHES: Direction = ("infrared", "visible")
-_VISIBLE_SEARCHES: Direction = ("visible", "infrared")
-
-
-def _sysu(draw: str, suffix: str = "") -> tuple[Protocol, ...]:
-    """All and indoor search, each with one and ten shots, of galleries drawn in one way."""
-    common = dataclasses.replace(
-        _CROSS_MODAL, removes="camera_2_for_camera_3", counts="identities", direction=_INFRARED_SEARCHES
+MARKET = Protocol("rgbnt")
+"""The rule of Market-1501, which most data sets of aligned modalities share."""
+CROSS_MODAL = Protocol("", distance="cosine", max_rank=20)
+"""What the protocols of visible-infrared data sets have in common."""
+INFRARED_SEARCHES: Direction = ("infrared", "visible")
+VISIBLE_SEARCHES: Direction = ("visible", "infrared")
+GENERAL = {
+    protocol.name: protocol
+    for protocol in (
+        MARKET,
+        # HTT's first public version; an operator precedence removes every gallery sample of the query's time id.
+        Protocol("htt_2024_07", removes="time_or_same_identity_same_camera"),
+        Protocol("plain", removes="none"),
     )
-    return tuple(
-        dataclasses.replace(common, name=f"sysu_{search}_{shots}{suffix}", gallery=Gallery(cameras, count, draw))
-        for search, cameras in _SYSU_CAMERAS.items()
-        for shots, count in _SYSU_SHOTS.items()
-    )
-
-
-def _llcm(name: str, direction: Direction, cameras: Sequence[int], swapped: bool = False) -> Protocol:
-    return dataclasses.replace(
-        _CROSS_MODAL,
-        name=name,
-        counts="identities",
-        direction=direction,
-        gallery=Gallery(tuple(cameras)),
-        swapped=swapped,
-    )
-
-
-_RGBNT = (
-    # RGBNT201, RGBNT100, RGBN300, Market1501-MM: the Market-1501 rule.
-    Protocol("rgbnt"),
-    Protocol("msvr310", removes="same_identity_same_scene"),
-    # HTT's first public version; an operator precedence removes every gallery sample of the query's time id.
-    Protocol("htt_2024_07", removes="time_or_same_identity_same_camera"),
-    Protocol("plain", removes="none"),
-)
-# Published numbers of AGW and its successors use the first draw; none uses the official one.
-_SYSU = (*_sysu("trial"), *_sysu("official", "_official"))
-_REGDB = tuple(
-    dataclasses.replace(_CROSS_MODAL, name=name, removes="none", direction=direction)
-    for name, direction in (
-        ("regdb_visible_to_thermal", _VISIBLE_SEARCHES),
-        ("regdb_thermal_to_visible", _INFRARED_SEARCHES),
-    )
-)
-# Infrared camera 3 took no pictures.
-_LLCM_INFRARED = (0, 1, *range(3, 9))
-_LLCM = (
-    _llcm("llcm_ir_to_vis", _INFRARED_SEARCHES, range(9)),
-    _llcm("llcm_vis_to_ir", _VISIBLE_SEARCHES, _LLCM_INFRARED),
-    # What the repository of LLCM prints as "VIS to IR" since June 2023, and its README reports.
-    _llcm("llcm_vis_to_ir_repo", _VISIBLE_SEARCHES, _LLCM_INFRARED, swapped=True),
-)
-# For comparison with the numbers of one publication alone, so no data set lists them.
-_PECULIAR = (
-    *_sysu("stream", "_hetero_center"),
-    # Parity: how TVI-LFM's code scores infrared queries of LLCM (those with text have the usual rule): by the rule of
-    # SYSU-MM01. Infrared camera 3 took no pictures, so nothing is removed, and the numbers are too high.
-    dataclasses.replace(_LLCM[0], name="llcm_ir_to_vis_as_sysu", removes="camera_2_for_camera_3"),
-)
-PROTOCOLS = {protocol.name: protocol for protocol in (*_RGBNT, *_SYSU, *_REGDB, *_LLCM, *_PECULIAR)}
-_OF_DATASET = {"msvr310": (PROTOCOLS["msvr310"],), "sysu_mm01": _SYSU, "regdb": _REGDB, "llcm": _LLCM}
-
-
-def by_name(name: str) -> Protocol:
-    """A protocol.
-
-    Raises:
-      UserError: there is none of that name.
-    """
-    if name not in PROTOCOLS:
-        raise UserError(f"unknown protocol {name!r}; choose one of {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
-
-
-def of_dataset(dataset: str) -> tuple[Protocol, ...]:
-    """The protocols that publications use on a data set (``regdb/trial_3`` is of ``regdb``), the usual one first."""
-    return _OF_DATASET.get(dataset.partition("/")[0], (PROTOCOLS["rgbnt"],))
-
-
-def for_dataset(dataset: str) -> Protocol:
-    """The protocol that most publications use on a data set."""
-    return of_dataset(dataset)[0]
+}
+"""Protocols that belong to no data set by name; those of data sets are in `mmreid_jax.datasets`."""
 
 
 def missing_modality_cases(modalities: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:

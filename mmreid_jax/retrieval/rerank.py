@@ -142,14 +142,14 @@ def _neighbours(
     direct = np.empty((queries, len(samples) - queries), np.float32)
     start = 0
     parts = -(-len(samples) // block)
-    for apart in watch(blocks("squared_euclidean", samples, samples, block), parts, "distances"):
-        rows = slice(start, start + len(apart))
-        near[rows], apart = nearest(apart, count), _squared(distance, apart)
+    for distances in watch(blocks("squared_euclidean", samples, samples, block), parts, "distances"):
+        rows = slice(start, start + len(distances))
+        near[rows], distances = nearest(distances, count), _squared(distance, distances)
         # Samples that are all alike have no distance to divide by.
-        scale[rows] = np.maximum(apart.max(axis=1), np.finfo(scale.dtype).tiny)
+        scale[rows] = np.maximum(distances.max(axis=1), np.finfo(scale.dtype).tiny)
         asked = direct[rows]
-        asked[:] = apart[: len(asked), queries:] / scale[rows][: len(asked), None]
-        start += len(apart)
+        asked[:] = distances[: len(asked), queries:] / scale[rows][: len(asked), None]
+        start += len(distances)
     return near, scale, direct
 
 
@@ -173,14 +173,14 @@ def _describe(
     enough = 2 / 3 * reciprocal_half.sum(axis=1)
     member = np.zeros(len(samples), bool)
     for row in range(len(samples)):
-        own = near[row, reciprocal[row]]
-        member[own] = True
-        theirs, are_theirs = near_half[own], reciprocal_half[own]
-        accepted = (member[theirs] & are_theirs).sum(axis=1) > enough[own]
-        columns = np.unique(np.concatenate([own, theirs[accepted][are_theirs[accepted]]]))
-        member[own] = False
-        apart = _squared(distance, np.square(samples[columns] - samples[row]).sum(axis=1)) / scale[row]
-        weights = np.exp(-apart)
+        reciprocal_neighbours = near[row, reciprocal[row]]
+        member[reciprocal_neighbours] = True
+        theirs, are_theirs = near_half[reciprocal_neighbours], reciprocal_half[reciprocal_neighbours]
+        accepted = (member[theirs] & are_theirs).sum(axis=1) > enough[reciprocal_neighbours]
+        columns = np.unique(np.concatenate([reciprocal_neighbours, theirs[accepted][are_theirs[accepted]]]))
+        member[reciprocal_neighbours] = False
+        squared = _squared(distance, np.square(samples[columns] - samples[row]).sum(axis=1)) / scale[row]
+        weights = np.exp(-squared)
         yield columns, (weights / weights.sum()).astype(dtype)
 
 
@@ -202,10 +202,10 @@ def _overlaps(rows: list[Sparse], queries: int, dtype: np.dtype) -> Iterator[np.
     order = np.argsort(columns, kind="stable")
     starts = np.searchsorted(columns[order], np.arange(len(rows) + 1))
     owner, weights = owner[order], weights[order]
-    for asked, own in rows[:queries]:
+    for asked, description in rows[:queries]:
         lengths = starts[asked + 1] - starts[asked]
         before = np.cumsum(lengths) - lengths
         entries = np.arange(lengths.sum()) + np.repeat(starts[asked] - before, lengths)
         overlap = np.zeros(len(rows) - queries, dtype)
-        np.add.at(overlap, owner[entries], np.minimum(weights[entries], np.repeat(own, lengths)))
+        np.add.at(overlap, owner[entries], np.minimum(weights[entries], np.repeat(description, lengths)))
         yield overlap

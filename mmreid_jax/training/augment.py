@@ -71,7 +71,7 @@ def shift(images: Array, by: Array) -> Array:
         return (source >= 0) & (source < length)
 
     kept = inside(images.shape[1], by[:, 0])[:, :, None] & inside(images.shape[2], by[:, 1])[:, None, :]
-    moved = jax.vmap(lambda image, own: jnp.roll(image, own, (0, 1)))(images, by)
+    moved = jax.vmap(lambda image, offset: jnp.roll(image, offset, (0, 1)))(images, by)
     return jnp.where(kept[..., None], moved, 0)
 
 

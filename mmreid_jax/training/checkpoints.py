@@ -118,11 +118,6 @@ class Checkpoints:
         self.wait()
         return max(_scores(self.directory), default=None)
 
-    def best_step(self) -> int | None:
-        """Step of the complete checkpoint with the highest score, of equals the earliest; None without any."""
-        self.wait()
-        return _best(_scores(self.directory))
-
     def restore(self, like: Any, step: int | None = None) -> tuple[Any, dict[str, Any]]:
         """Reads a checkpoint into the structure, dtypes and sharding of `like`.
 
@@ -152,8 +147,8 @@ class Checkpoints:
             items = ocp.args.Composite(
                 state=ocp.args.StandardRestore(jax.tree.map(_target, like)), meta=ocp.args.JsonRestore()
             )
-            found = self._manager.restore(step, args=items)
-        return found.state, dict(found.meta)
+            restored = self._manager.restore(step, args=items)
+        return restored.state, dict(restored.meta)
 
     def wait(self) -> None:
         """Waits until what is being written is complete.
@@ -220,7 +215,7 @@ def load_variables(
     """Parameters and statistics of a trained or converted model, without the rest of the training state.
 
     Args:
-      path: a run's workdir, its checkpoint folder, one checkpoint in it, or a directory made by ``mmreid_jax.convert``.
+      path: a run's workdir, its checkpoint folder, one checkpoint in it, or a directory made by ``mmreid_jax convert``.
       like: {"params", "batch_stats"} whose structure, dtypes and sharding to take on, see `Checkpoints.restore`; None
         for numpy arrays as they were saved.
       which: of several checkpoints, the one with the best score or the last one. Where none was evaluated, the last.
@@ -234,7 +229,7 @@ def load_variables(
     folder = _absolute(path)
     if not folder.is_dir():
         raise UserError(
-            f"there is no directory {folder}; give a run's workdir or a directory made by mmreid_jax.convert"
+            f"there is no directory {folder}; give a run's workdir or a directory made by mmreid_jax convert"
         )
     if (folder / "meta.json").is_file():
         return _load_converted(folder, like)
@@ -299,10 +294,10 @@ def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = Fa
             problems.append(f"{name} is {told(saved[name])} in the checkpoint but {told(wanted[name])} in the model")
     if problems:
         _check_classes(saved, wanted, what, len(problems))
-        shown = "; ".join(problems[:_SHOWN_DIFFERENCES])
+        listed = "; ".join(problems[:_SHOWN_DIFFERENCES])
         rest = len(problems) - _SHOWN_DIFFERENCES
         more = f"; and {rest} more" if rest > 0 else ""
-        raise UserError(f"{what} is of another model: {shown}{more}. Use the config that it was trained with")
+        raise UserError(f"{what} is of another model: {listed}{more}. Use the config that it was trained with")
 
 
 def _check_classes(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str, differences: int) -> None:
@@ -347,12 +342,12 @@ def _absolute(path: str | Path) -> Path:
 
 def _scores(directory: Path) -> dict[int, dict[str, float]]:
     """Step -> scores of every complete checkpoint in a folder; unfinished ones have names that are no numbers."""
-    found = {}
+    scores = {}
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name.isdecimal() and (path / "state").is_dir():
             metrics = path / "metrics" / "metrics"
-            found[int(path.name)] = json.loads(metrics.read_text()) if metrics.is_file() else {}
-    return found
+            scores[int(path.name)] = json.loads(metrics.read_text()) if metrics.is_file() else {}
+    return scores
 
 
 def _score(metrics: Any) -> float:
@@ -372,14 +367,14 @@ def _choose(folder: Path, which: str) -> Path:
     if (folder / "state").is_dir():
         return folder
     home = folder / FOLDER if (folder / FOLDER).is_dir() else folder
-    found = _scores(home)
-    if not found:
+    scores = _scores(home)
+    if not scores:
         raise UserError(
             f"{folder} holds no checkpoint; give a run's workdir, one of its checkpoints, or a directory made by "
-            f"mmreid_jax.convert"
+            f"mmreid_jax convert"
         )
-    best = _best(found) if which == "best" else None
-    return home / str(max(found) if best is None else best)
+    best = _best(scores) if which == "best" else None
+    return home / str(max(scores) if best is None else best)
 
 
 def _path(path: Any) -> str:
@@ -424,7 +419,7 @@ def _readable_damage(folder: Path) -> Iterator[None]:
 
 
 def _load_converted(folder: Path, like: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Variables and meta of a directory made by ``mmreid_jax.convert``, placed like `like`."""
+    """Variables and meta of a directory made by ``mmreid_jax convert``, placed like `like`."""
     from mmreid_jax.convert import store
 
     variables, meta = store.load(folder)

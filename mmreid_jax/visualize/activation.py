@@ -122,16 +122,16 @@ class ActivationExample:
 
     def panels(self) -> dict[str, tuple[np.ndarray | None, ...]]:
         """Modality -> image, map in colours, both laid together (None where there is no map), all uint8 [H, W, 3]."""
-        found: dict[str, tuple[np.ndarray | None, ...]] = {}
+        panels_of: dict[str, tuple[np.ndarray | None, ...]] = {}
         for name, given in self.images.items():
             image = as_uint8(given, f"{self.label} {name}")
             if name not in self.maps:
-                found[name] = (image, None, None)
+                panels_of[name] = (image, None, None)
                 continue
             color = jet(heat(self.maps[name][None], image.shape[:2])[0])
             both = IMAGE_SHARE * image + (1 - IMAGE_SHARE) * color
-            found[name] = (image, color, np.round(both).astype(np.uint8))
-        return found
+            panels_of[name] = (image, color, np.round(both).astype(np.uint8))
+        return panels_of
 
 
 def activation_picture(

@@ -69,9 +69,9 @@ def _without_weakest(fused: np.ndarray, share: float) -> np.ndarray:
         return fused
     flat = fused.reshape(*fused.shape[:-2], size).copy()
     order = np.argsort(flat, axis=-1, kind="stable")[..., :count]
-    own = flat[..., :1].copy()
+    to_itself = flat[..., :1].copy()
     np.put_along_axis(flat, order, 0, axis=-1)
-    flat[..., :1] = own
+    flat[..., :1] = to_itself
     return flat.reshape(fused.shape)
 
 

@@ -71,7 +71,7 @@ class Calibration:
     def sentences(self) -> list[str]:
         """The findings in plain words, one sentence each."""
         pair, search = self.per_pair, self.per_search
-        found = [
+        lines = [
             f"Per pair: at distance {pair.distance:.4g}, {_share(pair.false_rate)} of {len(self.impostor):,} pairs of "
             f"different identities are taken for the same (target {_share(pair.target)}) and "
             f"{_share(pair.true_rate)} of {len(self.genuine):,} genuine pairs are accepted.",
@@ -83,11 +83,11 @@ class Calibration:
         ]
         for name, threshold in (("per-pair", pair), ("per-search", search)):
             if threshold.target < threshold.resolution:
-                found.append(
+                lines.append(
                     f"The data are too few for the {name} target: the smallest rate they can show is "
                     f"{_share(threshold.resolution)}."
                 )
-        return found
+        return lines
 
 
 def calibrate(
@@ -178,22 +178,22 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f} %" if value >= 0.01 or value == 0 else f"{100 * value:.2g} %"
 
 
-def calibration_picture(found: Calibration, *, name: str = "calibration", caption: str = "") -> style.Picture:
+def calibration_picture(calibration: Calibration, *, name: str = "calibration", caption: str = "") -> style.Picture:
     """Draws the histograms of genuine and impostor distances and the error rates over the threshold."""
-    low = min(found.genuine[0], found.impostor[0])
-    high = max(found.genuine[-1], found.impostor[-1])
+    low = min(calibration.genuine[0], calibration.impostor[0])
+    high = max(calibration.genuine[-1], calibration.impostor[-1])
     reach = (low, high if high > low else low + 1)
 
     def draw(theme: style.Theme) -> Figure:
         figure = style.new_figure(theme, 9.6, 4.4)
         left, right = figure.subplots(1, 2)
         # As many bins as the smaller side bears: with fewer pairs than bins a histogram shows noise.
-        bins = int(np.clip(4 * min(len(found.genuine), len(found.impostor)) ** (1 / 3), 10, 80))
-        _draw_histograms(left, found, np.linspace(*reach, bins + 1), theme)
-        _draw_errors(right, found, np.linspace(*reach, 300), theme)
+        bins = int(np.clip(4 * min(len(calibration.genuine), len(calibration.impostor)) ** (1 / 3), 10, 80))
+        _draw_histograms(left, calibration, np.linspace(*reach, bins + 1), theme)
+        _draw_errors(right, calibration, np.linspace(*reach, 300), theme)
         for threshold, text, dashes in (
-            (found.per_pair, "per pair", (6, 2)),
-            (found.per_search, "per search", (1, 1.5)),
+            (calibration.per_pair, "per pair", (6, 2)),
+            (calibration.per_search, "per search", (1, 1.5)),
         ):
             if np.isfinite(threshold.distance):
                 for axes in (left, right):
@@ -201,18 +201,21 @@ def calibration_picture(found: Calibration, *, name: str = "calibration", captio
                     axes.axvline(threshold.distance, label=f"threshold {text}: {threshold.distance:.3g}", **looks)
         for axes in (left, right):
             handles, labels = axes.get_legend_handles_labels()
-            shown = len(handles) if axes is left else 4  # the right panel need not name the thresholds again
+            named = len(handles) if axes is left else 4  # the right panel need not name the thresholds again
             axes.legend(
-                handles[:shown], labels[:shown], loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8.5
+                handles[:named], labels[:named], loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2, fontsize=8.5
             )
         return figure
 
-    alt = "Distance histograms and error rates. " + " ".join(found.sentences())
+    alt = "Distance histograms and error rates. " + " ".join(calibration.sentences())
     return style.draw_picture(draw, name=name, alt=alt, caption=caption)
 
 
-def _draw_histograms(axes: Axes, found: Calibration, edges: np.ndarray, theme: style.Theme) -> None:
-    sides = ((found.genuine, "same identity", theme.color(2)), (found.impostor, "different identities", theme.color(4)))
+def _draw_histograms(axes: Axes, calibration: Calibration, edges: np.ndarray, theme: style.Theme) -> None:
+    sides = (
+        (calibration.genuine, "same identity", theme.color(2)),
+        (calibration.impostor, "different identities", theme.color(4)),
+    )
     for values, label, color in sides:
         share = 100 * np.histogram(values, edges)[0] / len(values)
         axes.stairs(share, edges, fill=True, alpha=0.35, color=color)
@@ -221,12 +224,12 @@ def _draw_histograms(axes: Axes, found: Calibration, edges: np.ndarray, theme: s
     axes.set_ylim(bottom=0)
 
 
-def _draw_errors(axes: Axes, found: Calibration, grid: np.ndarray, theme: style.Theme) -> None:
+def _draw_errors(axes: Axes, calibration: Calibration, grid: np.ndarray, theme: style.Theme) -> None:
     lines = (
-        (_accepted(found.impostor, grid), "pairs: false match", theme.color(4), "-"),
-        (1 - _accepted(found.genuine, grid), "pairs: missed", theme.color(2), "-"),
-        (_accepted(found.nearest_impostor, grid), "searches: false hit", theme.color(4), ":"),
-        (1 - _accepted(found.nearest_genuine, grid), "searches: missed", theme.color(2), ":"),
+        (_accepted(calibration.impostor, grid), "pairs: false match", theme.color(4), "-"),
+        (1 - _accepted(calibration.genuine, grid), "pairs: missed", theme.color(2), "-"),
+        (_accepted(calibration.nearest_impostor, grid), "searches: false hit", theme.color(4), ":"),
+        (1 - _accepted(calibration.nearest_genuine, grid), "searches: missed", theme.color(2), ":"),
     )
     for rate, label, color, dashes in lines:
         axes.plot(grid, 100 * rate, label=label, color=color, linestyle=dashes)

@@ -58,28 +58,28 @@ def cmc_curves(
     """
     if not curves or any(not len(curve) for curve in curves.values()):
         raise UserError("there is no CMC curve to draw; give at least one curve with at least one rank.")
-    shown = {label: 100 * np.asarray(curve, float)[:longest_rank] for label, curve in curves.items()}
+    percents = {label: 100 * np.asarray(curve, float)[:longest_rank] for label, curve in curves.items()}
 
     def draw(theme: style.Theme) -> Figure:
         figure = style.new_figure(theme, 7.2, 4.2)
         axes = figure.subplots()
-        for position, (label, curve) in enumerate(shown.items()):
+        for position, (label, curve) in enumerate(percents.items()):
             color = theme.color(position)
             ranks = np.arange(1, len(curve) + 1)
             axes.plot(ranks, curve, color=color, label=f"{label}  (rank 1: {curve[0]:.1f} %)")
             marks = [rank for rank in (1, 5, 10, 20) if rank <= len(curve)]
             axes.plot(marks, curve[np.array(marks) - 1], "o", color=color, markersize=4.5, clip_on=False)
-        last = max(len(curve) for curve in shown.values())
+        last = max(len(curve) for curve in percents.values())
         axes.set(xlabel="rank", ylabel="queries with a right match by this rank, %", xlim=(1, max(last, 2)))
         axes.set_xticks([1, *(rank for rank in (5, 10, 20, 30, 40, 50) if rank <= last)])
-        lowest = min(curve[0] for curve in shown.values())
+        lowest = min(curve[0] for curve in percents.values())
         axes.set_ylim(10 * np.floor(lowest / 10) - (10 if lowest >= 10 else 0), 101)
         axes.set_title("Cumulative match characteristic")
         axes.legend(loc="lower right")
         return figure
 
-    said = "; ".join(f"{label}: rank 1 {curve[0]:.1f} %" for label, curve in shown.items())
-    return style.draw_picture(draw, name=name, alt=f"CMC curves. {said}.", caption=caption)
+    alt_text = "; ".join(f"{label}: rank 1 {curve[0]:.1f} %" for label, curve in percents.items())
+    return style.draw_picture(draw, name=name, alt=f"CMC curves. {alt_text}.", caption=caption)
 
 
 def training_curves(
@@ -102,26 +102,26 @@ def training_curves(
       UserError: no entry has a number that belongs in a panel.
     """
     unit = "step" if any("step" in entry for entry in entries) else "epoch"
-    found = _series(entries, unit)
-    if not found:
+    panels = _series(entries, unit)
+    if not panels:
         raise UserError("the log has no loss, learning rate or score to draw; give the lines of a run's metrics.jsonl.")
 
     def draw(theme: style.Theme) -> Figure:
-        columns = min(2, len(found))
-        rows = -(-len(found) // columns)
+        columns = min(2, len(panels))
+        rows = -(-len(panels) // columns)
         figure = style.new_figure(theme, 5.0 * columns, 3.3 * rows)
         grid = figure.add_gridspec(rows, columns, hspace=0.1)
-        last = max(values[-1, 0] for series in found.values() for values in series.values())
-        for position, (panel, series) in enumerate(found.items()):
+        last = max(values[-1, 0] for series in panels.values() for values in series.values())
+        for position, (panel, series) in enumerate(panels.items()):
             row, column = divmod(position, columns)
-            alone = position == len(found) - 1 and column == 0
+            alone = position == len(panels) - 1 and column == 0
             axes = figure.add_subplot(grid[row, :] if alone else grid[row, column])
             axes.set(title=panel.heading, xlabel=unit, xlim=(0, last * 1.02 or 1))
             _draw_series(axes, panel, series, theme)
         return figure
 
-    said = "; ".join(f"{panel.heading}: {', '.join(map(_short, series))}" for panel, series in found.items())
-    return style.draw_picture(draw, name=name, alt=f"Training curves. {said}.", caption=caption)
+    alt_text = "; ".join(f"{panel.heading}: {', '.join(map(_short, series))}" for panel, series in panels.items())
+    return style.draw_picture(draw, name=name, alt=f"Training curves. {alt_text}.", caption=caption)
 
 
 def _series(entries: Sequence[Mapping[str, Any]], unit: str) -> dict[_Panel, dict[str, np.ndarray]]:
@@ -202,31 +202,33 @@ def before_after_bars(
     Raises:
       UserError: no score of `columns` is in both.
     """
-    shown = [key for key in columns if before.get(key) is not None and after.get(key) is not None]
-    if not shown:
+    names = [key for key in columns if before.get(key) is not None and after.get(key) is not None]
+    if not names:
         raise UserError(f"none of the scores {', '.join(columns)} is known both {labels[0]} and {labels[1]}.")
-    first, second = (np.array([_mean_and_deviation(side[key]) for key in shown]) for side in (before, after))
+    first, second = (np.array([_mean_and_deviation(side[key]) for key in names]) for side in (before, after))
 
     def draw(theme: style.Theme) -> Figure:
-        figure = style.new_figure(theme, 1.8 + 1.3 * len(shown), 3.8)
+        figure = style.new_figure(theme, 1.8 + 1.3 * len(names), 3.8)
         axes = figure.subplots()
         axes.grid(visible=False, axis="x")
         for position, (values, label) in enumerate(((first, labels[0]), (second, labels[1]))):
-            _draw_bars(axes, np.arange(len(shown)) + 0.4 * (position - 0.5), values, 0.36, theme, position, label)
+            _draw_bars(axes, np.arange(len(names)) + 0.4 * (position - 0.5), values, 0.36, theme, position, label)
         top = np.maximum(first.sum(axis=1), second.sum(axis=1))
         for place, gain in enumerate(second[:, 0] - first[:, 0]):
             color = theme.color(2) if gain > 0 else theme.color(4) if gain < 0 else theme.muted
             looks: dict[str, Any] = {"ha": "center", "color": color, "fontweight": "bold"}
             # Above the numbers of the bars, whose height is a matter of points and not of per cent.
             axes.annotate(f"{gain:+.1f}", (place, top[place]), xytext=(0, 18), textcoords="offset points", **looks)
-        axes.set_xticks(np.arange(len(shown)), shown)
+        axes.set_xticks(np.arange(len(names)), names)
         axes.set(ylabel="%", ylim=(0, 1.2 * top.max() or 1))
         axes.set_title(title)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
         return figure
 
-    said = "; ".join(f"{key} {a:.1f} → {b:.1f} %" for key, a, b in zip(shown, first[:, 0], second[:, 0], strict=True))
-    return style.draw_picture(draw, name=name, alt=f"{title}: {said}.", caption=caption)
+    alt_text = "; ".join(
+        f"{key} {a:.1f} → {b:.1f} %" for key, a, b in zip(names, first[:, 0], second[:, 0], strict=True)
+    )
+    return style.draw_picture(draw, name=name, alt=f"{title}: {alt_text}.", caption=caption)
 
 
 def trial_spread(
@@ -260,16 +262,18 @@ def trial_spread(
             axes.scatter(across, each, s=22, color=theme.color(0), linewidths=0)
             axes.hlines(each.mean(), place - 0.32, place + 0.32, color=theme.color(1), linewidth=2)
             looks: dict[str, Any] = {"ha": "center", "color": theme.muted}
-            said = f"{each.mean():.1f} ± {each.std(ddof=1) if len(each) > 1 else 0:.1f}"
-            axes.annotate(said, (place, each.max()), xytext=(0, 8), textcoords="offset points", **looks)
+            spread = f"{each.mean():.1f} ± {each.std(ddof=1) if len(each) > 1 else 0:.1f}"
+            axes.annotate(spread, (place, each.max()), xytext=(0, 8), textcoords="offset points", **looks)
         axes.set_xticks(np.arange(len(dots)), list(dots))
         axes.set(ylabel="%", xlim=(-0.6, len(dots) - 0.4))
         axes.margins(y=0.15)
         axes.set_title(title)
         return figure
 
-    said = "; ".join(f"{key} {each.mean():.1f}, {each.min():.1f} to {each.max():.1f} %" for key, each in dots.items())
-    return style.draw_picture(draw, name=name, alt=f"{title}: {said}.", caption=caption)
+    alt_text = "; ".join(
+        f"{key} {each.mean():.1f}, {each.min():.1f} to {each.max():.1f} %" for key, each in dots.items()
+    )
+    return style.draw_picture(draw, name=name, alt=f"{title}: {alt_text}.", caption=caption)
 
 
 def missing_modality_bars(
@@ -317,11 +321,11 @@ def missing_modality_bars(
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(columns))
         return figure
 
-    said = "; ".join(
+    alt_text = "; ".join(
         f"{situation}: {', '.join(f'{key} {value:.1f} %' for key, value in zip(columns, line, strict=True))}"
         for situation, line in zip(rows, values[..., 0], strict=True)
     )
-    return style.draw_picture(draw, name=name, alt=f"{title}. {said}.", caption=caption)
+    return style.draw_picture(draw, name=name, alt=f"{title}. {alt_text}.", caption=caption)
 
 
 def _mean_and_deviation(score: Score) -> tuple[float, float]:

@@ -47,8 +47,8 @@ def spread_of_identities(identity: np.ndarray, number: int, per_identity: int = 
     Returns:
       int [n], rows in ascending order.
     """
-    found, counts = np.unique(np.asarray(identity), return_counts=True)
-    several = found[counts > 1] if (counts > 1).any() else found
+    identities, counts = np.unique(np.asarray(identity), return_counts=True)
+    several = identities[counts > 1] if (counts > 1).any() else identities
     chosen = several[np.unique(np.linspace(0, len(several) - 1, min(number, len(several))).round().astype(int))]
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.flatnonzero(identity == one))[:per_identity] for one in chosen]
@@ -101,9 +101,9 @@ def scaled(points: np.ndarray, group: np.ndarray) -> np.ndarray:
     """
     result = np.array(points, np.float64)
     for one in np.unique(group):
-        own = result[group == one]
-        low, spread = own.min(axis=0), np.ptp(own, axis=0)
-        result[group == one] = np.where(spread > 0, (own - low) / np.where(spread > 0, spread, 1), 0.5)
+        members = result[group == one]
+        low, spread = members.min(axis=0), np.ptp(members, axis=0)
+        result[group == one] = np.where(spread > 0, (members - low) / np.where(spread > 0, spread, 1), 0.5)
     return result
 
 
@@ -157,9 +157,9 @@ def embedding_picture(
         colors = _colors(theme, len(people))
         looks: dict[str, Any] = {"linewidths": 0.6, "edgecolors": theme.paper}
         for place, one in enumerate(modalities):
-            own = group == place
-            tint = [colors[index] for index in np.searchsorted(people, labels[own])]
-            x, y = points[own].T
+            members = group == place
+            tint = [colors[index] for index in np.searchsorted(people, labels[members])]
+            x, y = points[members].T
             axes.scatter(x, y, s=34, c=tint, marker=MARKERS[place % len(MARKERS)], label=one, **looks)
         blank: dict[str, Any] = {"linestyle": "none", "markersize": 7}
         entries = [Line2D([], [], marker="none", label="Identity", **blank)]
@@ -179,8 +179,8 @@ def embedding_picture(
                 text.set(weight="bold", position=(-18, 0))
         return figure
 
-    said = ", ".join(modalities)
-    alt = f"t-SNE of {len(points)} features of {len(people)} identities in {said}, coloured by identity."
+    names = ", ".join(modalities)
+    alt = f"t-SNE of {len(points)} features of {len(people)} identities in {names}, coloured by identity."
     return style.draw_picture(draw, name=name, alt=alt, caption=caption)
 
 

@@ -137,8 +137,8 @@ def ranked_list_html(item: RankedList, size: Thumbnails) -> str:
     query_rows, gallery_rows = modality_rows(item)
     heading = item.query.file or f"query {item.row}"
     what = ", ".join(query_lines(item))
-    shown = (size.quality, cell)
-    query = _sample_html(item.query, query_rows, shown, query_lines(item), what, "query")
+    options = (size.quality, cell)
+    query = _sample_html(item.query, query_rows, options, query_lines(item), what, "query")
     columns: list[str] = []
     divided = False
     for match in item.matches:
@@ -146,8 +146,8 @@ def ranked_list_html(item: RankedList, size: Thumbnails) -> str:
             columns.append("<li class='limit' aria-label='threshold'><span>beyond the threshold</span></li>")
             divided = True
         frame = _FRAMES[match.right] + (" beyond" if match.beyond else "")
-        said, mark = _said(match), _MARKS[match.right]
-        column = _sample_html(match.sample, gallery_rows, shown, match_lines(match), said, frame, mark)
+        words, mark = _said(match), _MARKS[match.right]
+        column = _sample_html(match.sample, gallery_rows, options, match_lines(match), words, frame, mark)
         columns.append(f"<li>{column}</li>")
     labels = "".join(f"<span>{esc(name)}</span>" for name in row_names(item))
     score = f"<span class='score'>{esc(score_line(item))}</span>" if score_line(item) else ""
@@ -179,7 +179,7 @@ def _sample_html(
     rows: Sequence[str],
     shown: tuple[int, tuple[int, int]],
     lines: Sequence[str],
-    said: str,
+    words: str,
     frame: str,
     mark: str = "",
 ) -> str:
@@ -196,7 +196,7 @@ def _sample_html(
     """
     quality, cell = shown
     stack = "".join(
-        _thumbnail(sample.images[name], cell, quality, f"{said}, {name}{f', {sample.file}' if sample.file else ''}")
+        _thumbnail(sample.images[name], cell, quality, f"{words}, {name}{f', {sample.file}' if sample.file else ''}")
         if name in sample.images
         else f"<span class='absent'>{'absent' if name else ''}</span>"
         for name in rows
@@ -219,12 +219,12 @@ def maps_html(examples: Sequence[MapExample], size: Thumbnails) -> str:
         looks = f"--ratio:{cell[1] / cell[0]:.4f};--shown:{round(1.6 * _shown_height(cell))}px;--gap:{example.gap}px"
         figures = []
         for name, panels in of_modality.items():
-            shown = "".join(
+            rows = "".join(
                 _thumbnail(image, cell, size.quality, f"{example.label}, {name}{f', {word}' if place else ''}")
                 for place, (image, word) in enumerate(zip(panels, example.words, strict=True))
                 if image is not None
             )
-            figures.append(f"<figure><div>{shown}</div><figcaption>{esc(name.upper())}</figcaption></figure>")
+            figures.append(f"<figure><div>{rows}</div><figcaption>{esc(name.upper())}</figcaption></figure>")
         label = f"<h3>{esc(example.label)}</h3>" if example.label else ""
         blocks.append(
             f"<article class='attention' style='{looks}'>{label}<div class='row'>{''.join(figures)}</div></article>"
@@ -234,15 +234,15 @@ def maps_html(examples: Sequence[MapExample], size: Thumbnails) -> str:
 
 def score_table_html(table: ScoreTable) -> str:
     """A score table in per cent; the best value of each column is bold."""
-    best = {column: table.best(column) for column in table.shown}
-    head = "".join(f"<th scope='col'>{esc(column)}</th>" for column in table.shown)
+    best = {column: table.best(column) for column in table.columns_with_scores}
+    head = "".join(f"<th scope='col'>{esc(column)}</th>" for column in table.columns_with_scores)
     body = "".join(
         f"<tr><th scope='row'>{esc(name)}</th>"
         + "".join(
             f"<td class='best'>{percent(row.get(key))}</td>"
             if name in best[key]
             else f"<td>{percent(row.get(key))}</td>"
-            for key in table.shown
+            for key in table.columns_with_scores
         )
         + "</tr>"
         for name, row in table.rows.items()

@@ -169,23 +169,23 @@ def _lay_order(canvas: Canvas, example: OrderExample, top: int, lefts: Sequence[
     if example.wrong:
         verdict, color = f"✗ {example.wrong} of {stripes} stripes in the wrong place", style.WRONG
     canvas.write(_MARGIN, top + 18, verdict, ha="left", fontsize=9, color="#{:02x}{:02x}{:02x}".format(*color))
-    own, mixed, matrix, again = lefts
+    original, mixed, matrix, again = lefts
     for left, text in (
-        (own + _NUMBERS, "image"),
+        (original + _NUMBERS, "image"),
         (mixed + _NUMBERS, "shuffled"),
         (matrix, "predicted stripe of each place"),
         (again + _NUMBERS, "put together again"),
     ):
         canvas.write(left, top + 40, text, ha="left", **_SMALL)
     top += _HEAD
-    for left, numbers in ((own, np.arange(stripes)), (mixed, example.order), (again, standing)):
-        shown = shuffled(image, numbers)
-        canvas.pixels[top : top + height, left + _NUMBERS : left + _NUMBERS + width] = shown
+    for left, numbers in ((original, np.arange(stripes)), (mixed, example.order), (again, standing)):
+        picture = shuffled(image, numbers)
+        canvas.pixels[top : top + height, left + _NUMBERS : left + _NUMBERS + width] = picture
         for place, number in enumerate(numbers):
             y = top + place * step
-            if place and left != own:
+            if place and left != original:
                 canvas.pixels[y, left + _NUMBERS : left + _NUMBERS + width] = 255
-            looks: dict[str, Any] = _SMALL | ({} if left == own else {"color": style.LIGHT.ink})
+            looks: dict[str, Any] = _SMALL | ({} if left == original else {"color": style.LIGHT.ink})
             canvas.write(left + _NUMBERS - 6, y + step / 2, str(number + 1), ha="right", va="center", **looks)
     _lay_matrix(canvas, example, top, matrix, step)
     for place, good in enumerate(right):
@@ -257,16 +257,16 @@ def soft_neighbours(query: np.ndarray, candidates: np.ndarray, temperature: floa
 
     Reference: as in `mmreid_jax.losses.cycle_contrast.soft_neighbours`; a vector of length zero has cosine 0 with all.
     """
-    own, others = np.asarray(query, np.float64), np.asarray(candidates, np.float64)
-    if own.ndim != 1 or others.ndim != 2 or others.shape[1] != len(own) or not len(others):
+    anchor, others = np.asarray(query, np.float64), np.asarray(candidates, np.float64)
+    if anchor.ndim != 1 or others.ndim != 2 or others.shape[1] != len(anchor) or not len(others):
         raise UserError(
-            f"neighbours are sought for a patch [D] among candidates [N, D], not for {list(own.shape)} among "
+            f"neighbours are sought for a patch [D] among candidates [N, D], not for {list(anchor.shape)} among "
             f"{list(others.shape)}."
         )
     if not temperature > 0:
         raise UserError(f"the temperature of soft neighbours is {temperature:g}, but must be above 0.")
-    lengths = np.linalg.norm(own) * np.linalg.norm(others, axis=1)
-    logits = others @ own / np.maximum(lengths, 1e-12) / temperature
+    lengths = np.linalg.norm(anchor) * np.linalg.norm(others, axis=1)
+    logits = others @ anchor / np.maximum(lengths, 1e-12) / temperature
     weights = np.exp(logits - logits.max())
     return weights / weights.sum()
 
@@ -291,15 +291,15 @@ class NeighbourExample:
     Attributes:
       image: uint8 [H, W, 3] of the query, its stripes in their own order.
       stripe: the query, counted from 0 from the top.
-      found: where was searched (``NIR``, ``RGB, its own modality``) -> the candidate images with the largest weights,
-        best first; at least one.
+      neighbours: where was searched (``NIR``, ``RGB, its own modality``) -> the candidate images with the largest
+        weights, best first; at least one.
       label: what is printed above it.
       note: a second, quieter line.
     """
 
     image: np.ndarray
     stripe: int
-    found: Mapping[str, Sequence[Neighbour]]
+    neighbours: Mapping[str, Sequence[Neighbour]]
     label: str = ""
     note: str = ""
 
@@ -328,12 +328,12 @@ def neighbours_picture(
         raise UserError("there is no neighbour of a patch to draw; give at least one example.")
     stripes = _check_neighbours(examples)
     every = [example.image for example in examples]
-    every += [shown.image for example in examples for group in example.found.values() for shown in group]
+    every += [neighbour.image for example in examples for group in example.neighbours.values() for neighbour in group]
     height, width = _cell(every, 168 * 84, 220, stripes)
     step = _HEAD + height + _AFTER
     room = [
-        max(max(len(example.found[group]) for example in examples) * (width + _WEIGHTS), 7 * len(group))
-        for group in examples[0].found
+        max(max(len(example.neighbours[group]) for example in examples) * (width + _WEIGHTS), 7 * len(group))
+        for group in examples[0].neighbours
     ]
     first = _MARGIN + width + _BETWEEN
     lefts = [first + _BETWEEN // 2, *(first + _BETWEEN // 2 + np.cumsum([part + _BETWEEN for part in room])).tolist()]
@@ -344,19 +344,21 @@ def neighbours_picture(
     for example in examples:
         _lay_neighbours(canvas, example, top, lefts, (height, width))
         top += step
-    shown = sum(len(group) for example in examples for group in example.found.values())
+    count = sum(len(group) for example in examples for group in example.neighbours.values())
     alt = (
-        f"Soft nearest neighbours of {len(examples)} stripes in {' and in '.join(examples[0].found)}: {shown} images "
-        "with the weights of their stripes."
+        f"Soft nearest neighbours of {len(examples)} stripes in {' and in '.join(examples[0].neighbours)}: {count}"
+        " images with the weights of their stripes."
     )
     return canvas.picture(name=name, alt=alt, caption=caption)
 
 
 def _check_neighbours(examples: Sequence[NeighbourExample]) -> int:
     """The number of stripes of all examples."""
-    sizes = {len(shown.weights) for example in examples for group in example.found.values() for shown in group}
-    searches = {tuple(example.found) for example in examples}
-    empty = any(not group for example in examples for group in example.found.values())
+    sizes = {
+        len(neighbour.weights) for example in examples for group in example.neighbours.values() for neighbour in group
+    }
+    searches = {tuple(example.neighbours) for example in examples}
+    empty = any(not group for example in examples for group in example.neighbours.values())
     if len(sizes) != 1 or len(searches) != 1 or empty:
         raise UserError("all examples of neighbours must have the same searches, with an image at least, and stripes.")
     (stripes,) = sizes
@@ -372,15 +374,15 @@ def _lay_neighbours(
     canvas.write(_MARGIN, top, example.label, ha="left", fontsize=9.5, weight="bold")
     canvas.write(_MARGIN, top + 18, example.note, ha="left", fontsize=9, color=style.LIGHT.muted)
     canvas.write(_MARGIN, top + 40, "query", ha="left", **_SMALL)
-    groups = list(zip(example.found.items(), lefts, strict=False))
+    groups = list(zip(example.neighbours.items(), lefts, strict=False))
     for (group, _), left in groups:
         canvas.write(left, top + 40, group, ha="left", **_SMALL)
     top += _HEAD
-    stripes = len(next(iter(example.found.values()))[0].weights)
+    stripes = len(next(iter(example.neighbours.values()))[0].weights)
     step = height // stripes
     query = (np.arange(stripes) == example.stripe).astype(float)
-    shown = _faded(example.image, query, cell, example.label)
-    canvas.pixels[top : top + height, _MARGIN : _MARGIN + width] = shown
+    picture = _faded(example.image, query, cell, example.label)
+    canvas.pixels[top : top + height, _MARGIN : _MARGIN + width] = picture
     corner = top + example.stripe * step, _MARGIN
     _frame(canvas, corner, (step, width), 5, (255, 255, 255))
     _frame(canvas, corner, (step, width), 3, style.QUERY)
@@ -442,7 +444,7 @@ def accuracy_curves(
     Raises:
       UserError: no entry has such a number.
     """
-    found = {
+    series = {
         kind: {
             (modality, source): points
             for source in ("eval", "train")
@@ -451,22 +453,22 @@ def accuracy_curves(
         }
         for kind in _KINDS
     }
-    found = {kind: lines for kind, lines in found.items() if lines}
-    if not found:
+    series = {kind: lines for kind, lines in series.items() if lines}
+    if not series:
         raise UserError("the log has no accuracy of recovered orders to draw; give the lines of a run's metrics.jsonl.")
     chance = chance_levels(stripes)
 
     def draw(theme: style.Theme) -> Figure:
-        columns = min(2, len(found))
-        figure = style.new_figure(theme, 5.0 * columns, 3.2 * -(-len(found) // columns) + 0.4)
+        columns = min(2, len(series))
+        figure = style.new_figure(theme, 5.0 * columns, 3.2 * -(-len(series) // columns) + 0.4)
         every: dict[str, Any] = {}
-        for axes, (kind, lines) in zip(_panels(figure, len(found)), found.items(), strict=False):
+        for axes, (kind, lines) in zip(_panels(figure, len(series)), series.items(), strict=False):
             for (modality, source), points in lines.items():
                 tested = source == "eval"
                 looks: dict[str, Any] = {"marker": "o", "markersize": 3} if tested else {"linestyle": ":"}
-                said = f"{modality.upper()}, {'test' if tested else 'training'} images"
+                name = f"{modality.upper()}, {'test' if tested else 'training'} images"
                 color = theme.color(list(modalities).index(modality))
-                every[said] = axes.plot(points[:, 0], 100 * points[:, 1], color=color, clip_on=False, **looks)[0]
+                every[name] = axes.plot(points[:, 0], 100 * points[:, 1], color=color, clip_on=False, **looks)[0]
             level = 100 * chance[kind]
             dashes: dict[str, Any] = {"color": theme.muted, "linewidth": 1.2, "linestyle": (0, (5, 3))}
             every[f"guessing (1/{stripes}!, stripes 1/{stripes})"] = axes.axhline(level, **dashes)
@@ -476,16 +478,16 @@ def accuracy_curves(
         figure.legend(list(every.values()), list(every), loc="outside lower center", ncols=min(3, len(every)))
         return figure
 
-    said = "; ".join(
+    alt_text = "; ".join(
         f"{_KINDS[kind].lower()}, {modality}: {100 * points[0, 1]:.1f} → {100 * points[-1, 1]:.1f} %"
-        for kind, lines in found.items()
+        for kind, lines in series.items()
         for (modality, source), points in lines.items()
         if source == "eval"
     )
     guessed = (
         f"Guessing gets {100 * chance['exact']:.2g} % of the whole orders, {100 * chance['stripe']:.1f} % of stripes."
     )
-    alt = f"Recovered orders over the epochs. {said}. {guessed}"
+    alt = f"Recovered orders over the epochs. {alt_text}. {guessed}"
     return style.draw_picture(draw, name=name, alt=alt, caption=caption)
 
 
@@ -520,22 +522,22 @@ def watch_curves(
     """
     matches = filter(None, map(WATCHED.match, sorted({key for entry in entries for key in entry}, reverse=True)))
     named = {match.groups(default=""): match.string for match in matches}  # visible before infrared
-    found = {
+    panels = {
         quantity: {
             stream: points
-            for (own, stream), key in named.items()
-            if own == quantity and len(points := _by_epoch(entries, key))
+            for (metric, stream), key in named.items()
+            if metric == quantity and len(points := _by_epoch(entries, key))
         }
         for quantity in _QUANTITIES
     }
-    found = {quantity: lines for quantity, lines in found.items() if lines}
-    if not found:
+    panels = {quantity: lines for quantity, lines in panels.items() if lines}
+    if not panels:
         raise UserError("the log has no term that tells of the features of patches; PCC was not trained.")
 
     def draw(theme: style.Theme) -> Figure:
-        columns = min(2, len(found))
-        figure = style.new_figure(theme, 5.0 * columns, 2.9 * -(-len(found) // columns))
-        for axes, (quantity, lines) in zip(_panels(figure, len(found)), found.items(), strict=False):
+        columns = min(2, len(panels))
+        figure = style.new_figure(theme, 5.0 * columns, 2.9 * -(-len(panels) // columns))
+        for axes, (quantity, lines) in zip(_panels(figure, len(panels)), panels.items(), strict=False):
             for position, (stream, points) in enumerate(lines.items()):
                 marker = "o" if len(points) < 40 else None
                 looks: dict[str, Any] = {"marker": marker, "markersize": 3, "label": stream or None}
@@ -552,13 +554,13 @@ def watch_curves(
                 axes.legend(loc="best")
         return figure
 
-    said = "; ".join(
+    alt_text = "; ".join(
         f"{_QUANTITIES[quantity]}{f', {stream}' if stream else ''}: {points[-1, 1]:.3g} at the end"
-        for quantity, lines in found.items()
+        for quantity, lines in panels.items()
         for stream, points in lines.items()
     )
-    lines_said = "".join(f" Line: {what}." for quantity, (_, what) in (levels or {}).items() if quantity in found)
-    alt = f"Features of patches during training. {said}.{lines_said}"
+    lines_said = "".join(f" Line: {what}." for quantity, (_, what) in (levels or {}).items() if quantity in panels)
+    alt = f"Features of patches during training. {alt_text}.{lines_said}"
     return style.draw_picture(draw, name=name, alt=alt, caption=caption)
 
 
@@ -566,12 +568,12 @@ def _panels(figure: Figure, count: int) -> list[Axes]:
     """Panels in two columns; a last one without a neighbour takes the whole row."""
     columns = min(2, count)
     grid = figure.add_gridspec(-(-count // columns), columns, hspace=0.1)
-    found = []
+    panels = []
     for position in range(count):
         row, column = divmod(position, columns)
         alone = position == count - 1 and column == 0
-        found.append(figure.add_subplot(grid[row, :] if alone else grid[row, column]))
-    return found
+        panels.append(figure.add_subplot(grid[row, :] if alone else grid[row, column]))
+    return panels
 
 
 def _over_epochs(axes: Axes, last: float) -> None:

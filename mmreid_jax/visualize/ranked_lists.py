@@ -255,10 +255,10 @@ def ranked_lists_picture(
     """
     if not lists:
         raise UserError("there is no ranked list to draw; choose at least one query.")
-    shown = sum(len(item.matches) for item in lists)
+    count = sum(len(item.matches) for item in lists)
     right = sum(bool(match.right) for item in lists for match in item.matches)
     known = any(match.right is not None for item in lists for match in item.matches)
-    alt = f"Ranked lists of {len(lists)} queries with {shown} matches" + (f", {right} of them right." if known else ".")
+    alt = f"Ranked lists of {len(lists)} queries with {count} matches" + (f", {right} of them right." if known else ".")
     return _layout(lists, title).picture(name=name, alt=alt, caption=caption)
 
 

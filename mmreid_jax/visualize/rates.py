@@ -60,5 +60,5 @@ def range_picture(
         figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=5, columnspacing=1.4)
         return figure
 
-    said = "; ".join(label for rate, _, label in marks[:2] if rate) or "no rate stands out"
-    return style.draw_picture(draw, name=name, alt=f"Loss over a growing learning rate. {said}.", caption=caption)
+    alt_text = "; ".join(label for rate, _, label in marks[:2] if rate) or "no rate stands out"
+    return style.draw_picture(draw, name=name, alt=f"Loss over a growing learning rate. {alt_text}.", caption=caption)

@@ -147,18 +147,18 @@ _INTRODUCTIONS = {
 
 def pictures(report: Report) -> list[Picture]:
     """Every picture of the report, in order: its charts, and its ranked lists and maps drawn as pictures."""
-    found = list(report.curves)
+    every_picture = list(report.curves)
     for part, heading in _LISTS.items():
         if lists := getattr(report, part):
-            found.append(ranked_lists_picture(lists, name=part, title=heading, caption=_INTRODUCTIONS[part]))
+            every_picture.append(ranked_lists_picture(lists, name=part, title=heading, caption=_INTRODUCTIONS[part]))
     if report.attention:
-        found.append(attention_picture(report.attention, title="Attention", caption=report.attention_note))
+        every_picture.append(attention_picture(report.attention, title="Attention", caption=report.attention_note))
     if report.activation:
         title, caption = "Activation maps", report.activation_note
-        found.append(activation_picture(report.activation, title=title, caption=caption))
+        every_picture.append(activation_picture(report.activation, title=title, caption=caption))
     if report.calibration_picture:
-        found.append(report.calibration_picture)
-    return found + [picture for extra in report.extras for picture in extra.pictures]
+        every_picture.append(report.calibration_picture)
+    return every_picture + [picture for extra in report.extras for picture in extra.pictures]
 
 
 def render(report: Report, size: page.Thumbnails) -> str:

@@ -101,14 +101,14 @@ def _check(queries: Sequence[str], results: SearchResults) -> None:
 
 def _list(row: int, queries: Sequence[str], results: SearchResults, images: Images, top: int) -> RankedList:
     def sample(side: str, index: int, name: str) -> Sample:
-        shown = {key: as_uint8(image, f"{side} {name}, {key}") for key, image in images(side, index).items()}
-        return Sample(shown, file=name)
+        decoded = {key: as_uint8(image, f"{side} {name}, {key}") for key, image in images(side, index).items()}
+        return Sample(decoded, file=name)
 
-    found = zip(results.indices[row, :top].tolist(), results.distances[row, :top].tolist(), strict=True)
+    pairs = zip(results.indices[row, :top].tolist(), results.distances[row, :top].tolist(), strict=True)
     limit = np.inf if results.threshold is None else results.threshold
     matches = tuple(
         Match(sample("gallery", index, results.gallery[index]), rank, distance, beyond=distance > limit)
-        for rank, (index, distance) in enumerate(found, start=1)
+        for rank, (index, distance) in enumerate(pairs, start=1)
     )
     comment = ""
     if results.threshold is not None:

@@ -144,7 +144,7 @@ def spread_of_queries(counted: np.ndarray, number: int, seed: int = 0) -> np.nda
     return rows[np.random.default_rng(seed).integers(edges[:-1], edges[1:])]
 
 
-def hardest_failures(found: Outcomes, number: int, identity: np.ndarray | None = None) -> np.ndarray:
+def hardest_failures(outcomes: Outcomes, number: int, identity: np.ndarray | None = None) -> np.ndarray:
     """The queries that failed worst: first right match latest, then lowest average precision.
 
     Queries whose best-ranked match is right are no failures and never chosen.
@@ -158,12 +158,12 @@ def hardest_failures(found: Outcomes, number: int, identity: np.ndarray | None =
     Returns:
       int [<= number], rows, the worst first.
     """
-    rows = np.flatnonzero(found.first_hit > 1)
-    order = rows[np.lexsort((found.average_precision[rows], -found.first_hit[rows]))]
+    rows = np.flatnonzero(outcomes.first_hit > 1)
+    order = rows[np.lexsort((outcomes.average_precision[rows], -outcomes.first_hit[rows]))]
     return _one_per_identity(order, identity)[:number]
 
 
-def typical_successes(found: Outcomes, number: int, identity: np.ndarray | None = None) -> np.ndarray:
+def typical_successes(outcomes: Outcomes, number: int, identity: np.ndarray | None = None) -> np.ndarray:
     """Queries that went well in the ordinary way: best-ranked match right, average precision nearest to the median of
     those.
 
@@ -175,10 +175,10 @@ def typical_successes(found: Outcomes, number: int, identity: np.ndarray | None 
     Returns:
       int [<= number], rows, the most typical first.
     """
-    rows = np.flatnonzero(found.first_hit == 1)
+    rows = np.flatnonzero(outcomes.first_hit == 1)
     if not len(rows):
         return rows
-    precision = found.average_precision[rows]
+    precision = outcomes.average_precision[rows]
     order = rows[np.argsort(np.abs(precision - np.median(precision)), kind="stable")]
     return _one_per_identity(order, identity)[:number]
 
@@ -192,16 +192,16 @@ def _one_per_identity(order: np.ndarray, identity: np.ndarray | None) -> np.ndar
     return order[np.argsort(repeats, kind="stable")]
 
 
-def skipped_sentence(found: Outcomes) -> str:
+def skipped_sentence(outcomes: Outcomes) -> str:
     """Says in plain words how many queries were skipped and why; empty where none was.
 
     A query is skipped when no gallery sample of its identity is left: either the gallery never had one, or the
     protocol's rule removed them all (mostly: the person was seen by the query's camera alone).
     """
-    count = int(np.count_nonzero(found.skipped))
+    count = int(np.count_nonzero(outcomes.skipped))
     if not count:
         return ""
-    emptied = int(np.count_nonzero(found.skipped & (found.removed > 0)))
+    emptied = int(np.count_nonzero(outcomes.skipped & (outcomes.removed > 0)))
     ruled_out = (
         "the protocol's rule removed every gallery sample of their identity (an identity seen by a single camera has "
         "no match left once that camera is ruled out)"
@@ -211,5 +211,5 @@ def skipped_sentence(found: Outcomes) -> str:
         why = f"because {ruled_out if emptied else absent}"
     else:
         why = f"{emptied} because {ruled_out}; {count - emptied} because {absent}"
-    every = f"All {count}" if count == len(found.first_hit) else f"{count} of {len(found.first_hit)}"
+    every = f"All {count}" if count == len(outcomes.first_hit) else f"{count} of {len(outcomes.first_hit)}"
     return f"{every} queries have no right match in the gallery and are left out of every score: {why}."

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-
-from mmreid_jax.errors import UserError
+from collections.abc import Mapping
 
 Score = float | tuple[float, float] | None
 """A score in [0, 1]; a pair is mean and standard deviation over trials or seeds; None is a score that was not taken."""
@@ -35,7 +33,7 @@ class ScoreTable:
     mark_best: bool = True
 
     @property
-    def shown(self) -> tuple[str, ...]:
+    def columns_with_scores(self) -> tuple[str, ...]:
         """The columns that at least one row has a score for."""
         return tuple(name for name in self.columns if any(row.get(name) is not None for row in self.rows.values()))
 
@@ -67,7 +65,7 @@ def percent(score: Score) -> str:
 
 def text_table(table: ScoreTable) -> str:
     """The table in plain text with aligned columns; the best value of each column carries a star."""
-    columns = table.shown
+    columns = table.columns_with_scores
     best = {column: table.best(column) for column in columns}
     cells = [["", *columns]] + [
         [name, *(percent(row.get(column)) + (" *" if name in best[column] else "  ") for column in columns)]
@@ -84,53 +82,3 @@ def text_table(table: ScoreTable) -> str:
     rule = "-" * max(len(line.rstrip()) for line in lines)
     body = [lines[0].rstrip(), rule, *(line.rstrip() for line in lines[1:])]
     return "\n".join(([table.title] if table.title else []) + body + ([table.note] if table.note else []))
-
-
-def markdown_table(table: ScoreTable) -> str:
-    """The table in markdown, in per cent; the best value of each column is bold."""
-    columns = table.shown
-    best = {column: table.best(column) for column in columns}
-    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
-    for name, row in table.rows.items():
-        values = (f"**{percent(row.get(key))}**" if name in best[key] else percent(row.get(key)) for key in columns)
-        lines.append(f"| {_markdown(name)} | " + " | ".join(values) + " |")
-    head = [f"**{_markdown(table.title)}**", ""] if table.title else []
-    return "\n".join(head + lines + (["", _markdown(table.note)] if table.note else []))
-
-
-def _markdown(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def best_and_last(evaluations: Sequence[Mapping[str, float]], by: str = "mAP", title: str = "") -> ScoreTable:
-    """The best and the last of a run's evaluations, side by side.
-
-    Papers report the best epoch chosen on the test set; the last epoch is what an honest run without that choice would
-    give.
-
-    Args:
-      evaluations: one mapping an evaluation, in order of time: score names -> score in [0, 1], and ``epoch`` (or
-        ``step``).
-      by: the score that decides which is best; of equals the earliest.
-      title: heading of the table.
-
-    Raises:
-      UserError: there is no evaluation, or one lacks the score `by`.
-    """
-    if not evaluations:
-        raise UserError("there is no evaluation to tabulate; evaluate at least once.")
-    if lacking := [number for number, scores in enumerate(evaluations) if by not in scores]:
-        raise UserError(
-            f"evaluation {lacking[0]} has no score named {by!r}; it has {', '.join(evaluations[lacking[0]])}."
-        )
-    best = max(range(len(evaluations)), key=lambda number: (evaluations[number][by], -number))
-
-    def when(scores: Mapping[str, float]) -> str:
-        return next((f" ({unit} {scores[unit]:g})" for unit in ("epoch", "step") if unit in scores), "")
-
-    rows = {
-        f"best on test{when(evaluations[best])}": evaluations[best],
-        f"last{when(evaluations[-1])}": evaluations[-1],
-    }
-    note = f'"Best on test" is the evaluation with the highest {by} on the test set itself, as papers report it.'
-    return ScoreTable(rows, title=title, note=note, mark_best=False)

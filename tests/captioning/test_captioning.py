@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmreid_jax import prepare
-from mmreid_jax.captioning import __main__ as command
 from mmreid_jax.captioning import captioner, colours, pairs, pictures, prompts, rephrasing, text_files
 from mmreid_jax.captioning.progress import journal_of
+from mmreid_jax.commands import captioning as command
 from mmreid_jax.data import captions
+from mmreid_jax.datasets import prepare
 from mmreid_jax.errors import UserError
-from tests.builders import trees
+from tests.datasets import trees
 
 
 class Killed(BaseException):
@@ -289,3 +289,8 @@ def test_flags_that_do_not_belong_together_are_refused(tmp_path):
         command.main(["finetune", "--model", "m", *images, "--captions", str(tmp_path / "said.json"), "--out", "x"])
     with pytest.raises(UserError, match=r"must end in \.json"):
         command.main(["rephrase", "--model", "m", "--captions", str(tmp_path / "said.json"), "--out", "x.npy"])
+
+
+def test_texts_of_other_data_sets_have_no_place():
+    with pytest.raises(UserError, match=r"texts of 'rgbnt201' have no place.*llcm, regdb, sysu_mm01"):
+        pictures.text_form("rgbnt201")

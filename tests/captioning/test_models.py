@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmreid_jax.captioning import __main__ as command
 from mmreid_jax.captioning import captioner, pictures, prompts, rephrasing, text_files
 from mmreid_jax.captioning.progress import journal_of
+from mmreid_jax.commands import captioning as command
 from mmreid_jax.errors import UserError
 from tests.captioning import models
 

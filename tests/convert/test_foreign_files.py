@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mmreid_jax.convert import __main__ as command
+from mmreid_jax.commands import convert as command
 from mmreid_jax.convert import folders, store, torch_file
 from mmreid_jax.convert import layout as layouts
 from mmreid_jax.convert.pickles import Placeholder
 from mmreid_jax.errors import UserError
+from tests.commands.test_convert import htt_entries, vit_entries
 from tests.convert.opcodes import (
     APPEND,
     BUILD,
@@ -39,7 +40,6 @@ from tests.convert.opcodes import (
     tuple_of,
     zip_file,
 )
-from tests.convert.test_convert_command import htt_entries, vit_entries
 
 
 def same(actual, expected):

@@ -237,7 +237,7 @@ def test_safetensors_are_refused_as_the_library_refuses_them(header, body, words
 
 
 def test_names_are_shown_escaped_and_cut(tmp_path, capsys):
-    from mmreid_jax.convert.__main__ import main
+    from mmreid_jax.commands.convert import main
 
     lone = b"X\x03\x00\x00\x00\xed\xa0\x80"
     odd = EMPTY_DICT + MARK + lone + tensor() + text("\x1b[31m\n\r\u202e") + tensor() + text("y" * 500) + tensor()

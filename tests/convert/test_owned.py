@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from mmreid_jax.convert import __main__ as command
+from mmreid_jax.commands import convert as command
 from mmreid_jax.convert import owned, store
 from mmreid_jax.errors import UserError
-from tests.convert.test_convert_command import vit_entries
+from tests.commands.test_convert import vit_entries
 
 
 @pytest.fixture

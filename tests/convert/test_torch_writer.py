@@ -114,9 +114,9 @@ class TestInPyTorch:
         """Each family in the wrapper of its authors."""
         import torch
 
-        from mmreid_jax.convert import __main__ as command
+        from mmreid_jax.commands import convert as command
         from mmreid_jax.convert import known
-        from tests.convert.test_convert_command import vit_entries
+        from tests.commands.test_convert import vit_entries
 
         command.write_pytorch(str(tmp_path / "in.pth"), vit_entries(), "bare", ())
         command.main(["--layout", "vit", "--source", str(tmp_path / "in.pth"), "--out", str(tmp_path / "vit")])

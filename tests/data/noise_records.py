@@ -5,8 +5,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from mmreid_jax.data.folder import FolderSource
 from mmreid_jax.data.records import Records, View
+from mmreid_jax.datasets.folder import FolderSource
 
 MODALITIES = ("rgb", "nir", "tir")
 

@@ -2,12 +2,12 @@ import io
 
 import numpy as np
 import pytest
-from noise_records import damage, encoded_noise, noise_records
 from PIL import Image
 
 from mmreid_jax.data import images
 from mmreid_jax.data.records import View
 from mmreid_jax.errors import UserError
+from tests.data.noise_records import damage, encoded_noise, noise_records
 
 SIDE_BY_SIDE = {"rgb": View("all", (0, 24)), "nir": View("all", (24, 48)), "tir": View("all", (48, 72))}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from noise_records import MODALITIES, damage, noise_records
 from PIL import Image
 
 from mmreid_jax.data import images, pipeline, samplers, tokenizer, transforms
 from mmreid_jax.errors import UserError
+from tests.data.noise_records import MODALITIES, damage, noise_records
 
 OPTIONS = pipeline.ImageOptions(size=(32, 16), padding=4, flip=0.5)
 PLAIN = dataclasses.replace(OPTIONS, random_crop=0.5, brightness=0.2, contrast=0.1).without_augmentation()

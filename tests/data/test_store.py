@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from noise_records import damage, noise_records
 
 from mmreid_jax.data import images, store
 from mmreid_jax.errors import UserError
+from tests.data.noise_records import damage, noise_records
 
 SIZE = (32, 16)
 GIB = 1.0

@@ -123,7 +123,7 @@ def test_imagenet_weights_go_into_every_part(tmp_path):
     store.save(tmp_path / "weights", imported, store.meta_of(report, "resnet", imported))
     _, method = tiny.method("agw", init__backbone=str(tmp_path / "weights"))
     assert method.config.model.backbone == "resnet_nano2"
-    streams = method.init(jax.random.key(0))["params"]["backbone"]
+    streams = method.start(method.init(jax.random.key(0)))["params"]["backbone"]
     for stream, tree in streams.items():
         for name, module in tree.items():
             if not name.startswith("non_local"):

@@ -146,7 +146,7 @@ def test_ablations_train_and_embed(change):
     features = jax.jit(method.embed)(variables, batch)
     names = ("fc", "fc_att") if wpa else ("fc",)
     assert set(features) == {f"{name}_{modality}" for name in names for modality in ("rgb", "nir")}
-    assert method.protocols()[0].feature == f"{config.eval.feature}_nir"
+    assert method.comparisons()[0].feature == f"{config.eval.feature}_nir"
     for value in features.values():
         np.testing.assert_allclose(np.linalg.norm(value, axis=1), 1.0, rtol=1e-5)
     assert set(method.start_memory(ENDS)) == set()
@@ -223,7 +223,7 @@ def test_imagenet_weights_go_where_a_stream_has_the_part(tmp_path):
     file = tmp_path / "resnet.safetensors"
     save_file(layouts.export_state(known.named("resnet"), jax.tree.map(lambda x: x + 1, trunk)), file)
     _, method = tiny.method("ddag", init__backbone=str(file))
-    loaded = method.init(jax.random.key(1))
+    loaded = method.start(method.init(jax.random.key(1)))
     for collection, streams in loaded.items():
         for stream, parts in streams["backbone"].items():
             assert ("conv1" in parts or "bn1" in parts) == (stream != "shared")

@@ -76,7 +76,7 @@ def test_a_config_names_it(name):
 def test_features_are_finite_and_as_long_as_the_batch(name):
     _, method, batch, _, state = start(name)
     features = jax.jit(method.embed)(state.variables, batch)
-    for comparison in method.protocols():
+    for comparison in method.comparisons():
         feature = features[comparison.feature]
         assert feature.ndim == 2
         assert len(feature) == len(batch["identity"])
@@ -178,7 +178,7 @@ def test_bfloat16_stays_close_to_float32(name):
     features = {}
     for dtype in ("float32", "bfloat16"):
         _, method, batch, _, state = start(name, model__dtype=dtype)
-        features[dtype] = np.asarray(jax.jit(method.embed)(state.variables, batch)[method.protocols()[0].feature])
+        features[dtype] = np.asarray(jax.jit(method.embed)(state.variables, batch)[method.comparisons()[0].feature])
     error = np.linalg.norm(features["bfloat16"] - features["float32"]) / np.linalg.norm(features["float32"])
     assert 0 < error < 0.05
 

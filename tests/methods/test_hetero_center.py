@@ -69,7 +69,7 @@ def test_every_part_of_a_feature_has_length_one():
 
 def test_both_features_are_compared_both_ways_the_selecting_one_first():
     _, method = tiny.method("hetero_center", eval__feature="pool")
-    found = [(c.feature, c.gallery_feature, c.query, c.gallery) for c in method.protocols()]
+    found = [(c.feature, c.gallery_feature, c.query, c.gallery) for c in method.comparisons()]
     one, other = ("nir",), ("rgb",)
     assert found == [
         ("pool_nir", "pool_rgb", one, other),
@@ -77,7 +77,7 @@ def test_both_features_are_compared_both_ways_the_selecting_one_first():
         ("fc_nir", "fc_rgb", one, other),
         ("fc_rgb", "fc_nir", other, one),
     ]
-    assert [c.name for c in method.protocols()][:2] == ["pool nir to rgb", "pool rgb to nir"]
+    assert [c.name for c in method.comparisons()][:2] == ["pool nir to rgb", "pool rgb to nir"]
 
 
 @pytest.mark.parametrize("distance", ["l2", "l1", "cos"])
@@ -168,7 +168,7 @@ def test_imagenet_weights_go_into_both_backbones(tmp_path):
     entries = layouts.export_state(known.named("resnet"), jax.tree.map(lambda x: x + 1, own))
     save_file(entries, tmp_path / "resnet.safetensors")
     _, method = tiny.method("hetero_center", init__backbone=str(tmp_path / "resnet.safetensors"))
-    loaded = method.init(jax.random.key(1))
+    loaded = method.start(method.init(jax.random.key(1)))
     for stream in ("visible", "infrared"):
         for wanted, got in zip(
             *map(jax.tree.leaves, (own["params"], loaded["params"]["backbone"][stream])), strict=True

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import htt_clip_rgbnt201
-from mmreid_jax.convert import __main__ as command
+from mmreid_jax.commands import convert as command
 from mmreid_jax.convert import clip
 from mmreid_jax.convert import layout as layouts
 from mmreid_jax.errors import UserError
@@ -62,7 +62,7 @@ def test_released_experiment():
 def test_weights_from_files_and_directories(source, name):
     folder, tower = source
     method = make(init__backbone=str(folder / name), model__side_camera=True)
-    backbone = jax.tree.map(np.asarray, method.init(jax.random.key(0))["params"]["backbone"])
+    backbone = jax.tree.map(np.asarray, method.start(method.init(jax.random.key(0)))["params"]["backbone"])
     # Side information is no part of CLIP; the 4x4 positions are resized to 4x2.
     assert backbone.pop("sie_embed").shape == (3, 1, SIZE.width)
     positions = backbone.pop("pos_embed")
@@ -72,13 +72,15 @@ def test_weights_from_files_and_directories(source, name):
 
 
 def test_weights_of_another_family_are_refused(source):
+    other = make(init__backbone=str(source[0] / "openai.safetensors"), model__backbone="vit_micro")
+    fresh = other.init(jax.random.key(0))
     with pytest.raises(UserError, match="a CLIP network"):
-        make(init__backbone=str(source[0] / "openai.safetensors"), model__backbone="vit_micro").init(jax.random.key(0))
+        other.start(fresh)
 
 
 def test_a_step_trains_every_part(source):
     method = make(init__backbone=str(source[0] / "openai.safetensors"))
-    variables = method.init(jax.random.key(0))
+    variables = method.start(method.init(jax.random.key(0)))
     batch = tiny.batch(tiny.config("htt"))
 
     @jax.jit

@@ -197,7 +197,7 @@ def test_two_modalities_are_a_network_of_two_streams():
 
 def test_any_modality_can_query_any_other():
     _, method = tiny.method("ieee", eval__cross_modal=True)
-    first, *others = method.protocols()
+    first, *others = method.comparisons()
     assert first.query == first.gallery == ("rgb", "nir", "tir")
     assert {(c.query, c.gallery) for c in others} == {((a,), (b,)) for a in first.query for b in first.query if a != b}
     assert all(c.feature == c.query[0] and c.gallery_feature == c.gallery[0] for c in others)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmreid_jax.commands.convert import write_safetensors
 from mmreid_jax.convert import layout as layouts
-from mmreid_jax.convert.__main__ import write_safetensors
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import permutation
 from mmreid_jax.methods import visible_infrared
@@ -178,8 +178,8 @@ def trunk_maps(method, variables, images):
 
 def fine_tuned(name, **overrides):
     with contextlib.redirect_stdout(io.StringIO()) as told:
-        _, method = tiny.method(name, model__backbone="resnet_nano2", **overrides)
-        return method, method.init(jax.random.key(5)), told.getvalue()
+        _, method = tiny.method(name, **{"model__backbone": "resnet_nano2", **overrides})
+        return method, method.start(method.init(jax.random.key(5))), told.getvalue()
 
 
 @pytest.mark.parametrize("stem", [1, 0])
@@ -227,7 +227,7 @@ def test_what_cannot_be_handed_over_is_named(tmp_path):
         ),
     ):
         with pytest.raises(UserError, match=message):
-            tiny.method("agw", **{"model__non_local": (), **changes})[1].init(KEY)
+            fine_tuned("agw", **{"model__non_local": (), **changes})
 
 
 def test_a_supervised_file_is_not_taken_for_a_pretrained_one(tmp_path):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from configs import demo_tvi_lfm, tvi_base_llcm, tvi_base_regdb, tvi_base_sysu, tvi_llcm, tvi_regdb, tvi_sysu
+from mmreid_jax.commands.convert import write_safetensors
 from mmreid_jax.convert import layout as layouts
-from mmreid_jax.convert.__main__ import write_safetensors
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import identity, weighted_triplet
 from mmreid_jax.methods import tvi_lfm
@@ -178,7 +178,7 @@ def base_file(tmp_path, change=None):
 def test_text_stage_starts_from_a_base_model_with_its_tower(tmp_path, capsys):
     path, drawn = base_file(tmp_path)
     _, method = tiny.method("tvi_lfm", init__from_base=path)
-    variables = method.init(jax.random.key(1))
+    variables = method.start(method.init(jax.random.key(1)))
     assert "its text tower among them" in capsys.readouterr().out
     for collection in variables:
         for part, tree in drawn[collection].items():
@@ -190,9 +190,15 @@ def test_text_stage_starts_from_a_base_model_with_its_tower(tmp_path, capsys):
     write_safetensors(str(tmp_path / "clip.safetensors"), tower)
     clip = str(tmp_path / "clip.safetensors")
     _, method = tiny.method("tvi_lfm", init__from_base=path, init__clip=clip)
-    variables = method.init(jax.random.key(1))
+    variables = method.start(method.init(jax.random.key(1)))
     jax.tree.map(np.testing.assert_array_equal, variables["params"]["text"], fresh()[2]["params"]["text"])
     np.testing.assert_array_equal(variables["params"]["pool"]["power"], drawn["params"]["pool"]["power"])
+
+
+def started(**changes):
+    """The variables that training begins with."""
+    _, method = tiny.method("tvi_lfm", **changes)
+    return method.start(method.init(jax.random.key(0)))
 
 
 def test_what_is_no_fitting_base_model_is_refused(tmp_path):
@@ -201,12 +207,12 @@ def test_what_is_no_fitting_base_model_is_refused(tmp_path):
     trained = str(tmp_path / "trained.safetensors")
     write_safetensors(trained, entries)
     with pytest.raises(UserError, match="a model of the text stage"):
-        tiny.method("tvi_lfm", init__from_base=trained)[1].init(jax.random.key(0))
+        started(init__from_base=trained)
     path, _ = base_file(tmp_path, {"classifier.classifier.weight": np.zeros((5, 32), np.float32)})
     with pytest.raises(UserError, match="classifier of the base model"):
-        tiny.method("tvi_lfm", init__from_base=path)[1].init(jax.random.key(0))
+        started(init__from_base=path)
     with pytest.raises(UserError, match="missing"):
-        tiny.method("tvi_lfm", init__from_base=str(tmp_path / "missing"))[1].init(jax.random.key(0))
+        started(init__from_base=str(tmp_path / "missing"))
 
 
 def test_a_trained_file_without_copies_takes_them_from_the_base_model(tmp_path):
@@ -254,12 +260,14 @@ def test_what_does_not_go_together_is_named(options, message):
 
 @pytest.mark.slow
 def test_optional_terms_are_added_with_their_weights(x64):
-    weights = {f"loss__{name}_weight": 0.1 * (1 + place) for place, name in enumerate(tvi_lfm.OPTIONAL)}
+    weights = {f"loss__{key}": 0.1 * (1 + place) for place, key in enumerate(tvi_lfm.OPTIONAL.values())}
     config, method = tiny.method("tvi_lfm", **weights)
     variables, batch = jax.jit(method.init)(jax.random.key(0)), tiny.batch(config)
     assert "logit_scale" in variables["params"]
     total, (terms, _, _) = jax.jit(method.loss)(variables, batch, jax.random.key(0), 0, {})
-    expected = terms["ce"] + terms["triplet"] + sum(weights[f"loss__{n}_weight"] * terms[n] for n in tvi_lfm.OPTIONAL)
+    expected = (
+        terms["ce"] + terms["triplet"] + sum(weights[f"loss__{key}"] * terms[n] for n, key in tvi_lfm.OPTIONAL.items())
+    )
     assert float(total) == pytest.approx(float(expected), rel=1e-5)
 
 

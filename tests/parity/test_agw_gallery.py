@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import vi_kinds
 
-from mmreid_jax.retrieval import galleries, protocols
+from mmreid_jax import datasets
+from mmreid_jax.retrieval import galleries
 
 GOLDENS = vi_kinds.of_kind("agw", "gallery")
 DRAWS = [
@@ -39,7 +40,7 @@ def table_of(golden):
 def test_gallery(golden, shots, key):
     search, trial = key.split("/")
     pool = table_of(golden)
-    found = protocols.by_name(f"sysu_{search}_{shots}").galleries(pool)[int(trial)]
+    found = datasets.protocol(f"sysu_{search}_{shots}").galleries(pool)[int(trial)]
     assert pool.file[found].tolist() == golden.json[shots][key].split()
 
 

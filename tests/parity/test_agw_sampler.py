@@ -48,7 +48,7 @@ def test_epochs(golden):
 def test_every_epoch_of_the_log(golden):
     """The first and last three indices that the authors' own run printed, from the true number of images of each."""
     facts = golden.json
-    packed = (resources.files("mmreid_jax") / "data" / "manifests" / "sysu_train_counts.csv.gz").read_bytes()
+    packed = (resources.files("mmreid_jax") / "datasets" / "manifests" / "sysu_train_counts.csv.gz").read_bytes()
     counts = list(csv.DictReader(gzip.decompress(packed).decode().splitlines()))
     labels = [np.repeat(np.arange(len(counts)), [int(row[key]) for row in counts]) for key in ("n_rgb", "n_ir")]
     plan = samplers.cross_modal_reference(

@@ -6,10 +6,12 @@ import dataclasses
 import re
 from fractions import Fraction
 
+import described
 import numpy as np
 import pytest
 
-from mmreid_jax.retrieval import distances, metrics, protocols, rerank
+from mmreid_jax import datasets
+from mmreid_jax.retrieval import distances, metrics, rerank
 from mmreid_jax.testing import goldens
 
 GOLDENS = [goldens.load(path) for path in goldens.cases("ieee")]
@@ -56,7 +58,7 @@ def setting(golden, name):
 
 
 def protocol_of(kind, max_rank):
-    return dataclasses.replace(protocols.by_name("rgbnt"), distance=KINDS[kind], normalise=False, max_rank=max_rank)
+    return dataclasses.replace(datasets.protocol("rgbnt"), distance=KINDS[kind], normalise=False, max_rank=max_rank)
 
 
 def assert_scores(scores, expected):
@@ -140,7 +142,8 @@ def test_reranked_distances(golden, key, precision, x64):
     for side, count in (("q", facts["nq"]), ("g", facts["ng"])):
         identity = recipe.integers(facts["seed"], f"rr/{side}id", 0, facts["ids"], (count,))
         noise = recipe.array(facts["seed"], f"rr/{side}", (count, facts["dim"]))
-        sides.append((np.float32(0.8) * centres[identity] + noise).astype(precision))
+        signal = described.number(facts["inputs"], r"([\d.]+)\*centres")
+        sides.append((np.float32(signal) * centres[identity] + noise).astype(precision))
     name, _, normalised = kind.partition("_")
     if normalised:
         sides = [distances.l2_normalise(side) for side in sides]

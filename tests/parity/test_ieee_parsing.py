@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from mmreid_jax.data import catalogue
+from mmreid_jax import datasets
 from mmreid_jax.data.records import Records
+from mmreid_jax.datasets import catalogue, disk
 from mmreid_jax.testing import goldens
-from tfds_builders import common
 
 # Data set of the files -> ours; the split that is read.
 DATASETS = {"RGBNT201": "rgbnt201", "market1501_multimodal": "market1501_mm"}
@@ -22,15 +22,15 @@ class TestNames:
 
     def table(self, files, dataset, tmp_path, split):
         """The records of a split with these files, read as `prepare` and `catalogue.load` do, without junk."""
-        layout = catalogue.builder_class(dataset).LAYOUT
-        for image in layout.images.values():
-            folder = tmp_path / layout.folder / layout.splits[split] / image
+        folders = datasets.get(dataset).folders
+        for image in folders.images.values():
+            folder = tmp_path / folders.folder / folders.splits[split] / image
             folder.mkdir(parents=True)
             for name in files:
                 (folder / name).touch()
-        samples = common.list_samples(layout, tmp_path / layout.folder, split)
+        samples = disk.list_samples(folders, tmp_path / folders.folder, split)
         samples = [sample for sample in samples if sample.labels.identity != catalogue.JUNK_IDENTITY]
-        columns = {key: np.array([getattr(s.labels, key) for s in samples]) for key in common.Labels._fields}
+        columns = {key: np.array([getattr(s.labels, key) for s in samples]) for key in disk.Labels._fields}
         paths = {sample.file: sample.images for sample in samples}
         table = Records(
             name=dataset,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import common
+from configs.systems import tvi_lfm
 from mmreid_jax.data import pipeline, transforms
 from mmreid_jax.testing import goldens
 from mmreid_jax.training import channels, inputs
@@ -24,7 +24,7 @@ CHANGED = 0.5
 def erased(images, python, probability):
     options = pipeline.ERASING_FORMS["torchreid"]
     chosen = transforms.erasing_rectangle(python, *images.shape[1:3], probability=probability, **options)
-    fill = common.tvi_lfm().data.erasing_fill
+    fill = tvi_lfm.tvi_lfm().data.erasing_fill
     return inputs.erase(images, jnp.array([chosen]), jax.random.key(0), fill)
 
 
@@ -49,7 +49,7 @@ def run(operation, images, python):
         return exchanged(images, python, int(number.removeprefix("gray")))
     if name in ("adap", "adapgray"):
         return adapted(images, python, float(number or 0))
-    data = common.tvi_lfm().data
+    data = tvi_lfm.tvi_lfm().data
     if operation == "chain_color2":
         return exchanged(erased(images, python, data.erasing), python, 2)
     assert operation == "chain_thermal", f"operation of unknown kind: {operation}"

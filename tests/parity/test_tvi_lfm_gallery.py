@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mmreid_jax.data import captions, catalogue
-from mmreid_jax.retrieval import protocols
+from mmreid_jax import datasets
+from mmreid_jax.data import captions
+from mmreid_jax.datasets import disk
 from mmreid_jax.testing import goldens
-from tfds_builders import common
 
 GOLDENS = [case for case in map(goldens.load, goldens.cases("tvi_lfm")) if case.json.get("case") == "gallery"]
 DATASETS = {"sysu": "sysu_mm01", "llcm": "llcm"}
@@ -52,7 +52,7 @@ def test_queries(golden, key, tmp_path):
     for file, text in {**dict.fromkeys(files_of(golden, name), ""), **lists}.items():
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).write_text(text)
-    samples = common.list_samples(catalogue.layout(DATASETS[name]), tmp_path, "query")
+    samples = disk.list_samples(datasets.get(DATASETS[name]).folders, tmp_path, "query")
     expected = golden.json["outputs"][key]
     assert len(samples) == expected["n"]
     assert [sample.file for sample in samples][: len(expected["first"])] == expected["first"]
@@ -64,11 +64,11 @@ def test_queries(golden, key, tmp_path):
 def test_gallery(golden, key):
     name, search, trial, seed = re.fullmatch(DRAWN, key).groups()
     pool = table_of(golden, name)
-    single = protocols.by_name("llcm_ir_to_vis" if name == "llcm" else f"sysu_{search}_single")
+    single = datasets.protocol("llcm_ir_to_vis" if name == "llcm" else f"sysu_{search}_single")
     if trial is not None:
         found = single.galleries(pool)[int(trial)]
     else:
-        shots = protocols.by_name(f"sysu_{search}_multi").gallery
+        shots = datasets.protocol(f"sysu_{search}_multi").gallery
         stream = dataclasses.replace(shots, draw="stream", seed=int(seed), discarded=0, trials=1)
         (found,) = stream.positions(pool)
     assert pool.file[found].tolist() == golden.json["outputs"][key]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import vi_kinds
 
-from mmreid_jax.retrieval import galleries, protocols
+from mmreid_jax import datasets
+from mmreid_jax.retrieval import galleries
 
 GOLDENS = vi_kinds.of_kind("vi_protocols", "gallery")
 LISTS = [
@@ -40,7 +41,7 @@ def drawn(key, golden):
     dataset, kind, *rest = key.split("/")
     if dataset == "llcm":
         pool, rows = table_of(golden, "llcm", f"test_{rest[0]}/")
-        protocol = protocols.by_name("llcm_ir_to_vis" if rest[0] == "vis" else "llcm_vis_to_ir")
+        protocol = datasets.protocol("llcm_ir_to_vis" if rest[0] == "vis" else "llcm_vis_to_ir")
         if kind == "query":
             return rows[galleries.listed(pool, protocol.gallery.cameras)]
     else:
@@ -49,7 +50,7 @@ def drawn(key, golden):
             return rows[galleries.listed(pool, SYSU_QUERIES)]
         shots = rest.pop(0) if kind == "hc_stream" else {"single": "single"}.get(kind, "multi")
         suffix = {"hc_stream": "_hetero_center"}.get(kind, "")
-        protocol = protocols.by_name(f"sysu_{rest[0]}_{shots}{suffix}")
+        protocol = datasets.protocol(f"sysu_{rest[0]}_{shots}{suffix}")
     draw = protocol.gallery
     if match := re.fullmatch(r"multi_sample(\d+)", kind):
         draw = dataclasses.replace(draw, shots=int(match[1]))

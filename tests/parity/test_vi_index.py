@@ -7,8 +7,7 @@ import re
 import pytest
 import vi_kinds
 
-from tfds_builders import common
-from tfds_builders.regdb import regdb_dataset_builder as regdb
+from mmreid_jax.datasets import disk, regdb
 
 GOLDENS = [golden for golden in vi_kinds.of_kind("vi_protocols", "gallery") if "regdb" in golden.json]
 LISTS = [
@@ -41,13 +40,13 @@ def test_lines(golden, key, root):
     expected = golden.json["regdb"][key]
     assert set(expected) <= {"paths", "labels", "paths_tvi", "labels_tvi"}
     given = golden.json["regdb"]["root_given_with_trailing_slash"]
-    rows = common.listed_images(regdb.layout(1), root, f"idx/{key}_1.txt")
+    rows = disk.listed_images(regdb.folders(1), root, f"idx/{key}_1.txt")
     # The authors' readers put the root before test paths, some of them with two slashes.
     for paths in (expected[name] for name in ("paths", "paths_tvi") if name in expected):
         assert [file for file, _ in rows] == [path.removeprefix(given).lstrip("/") for path in paths]
     assert [label for _, label in rows] == expected["labels"]
     if "labels_tvi" in expected:
-        samples = regdb.list_split(regdb.layout(1), root, SPLITS[key])
+        samples = regdb.list_split(regdb.folders(1), root, SPLITS[key])
         assert [sample.labels.identity for sample in samples] == expected["labels_tvi"]
         assert [sample.file for sample in samples] == [file for file, _ in rows]
 

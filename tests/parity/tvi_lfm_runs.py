@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 
+import described
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import common
+from configs.systems import tvi_lfm
 from mmreid_jax.convert import layout as layouts
 from mmreid_jax.methods import base
 from mmreid_jax.testing import goldens
@@ -102,7 +104,7 @@ def config_of(options):
     given = {**DEFAULTS, **{name: value for name, value in options.items() if name not in IGNORED}}
     assert set(given) == set(DEFAULTS), f"nothing is known of {set(given) - set(DEFAULTS)}"
     with_text = given["training_mode"] == "RGB_IR_Text"
-    config = common.tvi_lfm_text() if with_text else common.tvi_lfm()
+    config = tvi_lfm.tvi_lfm_text() if with_text else tvi_lfm.tvi_lfm()
     config.optim.lr = given["lr_visual"]
     config.groups.text_lr = given["lr_txt"]
     config.groups.text_bias_weight_decay = given["text_weight_decay_bias"]
@@ -132,7 +134,9 @@ class Run:
         self.recipe, options = goldens.recipe(), golden.json["config"]
         # The same numbers in less memory, which large images in float64 need where gradients reach the visual network.
         config.model.remat = config.model.stage == "base"
-        self.image_hw = (288, 144)
+        # "img_ir": recipe.array(..., (4, 3, 288, 144))
+        sizes = re.findall(r"\(\w+, 3, (\d+), (\d+)\)", described.text_of(self.case["inputs"]))
+        (self.image_hw,) = {(int(height), int(width)) for height, width in sizes}
         config.data.image_size = self.image_hw
         self.method = base.build(config, base.DataFacts(options["pid_num"], 4, 1, tuple(MODALITIES)))
         self.layout = self.method.convert_layouts()["tvi_lfm"]

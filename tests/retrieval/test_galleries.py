@@ -12,8 +12,9 @@ from importlib import resources
 import numpy as np
 import pytest
 
+from mmreid_jax import datasets
 from mmreid_jax.errors import UserError
-from mmreid_jax.retrieval import galleries, metrics, protocols
+from mmreid_jax.retrieval import galleries, metrics
 
 SYSU_VISIBLE, SYSU_INFRARED = (0, 1, 3, 4), (2, 5)
 
@@ -49,7 +50,7 @@ def table(folders, seed=None):
 
 
 def manifest(name):
-    packed = (resources.files("mmreid_jax") / "data" / "manifests" / name).read_bytes()
+    packed = (resources.files("mmreid_jax") / "datasets" / "manifests" / name).read_bytes()
     return list(csv.DictReader(gzip.decompress(packed).decode().splitlines()))
 
 
@@ -115,11 +116,11 @@ def test_folders_come_by_identity_and_in_the_order_of_the_cameras():
         assert len(set(zip(pool.identity[rows].tolist(), pool.camera[rows].tolist(), strict=True))) == 1
 
 
-@pytest.mark.parametrize("name", [protocol.name for protocol in protocols.of_dataset("sysu_mm01")])
+@pytest.mark.parametrize("name", [protocol.name for protocol in datasets.get("sysu_mm01").protocols])
 def test_sysu_has_the_published_numbers(name):
     query, pool = sysu()
     assert (len(query), len(pool)) == (3803, 6775)
-    protocol = protocols.by_name(name)
+    protocol = datasets.protocol(name)
     drawn = protocol.galleries(pool)
     all_search, shots = "all" in name, 10 if "multi" in name else 1
     assert {len(rows) for rows in drawn} == {(301 if all_search else 112) * shots}
@@ -138,7 +139,7 @@ def test_official_galleries_are_the_published_picks():
         for row in manifest("sysu_official_gallery_first10.csv.gz")
     }
     for shots, name in ((1, "sysu_indoor_single_official"), (10, "sysu_indoor_multi_official")):
-        for trial, rows in enumerate(protocols.by_name(name).galleries(pool)):
+        for trial, rows in enumerate(datasets.protocol(name).galleries(pool)):
             for folder in rows.reshape(-1, shots):
                 camera, identity = pool.camera[folder[0]] + 1, pool.identity[folder[0]]
                 numbers = [int(file[-8:-4]) for file in pool.file[folder]]
@@ -152,12 +153,12 @@ def test_official_galleries_are_the_published_picks():
 def test_llcm_has_the_published_numbers(name, modality, images, size):
     pool = llcm(modality)
     assert len(pool) == images
-    assert {len(rows) for rows in protocols.by_name(name).galleries(pool)} == {size}
+    assert {len(rows) for rows in datasets.protocol(name).galleries(pool)} == {size}
 
 
 def test_without_a_draw_the_pool_is_the_gallery():
     pool = table(FOLDERS)
-    (rows,) = protocols.by_name("regdb_visible_to_thermal").galleries(pool)
+    (rows,) = datasets.protocol("regdb_visible_to_thermal").galleries(pool)
     assert rows.tolist() == list(range(len(pool)))
 
 
@@ -171,12 +172,12 @@ def test_without_a_draw_the_pool_is_the_gallery():
 )
 def test_what_cannot_be_drawn_is_said(name, folders, said):
     with pytest.raises(UserError, match=said):
-        protocols.by_name(name).galleries(table(folders))
+        datasets.protocol(name).galleries(table(folders))
 
 
 def test_official_galleries_need_the_complete_data_set():
     _, pool = sysu()
-    protocol = protocols.by_name("sysu_all_single_official")
+    protocol = datasets.protocol("sysu_all_single_official")
     first = (pool.identity == 6) & (pool.camera == 0)
     for missing, said in (
         (first, r"identity 6, camera 1 has 0 images here, number \d+ is drawn"),
@@ -188,8 +189,8 @@ def test_official_galleries_need_the_complete_data_set():
 
 def test_every_draw_is_described_with_cameras_as_publications_number_them():
     assert "10 galleries of 1 image of every identity and camera (1, 2)" in (
-        protocols.by_name("sysu_indoor_single").describe()
+        datasets.protocol("sysu_indoor_single").describe()
     )
-    for protocol in protocols.PROTOCOLS.values():
+    for protocol in datasets.protocols().values():
         if protocol.gallery:
             assert galleries.DRAWS[protocol.gallery.draw] in protocol.describe()

@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 
+from mmreid_jax import datasets
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
 
@@ -73,7 +74,7 @@ def single_shots_by_loop(apart, query, gallery, protocol, repeats, seed):
 @pytest.mark.parametrize("ties", [False, True])
 def test_single_shots_match_the_loop(name, ties):
     for seed, length in ((0, 4), (1, 50)):
-        protocol = dataclasses.replace(protocols.by_name(name), max_rank=length)
+        protocol = dataclasses.replace(datasets.protocol(name), max_rank=length)
         apart, query, gallery = drawn(seed, 15, 60, ties=ties)
         found = metrics.single_shot_cmc(apart, query, gallery, protocol, repeats=3, seed=seed)
         np.testing.assert_allclose(found, single_shots_by_loop(apart, query, gallery, protocol, 3, seed), atol=1e-12)
@@ -82,13 +83,13 @@ def test_single_shots_match_the_loop(name, ties):
 
 def test_single_shots_of_a_gallery_without_a_match():
     with pytest.raises(UserError, match="none of 1 queries has a right match left under protocol rgbnt v1"):
-        metrics.single_shot_cmc(np.ones((1, 2)), labels([3]), labels([4, 5]), protocols.by_name("rgbnt"))
+        metrics.single_shot_cmc(np.ones((1, 2)), labels([3]), labels([4, 5]), datasets.protocol("rgbnt"))
 
 
-@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize("name", datasets.protocols())
 @pytest.mark.parametrize("ties", [False, True])
 def test_scores_match_the_loop(name, ties):
-    protocol = protocols.by_name(name)
+    protocol = datasets.protocol(name)
     for seed in range(4):
         apart, query, gallery = drawn(seed, 15, 60, ties=ties)
         scores = metrics.evaluate(apart, query, gallery, protocol)
@@ -102,7 +103,7 @@ def test_a_gallery_worked_out_on_paper():
     """Query 0: ranks 1 and 3 right -> AP (1 + 2/3) / 2, INP 2/3. Query 1: rank 2 right -> AP 1/2, INP 1/2."""
     query, gallery = labels([7, 8], camera=[0, 0]), labels([7, 8, 7, 9, 7], camera=[1, 1, 1, 1, 0])
     apart = np.array([[0.1, 0.2, 0.3, 0.4, 0.0], [0.1, 0.2, 0.9, 0.8, 0.7]])
-    scores = metrics.evaluate(apart, query, gallery, protocols.by_name("rgbnt"))
+    scores = metrics.evaluate(apart, query, gallery, datasets.protocol("rgbnt"))
     np.testing.assert_allclose(scores.average_precision, [5 / 6, 1 / 2])
     np.testing.assert_allclose(scores.inverse_negative_penalty, [2 / 3, 1 / 2])
     np.testing.assert_allclose(scores.cmc, [0.5, 1, 1, 1, 1])
@@ -111,7 +112,7 @@ def test_a_gallery_worked_out_on_paper():
 
 def test_skipped_queries_are_counted_and_explained():
     query, gallery = labels([1, 2, 3], camera=[0, 0, 0]), labels([1, 2, 2], camera=[1, 0, 0])
-    scores = metrics.evaluate(np.zeros((3, 3)), query, gallery, protocols.by_name("rgbnt"))
+    scores = metrics.evaluate(np.zeros((3, 3)), query, gallery, datasets.protocol("rgbnt"))
     assert (scores.num_valid, scores.num_skipped, scores.absent, scores.removed) == (1, 2, 1, 1)
     assert "2 of 3 queries are skipped" in scores.explain()
     assert np.isnan(scores.average_precision[1:]).all()
@@ -119,7 +120,7 @@ def test_skipped_queries_are_counted_and_explained():
 
 def test_short_filtered_gallery_keeps_its_last_value():
     query, gallery = labels([1], camera=[0]), labels([1, 1, 2], camera=[1, 0, 1])
-    scores = metrics.evaluate(np.array([[0.5, 0.1, 0.2]]), query, gallery, protocols.by_name("rgbnt"))
+    scores = metrics.evaluate(np.array([[0.5, 0.1, 0.2]]), query, gallery, datasets.protocol("rgbnt"))
     np.testing.assert_allclose(scores.cmc, [0, 1, 1])
     assert scores.rank(20) == 1
 
@@ -130,7 +131,7 @@ def test_short_filtered_gallery_keeps_its_last_value():
 def test_nothing_to_score_is_an_error(query, gallery, said):
     with pytest.raises(UserError, match=said):
         metrics.evaluate(
-            np.zeros((len(query), len(gallery))), labels(query), labels(gallery), protocols.by_name("rgbnt")
+            np.zeros((len(query), len(gallery))), labels(query), labels(gallery), datasets.protocol("rgbnt")
         )
 
 
@@ -140,33 +141,9 @@ def test_distances_match_the_definition_in_any_chunks(chunk):
     query, gallery = rng.normal(size=(7, 5)).astype(np.float32), rng.normal(size=(4, 5)).astype(np.float32)
     squared = np.square(query[:, None] - gallery[None]).sum(-1)
     np.testing.assert_allclose(distances.squared_euclidean(query, gallery, chunk), squared, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(distances.euclidean(query, gallery, chunk), np.sqrt(squared), rtol=1e-4)
+    np.testing.assert_allclose(distances.whole("euclidean", query, gallery, chunk), np.sqrt(squared), rtol=1e-4)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery)]
     np.testing.assert_allclose(distances.cosine(query, gallery, chunk), 1 - unit[0] @ unit[1].T, atol=1e-6)
-
-
-def test_every_combination_of_missing_modalities():
-    cases = protocols.missing_modality_cases(("rgb", "nir", "tir"))
-    assert [name for name, _ in cases] == ["M(RGB)", "M(NIR)", "M(TIR)", "M(RGB+NIR)", "M(RGB+TIR)", "M(NIR+TIR)"]
-    assert protocols.missing_modality_cases(("rgb", "nir")) == [("M(RGB)", ("rgb",)), ("M(NIR)", ("nir",))]
-
-
-def test_protocols_by_data_set_and_name():
-    names = {
-        dataset: [protocol.name for protocol in protocols.of_dataset(dataset)]
-        for dataset in ("rgbnt201", "regdb", "regdb/trial_3", "llcm", "sysu_mm01")
-    }
-    assert names["rgbnt201"] == ["rgbnt"]
-    assert names["regdb"] == names["regdb/trial_3"] == ["regdb_visible_to_thermal", "regdb_thermal_to_visible"]
-    assert names["llcm"] == ["llcm_ir_to_vis", "llcm_vis_to_ir", "llcm_vis_to_ir_repo"]
-    draws = [f"sysu_{search}_{shots}" for search in ("all", "indoor") for shots in ("single", "multi")]
-    assert names["sysu_mm01"] == [*draws, *(f"{name}_official" for name in draws)]
-    assert all(protocols.for_dataset(dataset).name == own[0] for dataset, own in names.items())
-    assert all(name == protocol.name for name, protocol in protocols.PROTOCOLS.items())
-    assert protocols.for_dataset("msvr310").removes == "same_identity_same_scene"
-    assert protocols.for_dataset("rgbnt201").removes == "same_identity_same_camera"
-    with pytest.raises(UserError, match="rgbnt"):
-        protocols.by_name("nothing")
 
 
 def test_reranking_blocks_and_precision():
@@ -186,11 +163,11 @@ def test_reranking_blocks_and_precision():
         rerank.k_reciprocal(query, gallery, 90, 4)
 
 
-@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize("name", datasets.protocols())
 @pytest.mark.parametrize("size", [1, 4, 300])
 def test_blocks_of_rows_score_as_the_whole(name, size):
     apart, query, gallery = drawn(0, 15, 60, ties=True)
-    protocol = protocols.by_name(name)
+    protocol = datasets.protocol(name)
     whole = metrics.evaluate(apart, query, gallery, protocol)
     parts = metrics.evaluate((apart[i : i + size] for i in range(0, 15, size)), query, gallery, protocol)
     assert parts.mAP == whole.mAP
@@ -200,7 +177,7 @@ def test_blocks_of_rows_score_as_the_whole(name, size):
 def test_protocol_gives_its_distances_in_blocks():
     rng = np.random.default_rng(0)
     query, gallery = rng.normal(size=(9, 4)), rng.normal(size=(5, 4))
-    for protocol in (protocols.by_name("rgbnt"), protocols.Protocol("test", normalise=False, distance="euclidean")):
+    for protocol in (datasets.protocol("rgbnt"), protocols.Protocol("test", normalise=False, distance="euclidean")):
         rows = list(protocol.blocks(query, gallery, chunk=2))
         np.testing.assert_allclose(np.concatenate(rows), protocol.distances(query, gallery), rtol=1e-5, atol=1e-6)
 
@@ -209,7 +186,7 @@ def test_equal_distances_rank_in_the_order_of_the_gallery():
     """All features collapsed: ranks are positions, without those that the protocol removes."""
     query = labels([1, 2], camera=[0, 0])
     gallery = labels([2, 1, 1, 2, 1], camera=[0, 0, 1, 1, 1])
-    scores = metrics.evaluate(np.zeros((2, 5)), query, gallery, protocols.by_name("rgbnt"))
+    scores = metrics.evaluate(np.zeros((2, 5)), query, gallery, datasets.protocol("rgbnt"))
     # Query 0 keeps 2, -, 1, 2, 1; query 1 keeps -, 1, 1, 2, 1.
     assert list(scores.first_hit) == [2, 3]
     np.testing.assert_allclose(scores.average_precision, [(1 / 2 + 2 / 4) / 2, 1 / 3])
@@ -226,12 +203,12 @@ def test_equal_distances_rank_in_the_order_of_the_gallery():
 )
 def test_wrong_distances_are_named(apart, said):
     with pytest.raises(UserError, match=said):
-        metrics.evaluate(apart, labels([1, 2]), labels([1, 2, 1]), protocols.by_name("plain"))
+        metrics.evaluate(apart, labels([1, 2]), labels([1, 2, 1]), datasets.protocol("plain"))
 
 
 def test_explanation_names_the_rule_and_ranks_end_with_the_curve():
     query, gallery = labels([1, 2, 3], camera=[0, 0, 0]), labels([1, 2, 2], camera=[1, 0, 0])
-    scores = metrics.evaluate(np.zeros((3, 3)), query, gallery, protocols.by_name("rgbnt"))
+    scores = metrics.evaluate(np.zeros((3, 3)), query, gallery, datasets.protocol("rgbnt"))
     assert "1 lose all their right matches" in scores.explain()
     assert "identity and camera are removed" in scores.explain()
     apart = np.array([[1.0, 0.5, 0.7]])
@@ -245,17 +222,9 @@ def test_explanation_names_the_rule_and_ranks_end_with_the_curve():
             short.rank(rank)
 
 
-def test_label_tells_what_is_unusual():
-    protocol = protocols.by_name("msvr310")
-    assert protocol.label == "msvr310 v1"
-    assert protocols.by_name("sysu_all_single").label == "sysu_all_single v1"
-    changed = dataclasses.replace(protocol, distance="cosine", normalise=False)
-    assert changed.label == "msvr310 v1, cosine distance, features not normalised"
-
-
-@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize("name", datasets.protocols())
 def test_description_tells_what_is_removed(name):
-    protocol = protocols.by_name(name)
+    protocol = datasets.protocol(name)
     assert f"{name} v{protocol.version}" in protocol.describe()
     assert protocols.REMOVALS[protocol.removes] in protocol.describe()
 
@@ -280,7 +249,7 @@ def across(seed, ties=False):
 
 def drawing(name):
     """A protocol, with draws that the small pool of `across` allows."""
-    protocol = protocols.by_name(name)
+    protocol = datasets.protocol(name)
     if protocol.gallery is None:
         return protocol
     draw = "trial" if protocol.gallery.draw == "official" else protocol.gallery.draw
@@ -288,7 +257,7 @@ def drawing(name):
     return dataclasses.replace(protocol, gallery=dataclasses.replace(protocol.gallery, draw=draw, shots=shots))
 
 
-@pytest.mark.parametrize("name", protocols.PROTOCOLS)
+@pytest.mark.parametrize("name", datasets.protocols())
 @pytest.mark.parametrize("ties", [False, True])
 def test_trials_are_evaluations_of_the_drawn_columns(name, ties):
     protocol = drawing(name)
@@ -311,7 +280,7 @@ def test_trials_are_evaluations_of_the_drawn_columns(name, ties):
 
 def test_trials_average_and_spread():
     apart, query, pool = across(0)
-    trials = metrics.evaluate_trials(apart, query, pool, protocols.by_name("sysu_all_single"))
+    trials = metrics.evaluate_trials(apart, query, pool, datasets.protocol("sysu_all_single"))
     assert trials.mAP == pytest.approx(np.mean([scores.mAP for scores in trials.scores]))
     assert trials.mINP == pytest.approx(np.mean([scores.mINP for scores in trials.scores]))
     assert trials.rank(2) == pytest.approx(np.mean([scores.cmc[1] for scores in trials.scores]))
@@ -330,15 +299,15 @@ def test_trials_average_and_spread():
 
 def test_one_trial_has_no_spread():
     apart, query, pool = across(0)
-    trials = metrics.evaluate_trials(apart, query, pool, protocols.by_name("regdb_visible_to_thermal"))
+    trials = metrics.evaluate_trials(apart, query, pool, datasets.protocol("regdb_visible_to_thermal"))
     assert trials.std("mAP") == 0
     assert "±" not in trials.summary()
-    assert trials.rank(20) == metrics.evaluate(apart, query, pool, protocols.by_name("plain")).rank(20)
+    assert trials.rank(20) == metrics.evaluate(apart, query, pool, datasets.protocol("plain")).rank(20)
 
 
 def test_curves_of_trials_that_differ_in_length_keep_their_last_value():
     short, long = (
-        metrics.evaluate(np.arange(size)[None], labels([0]), labels([1] * (size - 1) + [0]), protocols.by_name("plain"))
+        metrics.evaluate(np.arange(size)[None], labels([0]), labels([1] * (size - 1) + [0]), datasets.protocol("plain"))
         for size in (2, 4)
     )
     np.testing.assert_allclose(metrics.Trials((short, long)).cmc, [0, 0.5, 0.5, 1])
@@ -348,7 +317,7 @@ def test_camera_2_is_hidden_from_camera_3_alone():
     """Camera 2 is number 1 here; the identity makes no difference."""
     query = labels([1, 1], camera=[2, 5])
     gallery = labels([2, 1, 3, 1], camera=[1, 1, 0, 4])
-    protocol = protocols.by_name("sysu_all_single")
+    protocol = datasets.protocol("sysu_all_single")
     assert protocol.ignored(query, gallery, 0).tolist() == [True, True, False, False]
     assert protocol.ignored(query, gallery, 1).tolist() == [False] * 4
 
@@ -357,7 +326,7 @@ def test_people_are_ranked_by_their_nearest_image():
     """Identities appear in the order 2, 3, 1: six images, three people."""
     gallery = labels([1, 2, 2, 3, 2, 3])
     apart = np.array([[0.9, 0.1, 0.2, 0.3, 0.4, 0.5]])
-    protocol = protocols.by_name("llcm_ir_to_vis")
+    protocol = datasets.protocol("llcm_ir_to_vis")
     scores = metrics.evaluate(apart, labels([1]), gallery, dataclasses.replace(protocol, removes="none"))
     assert scores.first_hit.tolist() == [3]
     np.testing.assert_allclose(scores.average_precision, [1 / 6])

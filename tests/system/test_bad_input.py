@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import pytest
 
 from mmreid_jax import errors, evaluate, experiment, train
-from mmreid_jax.convert import __main__ as convert
+from mmreid_jax.commands import convert as convert
 from mmreid_jax.losses import identity
 from mmreid_jax.training import checkpoints
 

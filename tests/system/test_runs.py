@@ -13,10 +13,11 @@ import jax
 import numpy as np
 import pytest
 
-from mmreid_jax import adapt, evaluate, extract, rerank, search, train
-from mmreid_jax.data import catalogue
+from mmreid_jax import adapt, datasets, evaluate, model, train
+from mmreid_jax.commands import extract, rerank, search
+from mmreid_jax.datasets import catalogue
 from mmreid_jax.errors import UserError
-from mmreid_jax.retrieval import metrics, protocols
+from mmreid_jax.retrieval import feature_files, metrics
 from mmreid_jax.training import checkpoints, logs, step
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -89,7 +90,7 @@ def test_training_beats_chance(data_dir, tmp_path):
     )
     query, gallery = (catalogue.load("rgbnt201", split, drawn / "prepared") for split in ("query", "gallery"))
     apart = np.random.default_rng(0).random((len(query), len(gallery)))
-    chance = metrics.evaluate(apart, query, gallery, protocols.for_dataset("rgbnt201")).mAP
+    chance = metrics.evaluate(apart, query, gallery, datasets.get("rgbnt201").protocols[0]).mAP
     assert found[-1]["mAP"] > 1.5 * chance
     assert found[-1]["mAP"] > found[0]["mAP"]
 
@@ -192,7 +193,7 @@ def test_adaptation_in_episodes_and_with_new_statistics(small, tmp_path):
 
 def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
     config = small(eval__report=True, eval__missing_modalities=True, task="train_adapt")
-    train.main(config, tmp_path / "run")
+    adapt.main(config, tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
     for part in ("M(RGB)", "after MTT", "untrained", "mINP", "data:image"):
         assert part in page
@@ -203,7 +204,7 @@ def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
     test = next(drawn.rglob("test"))
     out = tmp_path / "features.npz"
     extract.main(["--checkpoint", str(tmp_path / "run"), "--images", str(test), "--out", str(out)])
-    stored = extract.load(out)
+    stored = feature_files.load(out)
     assert len(stored.features) == len(stored.files) == len(list((test / "RGB").iterdir()))
     assert stored.note["absent"] == []
     np.testing.assert_allclose(np.linalg.norm(stored.features, axis=1), 1, rtol=1e-5)
@@ -212,7 +213,7 @@ def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
     np.testing.assert_array_equal(stored.labels.identity, table.identity)
     np.testing.assert_array_equal(stored.labels.camera, table.camera)
     scores = metrics.evaluate(
-        protocols.by_name("rgbnt").distances(stored.features, stored.features), table, table, protocols.by_name("rgbnt")
+        datasets.protocol("rgbnt").distances(stored.features, stored.features), table, table, datasets.protocol("rgbnt")
     )
     capsys.readouterr()
     rerank.main([str(out), "--k1", "8", "--k2", "3"])
@@ -237,4 +238,4 @@ def test_an_evaluated_checkpoint_gives_the_score_of_training(small, tmp_path):
 
     again = json.loads((tmp_path / "again" / "scores.jsonl").read_text().splitlines()[0])["mAP"]
     assert again == pytest.approx(trained, abs=1e-9)
-    assert extract.Extractor(tmp_path / "again").feature == "after"
+    assert model.Extractor(tmp_path / "again").feature == "after"

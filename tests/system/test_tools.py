@@ -9,8 +9,10 @@ import jax
 import numpy as np
 import pytest
 
-from mmreid_jax import evaluate, experiment, report, statistics
-from mmreid_jax.errors import UserError
+from mmreid_jax import experiment
+from mmreid_jax.embedder import of_experiment
+from mmreid_jax.reports import retrieval
+from mmreid_jax.scoring import retrieval as scores
 
 CNN = {"model__backbone": "resnet_micro"}
 
@@ -34,14 +36,14 @@ def untrained(small, tmp_path):
     def make(**changes):
         opened = experiment.open_experiment(small(**changes), tmp_path)
         variables = opened.parallel.place_state(random_variables(opened.method))
-        return opened, variables, evaluate.run(opened, evaluate.Embedder(opened), variables, "untrained")
+        return opened, variables, scores.run(opened, of_experiment(opened, opened.method.embed), variables, "untrained")
 
     return make
 
 
 def test_report_of_a_cnn_has_activation_maps_and_an_embedding(untrained, tmp_path):
     opened, variables, results = untrained(**CNN, eval__embedding_identities=3, eval__visrank_topk=4)
-    page = report.write(opened, variables, results).read_text()
+    page = retrieval.write(opened, variables, results).read_text()
     assert "Activation maps" in page
     assert "Attention rollout" not in page
     assert "of 3 identities" in page
@@ -54,15 +56,15 @@ def test_report_of_a_cnn_has_activation_maps_and_an_embedding(untrained, tmp_pat
 
 def test_embedding_and_maps_are_of_the_right_samples(untrained):
     opened, variables, _ = untrained(**CNN)
-    compute = report.on_one_device(opened, variables)
+    compute = retrieval.on_one_device(opened, variables)
     rows = np.array([5, 1, 9, 2, 7])
     query = opened.splits.query
-    whole = evaluate.Embedder(opened)(variables, query, ["rgb", "tir"])
+    whole = of_experiment(opened, opened.method.embed)(variables, query, ["rgb", "tir"])
     few = compute(opened.method.embed, query.select(rows))
     for name, expected in whole.items():
         np.testing.assert_allclose(few[name], expected[rows], rtol=0, atol=1e-4 * np.abs(expected).max())
-    images = report.image_getter(query, opened.splits.gallery)
-    examples = report.activation_examples(opened, compute, query, images, rows)
+    images = retrieval.image_getter(query, opened.splits.gallery)
+    examples = retrieval.activation_examples(opened, compute, query, images, rows)
     assert [example.label.split(",")[0] for example in examples] == [f"identity {query.identity[row]}" for row in rows]
     # The feature of a modality is the spatial mean of its maps.
     assert set(examples[0].maps) == set(query.modalities)
@@ -73,13 +75,15 @@ def test_embedding_and_maps_are_of_the_right_samples(untrained):
 
 def test_a_method_without_maps_or_with_a_backbone_that_has_none(untrained):
     opened, variables, _ = untrained()
-    compute = report.on_one_device(opened, variables)
+    compute = retrieval.on_one_device(opened, variables)
     query = opened.splits.query
-    assert report.activation_examples(opened, compute, query, report.image_getter(query, query), np.array([0])) == []
+    assert (
+        retrieval.activation_examples(opened, compute, query, retrieval.image_getter(query, query), np.array([0])) == []
+    )
     assert not hasattr(FakeMethod, "maps")
     bare = dataclasses.replace(opened, method=FakeMethod())
-    assert report.activation_examples(bare, compute, query, None, np.array([0])) == []
-    assert report.attention_examples(bare, compute, query, None, np.array([0])) == []
+    assert retrieval.activation_examples(bare, compute, query, None, np.array([0])) == []
+    assert retrieval.attention_examples(bare, compute, query, None, np.array([0])) == []
 
 
 class FakeMethod:
@@ -88,63 +92,33 @@ class FakeMethod:
 
 def test_an_embedding_that_cannot_be_drawn_says_why(untrained, monkeypatch):
     opened, variables, _ = untrained(eval__embedding_identities=3)
-    compute = report.on_one_device(opened, variables)
+    compute = retrieval.on_one_device(opened, variables)
     broken = lambda *_: {name: np.full((4, 8), np.nan) for name in ("rgb", "nir", "tir")}  # noqa: E731
-    (part,) = report.embedding_part(opened, broken)
+    (part,) = retrieval.embedding_part(opened, broken)
     assert "NaN" in part.text
     assert not part.pictures
     monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
-    (part,) = report.embedding_part(opened, compute)
+    (part,) = retrieval.embedding_part(opened, compute)
     assert "pip install scikit-learn" in part.text
 
 
 def test_a_method_without_features_by_modality_is_embedded_whole(untrained):
     opened, variables, _ = untrained(eval__embedding_identities=3)
-    compute = report.on_one_device(opened, variables)
+    compute = retrieval.on_one_device(opened, variables)
 
     def whole(function, records):
         return {"after": compute(function, records)["after"]}
 
-    (part,) = report.embedding_part(opened, whole)
+    (part,) = retrieval.embedding_part(opened, whole)
     assert "in all modalities" in part.pictures[0].alt
     opened.config.unlock()
     opened.config.eval.embedding_identities = 0
-    assert report.embedding_part(opened, compute) == []
+    assert retrieval.embedding_part(opened, compute) == []
 
 
 def test_every_query_gets_its_ranked_list(untrained, tmp_path):
     opened, variables, results = untrained(eval__visrank=True, eval__visrank_topk=2, eval__embedding_identities=0)
-    report.write(opened, variables, results)
+    retrieval.write(opened, variables, results)
     found = {path.stem for path in (tmp_path / "figures" / "ranked_lists").iterdir()}
     assert len(found) == results[0].scores.num_valid
     assert found <= {str(name).rsplit(".", 1)[0] for name in opened.splits.query.file}
-
-
-def test_statistics_are_those_of_all_pixels():
-    images = np.random.default_rng(0).integers(0, 256, (5, 6, 4, 3), dtype=np.uint8)
-    mean, square, within = (statistics.sums(images[:2]) + statistics.sums(images[2:])) / len(images)
-    pixels = images.reshape(-1, 3) / 255
-    np.testing.assert_allclose(mean, pixels.mean(axis=0))
-    np.testing.assert_allclose(np.sqrt(square - mean**2), pixels.std(axis=0))
-    each = [image.reshape(-1, 3).std(axis=0, ddof=1) / 255 for image in images]
-    np.testing.assert_allclose(within, np.mean(each, axis=0))
-
-
-def test_statistics_command_on_drawn_data(small, data_dir, capsys):
-    data = small().data
-    records = experiment.load_splits(data).train
-    found = statistics.measure(records, (32, 16), batch=7)
-    options = experiment.image_options(data, cache=False)
-    with experiment.pipeline.eval_batches(records, options, len(records)) as batches:
-        images = next(batches)["images"]
-    for name, pixels in images.items():
-        np.testing.assert_allclose(found[name].mean, pixels.reshape(-1, 3).mean(axis=0) / 255)
-        np.testing.assert_allclose(found[name].deviation, pixels.reshape(-1, 3).std(axis=0) / 255)
-    prepared = experiment.draw(data, data_dir)
-    size = ["--image_size", "32", "16"]
-    statistics.main(["--dataset", "rgbnt201", "--data_dir", str(prepared), *size])
-    said = capsys.readouterr().out
-    assert statistics.describe(found) in said
-    assert f"{len(records)} samples at 32 x 16" in said
-    with pytest.raises(UserError, match="larger size"):
-        statistics.measure(records, (1, 1))

@@ -8,8 +8,11 @@ import shutil
 import numpy as np
 import pytest
 
-from mmreid_jax import average, evaluate, experiment, search, train
+from mmreid_jax import evaluate, experiment, train
+from mmreid_jax.commands import average, search
+from mmreid_jax.embedder import of_experiment
 from mmreid_jax.errors import UserError
+from mmreid_jax.scoring import retrieval
 from tests.system.test_runs import assert_same_state, final_state, train_in_two_parts
 
 
@@ -83,7 +86,7 @@ def test_roles_exchanged_after_the_draw(tiny_run, tmp_path):
     people = len(np.unique(pool.identity.astype(int) * 100 + pool.camera))
     variables, _ = train.checkpoints.load_variables(tmp_path)
     placed = drawn.parallel.place_state(variables)
-    result = evaluate.run(drawn, evaluate.Embedder(drawn), placed, "again")[0]
+    result = retrieval.run(drawn, of_experiment(drawn, drawn.method.embed), placed, "again")[0]
     assert result.distances.shape == (people, len(query))
     assert result.query.modalities == ("nir",)
     assert len(result.gallery) == len(query)

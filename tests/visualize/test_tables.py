@@ -2,9 +2,6 @@
 
 import math
 
-import pytest
-
-from mmreid_jax.errors import UserError
 from mmreid_jax.visualize import tables
 
 TABLE = tables.ScoreTable(
@@ -26,7 +23,7 @@ def test_percent():
 
 
 def test_columns_without_scores_are_left_out_and_ties_after_rounding_are_both_best():
-    assert TABLE.shown == ("mAP", "R1")
+    assert TABLE.columns_with_scores == ("mAP", "R1")
     assert TABLE.best("mAP") == {"trained", "adapted"}
     assert TABLE.best("R1") == {"trained"}
     assert tables.ScoreTable({"alone": {"mAP": 0.5}}).best("mAP") == set()
@@ -43,36 +40,3 @@ def test_text_table_is_aligned():
         "adapted          69.0 *     \u2013",
         "One seed.",
     ]
-
-
-def test_markdown_table():
-    assert tables.markdown_table(TABLE) == "\n".join(
-        [
-            "**Scores**",
-            "",
-            "| | mAP | R1 |",
-            "|---|---:|---:|",
-            "| untrained | 8.1 | 6.2 |",
-            "| trained | **69.0 ± 0.4** | **70.0** |",
-            "| adapted | **69.0** | \u2013 |",
-            "",
-            "One seed.",
-        ]
-    )
-    assert "a\\|b" in tables.markdown_table(tables.ScoreTable({"a|b": {"mAP": 0.5}}))
-
-
-def test_best_and_last():
-    runs = [
-        {"epoch": 10, "mAP": 0.5, "R1": 0.7},
-        {"epoch": 20, "mAP": 0.6, "R1": 0.6},
-        {"epoch": 30, "mAP": 0.6, "R1": 0.8},
-    ]
-    table = tables.best_and_last(runs)
-    assert list(table.rows) == ["best on test (epoch 20)", "last (epoch 30)"]
-    assert tables.best_and_last(runs, by="R1").rows["best on test (epoch 30)"]["R1"] == 0.8
-    assert table.shown == ("mAP", "R1")
-    with pytest.raises(UserError, match="no score named 'mINP'; it has epoch, mAP, R1"):
-        tables.best_and_last(runs, by="mINP")
-    with pytest.raises(UserError, match="no evaluation"):
-        tables.best_and_last([])

@@ -1,0 +1,65 @@
+"""Features of a folder of images.
+
+``python -m mmreid_jax extract --checkpoint DIR --images DIR --out FILE.npz``
+
+With ``--out DIR`` the features of many images are written to a folder as they come, so that memory holds a batch of
+them, an interrupted command goes on where it stopped, and the processes of a job (``JAX_COORDINATOR_ADDRESS`` and so
+on, see training/distributed.py) take a slice of the images each.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mmreid_jax.commands.options import add_model_flags, describe, open_model
+from mmreid_jax.datasets import folder
+from mmreid_jax.errors import UserError
+from mmreid_jax.model import note_of
+from mmreid_jax.retrieval import metrics
+from mmreid_jax.retrieval.feature_files import Features, check_target, save, write
+from mmreid_jax.training import distributed
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(prog="python -m mmreid_jax extract", description=__doc__)
+    add_model_flags(parser)
+    parser.add_argument("--images", required=True, help="folder of images, or of one subfolder per modality")
+    parser.add_argument("--modality", help="of the images (default: that of the folder's name, else visible)")
+    parser.add_argument("--out", required=True, type=Path, help="the .npz file to write, or a folder for many images")
+    arguments, rest = parser.parse_known_args(argv)
+    check_target(arguments.out)
+    distributed.start()
+    if arguments.out.suffix == ".npz" and jax.process_count() > 1:
+        raise UserError(f"several processes cannot write {arguments.out} together; name a folder with --out")
+    extractor = open_model(arguments, rest)
+    records, absent = folder.open_folder(
+        arguments.images, extractor.method.facts.modalities, arguments.modality, one=extractor.one_modality
+    )
+    dataset = extractor.config.data.dataset
+    labelled = folder.with_labels(records, dataset)
+    if distributed.is_main():
+        print(describe(records, absent, extractor.one_modality))
+        known = f"read off the file names, as {dataset} writes them" if labelled else "not known"
+        print(f"identities and cameras: {known}")
+    labels = None if labelled is None else metrics.Labels(labelled.identity, labelled.camera, labelled.scene)
+    note = note_of(extractor, arguments.checkpoint, () if extractor.one_modality else absent)
+    if arguments.out.suffix == ".npz":
+        features = extractor(records, absent)
+        save(arguments.out, Features(features, records.file, labels, note))
+        count, width = features.shape
+    else:
+
+        def rows(start: int, stop: int) -> Iterator[np.ndarray]:
+            some = np.arange(start, stop)
+            return extractor.pieces(records.select(some), absent) if len(some) else iter(())
+
+        count, width = write(arguments.out, records.file, labels, note, extractor.fingerprint(), rows)
+    if distributed.is_main():
+        length = " (length 1)" if extractor.config.eval.normalize else ""
+        print(f"{count} x {width} features{length}: {arguments.out}")

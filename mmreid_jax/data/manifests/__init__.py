@@ -1,1 +1,0 @@
-"""True public file names of the data sets, as compressed tables."""

@@ -1,0 +1,283 @@
+"""Prepares a data set once: checks its files, compares them with what is known of it, and writes them into records.
+
+All checks come first: what cannot be loaded or scored later is never written. Captions in the folder ``Text`` of a
+visible-infrared data set go into the records as well; records that were prepared before the captions were there are
+written again.
+
+The records appear in one rename when they are complete; a run that is killed leaves nothing that looks prepared.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import fcntl
+import io
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax import datasets
+from mmreid_jax.data import captions
+from mmreid_jax.datasets import catalogue, disk, verify
+from mmreid_jax.errors import UserError
+
+_UNFINISHED = "incomplete."
+_READERS = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A prepared data set.
+
+    Attributes:
+      dataset: its name.
+      data_dir: folder of prepared data sets.
+      directory: where its records lie.
+      fresh: True when this call wrote them, False when they were there.
+      report: how they compare with the public counts and names.
+    """
+
+    dataset: str
+    data_dir: pathlib.Path
+    directory: pathlib.Path
+    fresh: bool
+    report: verify.Report
+
+
+def prepare(
+    dataset: str,
+    manual_dir: str | os.PathLike[str] | None,
+    data_dir: str | os.PathLike[str],
+    *,
+    captioner: str = "",
+    check_images: bool = False,
+    force: bool = False,
+    progress: bool = False,
+) -> Prepared:
+    """Makes sure that a data set is prepared in `data_dir`.
+
+    Args:
+      dataset: a name of `mmreid_jax.datasets.get`.
+      manual_dir: the data set's folder or its parent; None to accept what is prepared already.
+      data_dir: folder of prepared data sets.
+      captioner: whose texts to put into the records; "" for those of the usual one, or of the one whose texts are in
+        the records, if they are there.
+      check_images: decode every image and name those that cannot be read.
+      force: write the records again even if they are there.
+      progress: show progress bars on standard error.
+
+    Raises:
+      UserError: folders or counterparts are missing, names are wrong, images are unreadable, texts are missing or
+        damaged, the disk is too small, or the data prepared earlier were made from other files.
+    """
+    folders = datasets.get(dataset).folders
+    directory = catalogue.prepared_dir(dataset, data_dir)
+    folder = pathlib.Path(data_dir).expanduser()
+    if manual_dir is not None:
+        with _alone(directory.parent):
+            earlier = None if force else catalogue.source_of(dataset, data_dir)
+            source = _listed(dataset, manual_dir, directory, earlier, captioner)
+            # What cannot be compared raises here, before anything is written.
+            verify.compare(dataset, verify.tables_of(source.samples), source.described["drawn"] is not None)
+            fresh = _write_if_needed(dataset, source, directory, earlier, check_images, progress)
+    elif force or check_images or catalogue.source_of(dataset, data_dir) is None:
+        raise UserError(
+            f"name the folder of {dataset}'s images with --manual_dir. {folders.instructions} {folders.without_data}"
+        )
+    else:
+        fresh = False
+    return Prepared(dataset, folder, directory, fresh, verify.check(dataset, _load_all(dataset, data_dir)))
+
+
+def summary(prepared: Prepared) -> str:
+    """A table of the splits (identities, samples, cameras) and the verdict, for the terminal."""
+    tables = _load_all(prepared.dataset, prepared.data_dir)
+    lines = [f"{'split':<10}{'identities':>12}{'samples':>10}  cameras (samples)"]
+    for split, records in tables.items():
+        cameras, samples = np.unique(records.camera, return_counts=True)
+        seen = ", ".join(f"{camera} ({count})" for camera, count in zip(cameras, samples, strict=True))
+        lines.append(f"{split:<10}{len(records.identities):>12}{len(records):>10}  {seen}")
+    state = "prepared" if prepared.fresh else "already prepared"
+    source = catalogue.source_of(prepared.dataset, prepared.data_dir)
+    text = source and source.get("text")
+    remarks = [f"with the texts of {text['captioner']}"] if text else []
+    return "\n".join([f"{prepared.dataset}: {state} in {prepared.directory}", *lines, *remarks, str(prepared.report)])
+
+
+def _load_all(dataset: str, data_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    return {split: catalogue.load(dataset, split, data_dir) for split in datasets.get(dataset).splits}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """The files that a data set is prepared from.
+
+    Attributes:
+      root: the folder that holds them.
+      samples: split -> its samples.
+      captioner: whose texts go into the records, "" for none.
+      described: see `disk.describe_source`.
+    """
+
+    root: pathlib.Path
+    samples: Mapping[str, Sequence[disk.Sample]]
+    captioner: str
+    described: Mapping[str, Any]
+
+    @property
+    def every_sample(self) -> list[disk.Sample]:
+        """Of all splits."""
+        return [sample for listed in self.samples.values() for sample in listed]
+
+
+def _listed(
+    dataset: str,
+    manual_dir: str | os.PathLike[str],
+    directory: pathlib.Path,
+    earlier: Mapping[str, Any] | None,
+    captioner: str,
+) -> _Source:
+    """The files of a data set, which must be those of the records of before if there are any."""
+    folders = datasets.get(dataset).folders
+    root = disk.find_root(folders, manual_dir)
+    samples = {split: disk.list_samples(folders, root, split) for split in folders.splits}
+    known = (earlier or {}).get("text")
+    if not captioner and known and known["captioner"] in captions.captioners(root):
+        captioner = known["captioner"]
+    captioner = disk.captioner_of(folders, root, captioner)
+    every = [sample for listed in samples.values() for sample in listed]
+    described = disk.describe_source(folders, root, every, captioner)
+    if earlier and earlier["fingerprint"] != described["fingerprint"]:
+        raise UserError(
+            f"{folders.name} was prepared in {directory} from other files ({_in_words(earlier)}) than those now in "
+            f"{root} ({_in_words(described)}); prepare again with --force, or use another --data_dir"
+        )
+    if known and known != described.get("text"):
+        raise UserError(
+            f"{folders.name} was prepared in {directory} with the texts of {known['captioner']} as they were then, not "
+            f"with those now in {root / captions.FOLDER}; prepare again with --force, or use another --data_dir"
+        )
+    return _Source(root, samples, captioner, described)
+
+
+def _write_if_needed(
+    dataset: str,
+    source: _Source,
+    directory: pathlib.Path,
+    earlier: Mapping[str, Any] | None,
+    check_images: bool,
+    progress: bool,
+) -> bool:
+    """Writes the records unless the same ones are there; True if it wrote."""
+    samples, width = source.every_sample, datasets.get(dataset).folders.width
+    if check_images or (width and not earlier):
+        _check_images(samples, width, check_images, _bar(progress, "check images"))
+    if earlier and earlier.get("text") == source.described.get("text"):
+        return False
+    _check_space(directory.parent, samples)
+    _write(dataset, source, directory, _bar(progress, "write records"))
+    return True
+
+
+def _write(dataset: str, source: _Source, directory: pathlib.Path, bar: Callable[..., Any]) -> None:
+    """Writes the records in a folder beside `directory` and moves them there, replacing what was there."""
+    import tensorflow_datasets as tfds
+
+    from mmreid_jax.datasets.builder import builder_of
+
+    unfinished = directory.parent / f"{_UNFINISHED}{os.getpid()}"
+    described = datasets.get(dataset)
+    options: dict[str, Any] = {"config": described.part or None, "captioner": source.captioner}
+    writer = builder_of(described)(data_dir=unfinished, file_format="array_record", **options)
+    writer.progress = bar
+    settings = tfds.download.DownloadConfig(manual_dir=source.root, try_download_gcs=False)
+    tfds.disable_progress_bar()
+    try:
+        # TFDS announces a download of unknown size; there is none.
+        with contextlib.redirect_stdout(io.StringIO()):
+            writer.download_and_prepare(download_dir=unfinished / "downloads", download_config=settings)
+        if directory.exists():
+            directory.rename(unfinished / "replaced")
+        pathlib.Path(writer.data_dir).rename(directory)
+    except (OSError, RuntimeError) as error:
+        cause = str(error).splitlines()[-1]  # TFDS puts the whole record before it
+        raise UserError(f"cannot write the records of {dataset} to {directory.parent}: {cause}") from error
+    finally:
+        tfds.enable_progress_bar()
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Only one process at a time prepares a data set; the first thing it does is to remove what killed ones left."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock_file = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --data_dir") from error
+    with lock_file as lock:
+        # Some network file systems have no locks; then two processes at once are the user's risk.
+        with contextlib.suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in folder.glob(f"{_UNFINISHED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield
+
+
+def _check_space(folder: pathlib.Path, samples: Sequence[Any]) -> None:
+    needed = sum(path.stat().st_size for sample in samples for path in sample.images.values())
+    free = shutil.disk_usage(folder).free
+    if needed * 1.02 > free:
+        sizes = f"{free / 1e9:.2f} GB free but the records need {needed / 1e9:.2f} GB"
+        raise UserError(f"{folder} has {sizes}; choose another --data_dir")
+
+
+def _check_images(samples: Sequence[Any], width: int | None, decode: bool, bar: Callable[..., Any]) -> None:
+    """Raises UserError naming the images that cannot be read or whose width is not that of the data set."""
+    from PIL import ImageFile
+
+    paths = sorted({path for sample in samples for path in sample.images.values()})
+    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+            problems = list(bar(pool.map(lambda path: _image_problem(path, width, decode), paths), total=len(paths)))
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
+    bad = [f"{path} ({problem})" for path, problem in zip(paths, problems, strict=True) if problem]
+    if bad:
+        raise UserError(f"{len(bad)} of {len(paths)} images cannot be used: {disk.few(bad)}; get them again")
+
+
+def _image_problem(path: pathlib.Path, width: int | None, decode: bool) -> str | None:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            if width and image.width != width:
+                return f"{image.width} pixels wide, not {width}"
+            if decode:
+                image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        return "not a readable image" if "cannot identify" in str(error) else str(error)
+    return None
+
+
+def _in_words(source: Mapping[str, Any]) -> str:
+    kind = "drawn" if source["drawn"] else "real"
+    return f"{source['files']} {kind} files, {source['bytes']} bytes, of {source['folder']}"
+
+
+def _bar(progress: bool, title: str) -> Callable[..., Any]:
+    """A progress bar around an iterable, or the iterable itself."""
+    if not progress:
+        return lambda items, total=None: items
+    from tqdm import tqdm
+
+    return lambda items, total=None: tqdm(items, desc=title, total=total, unit=" images", leave=False)

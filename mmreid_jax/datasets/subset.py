@@ -1,0 +1,47 @@
+"""Part of a split, named by a list of its files: the 141 training identities of RGBNT201, or a list of one's own."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+import numpy as np
+
+from mmreid_jax.data.records import Records
+from mmreid_jax.datasets.folder import SUFFIXES
+from mmreid_jax.errors import UserError
+
+
+def listed(records: Records, place: str | os.PathLike[str]) -> Records:
+    """The samples of a table whose files `place` lists, in the order of the table.
+
+    Args:
+      records: the table.
+      place: a folder that holds the files, in itself or in folders of its own (``RGBNT201/train_141``), or a text file
+        with a name or path a line, of which what follows a space is not read.
+
+    Raises:
+      UserError: there is nothing at `place`, no name in it, or a name that the table does not have.
+    """
+    names = _names(pathlib.Path(place))
+    unknown = sorted(names - set(records.file.tolist()))
+    if unknown:
+        raise UserError(
+            f"{len(unknown)} of {len(names)} files listed by {place} are not in {records.name}, such as {unknown[0]}; "
+            "give the list of this data set"
+        )
+    rows = np.flatnonzero(np.isin(records.file, sorted(names)))
+    return records.select(rows, f"{records.name}, {len(rows)} of {len(records)} samples")
+
+
+def _names(place: pathlib.Path) -> set[str]:
+    if place.is_dir():
+        names = {path.name for path in place.rglob("*") if path.suffix.lower() in SUFFIXES}
+    elif place.is_file():
+        lines = (line.split() for line in place.read_text(encoding="utf-8").splitlines())
+        names = {pathlib.PurePosixPath(words[0]).name for words in lines if words}
+    else:
+        raise UserError(f"there is neither a folder nor a list {place}; give the part of the data set to train on")
+    if not names:
+        raise UserError(f"{place} names no image; give a folder of images, or a text file with one name a line")
+    return names

@@ -1,0 +1,121 @@
+"""One picture that shows what was drawn: identities in rows, cameras and modalities in columns.
+
+In a visible-infrared data set every column is one camera in one modality, the visible ones first.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections import defaultdict
+
+import numpy as np
+
+from mmreid_jax.drawn.layouts import Layout, Sample
+from mmreid_jax.errors import UserError
+
+_GAP, _MARGIN, _HEADER = 4, 74, 40
+_PAPER, _INK, _EMPTY, _NOTE = (250, 250, 248), (30, 30, 34), (226, 226, 222), (255, 210, 60)
+
+
+def _choose(samples: list[Sample], identities: int, cameras: int) -> list[list[Sample]]:
+    """Rows of samples, one identity each, one sample a camera; identities that most cameras saw come first."""
+    seen: dict[int, dict[tuple[str, int], list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in samples:
+        if sample.identity > 0:
+            seen[sample.identity][_modality(sample), sample.seen_by].append(sample)
+    order = sorted(seen, key=lambda identity: (-min(cameras, len(seen[identity])), identity))
+    kinds = sorted({_modality(sample) for sample in samples}, key=lambda name: (name != "rgb", name))
+    rows = []
+    for identity in sorted(order[:identities]):
+        row = []
+        for kind in kinds:
+            columns = sorted(key for key in seen[identity] if key[0] == kind)
+            step = max(1, len(columns) // cameras)
+            groups = [seen[identity][column] for column in columns[::step][:cameras]]
+            row += [group[len(group) // 2] for group in groups]
+        rows.append(row)
+    return rows
+
+
+def _modality(sample: Sample) -> str:
+    return sample.modality or ""
+
+
+def _shown(layout: Layout, sample: Sample) -> tuple[str, ...]:
+    return (sample.modality,) if sample.modality else layout.modalities
+
+
+def _place(sample: Sample) -> str:
+    return f"camera {sample.camera}" if sample.view is None else f"view {sample.view}"
+
+
+def _load(layout: Layout, root: pathlib.Path, sample: Sample) -> dict[str, np.ndarray]:
+    from PIL import Image
+
+    images: dict[str, np.ndarray] = {}
+    for path, parts in layout.paths(sample).items():
+        with Image.open(root / path) as picture:
+            whole = np.asarray(picture.convert("RGB"))
+        images.update(zip(parts, np.split(whole, len(parts), axis=1), strict=True))
+    return images
+
+
+def contact_sheet(
+    layout: Layout,
+    samples: list[Sample],
+    root: pathlib.Path,
+    out_png: str | os.PathLike[str],
+    *,
+    size: tuple[int, int],
+    identities: int = 6,
+    cameras: int = 4,
+) -> pathlib.Path:
+    """Writes a picture with identities in rows, and for each of several cameras all modalities side by side.
+
+    Args:
+      layout: of the data set.
+      samples: among which those to show are chosen.
+      root: folder of the data set.
+      out_png: the picture to write.
+      size: (height, width) of one modality.
+      identities, cameras: how many to show at most; of a visible-infrared data set so many cameras of each modality.
+
+    Raises:
+      UserError: the picture cannot be written.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    rows = _choose(samples, identities, cameras)
+    height, width = size
+    columns = max(len(row) for row in rows)
+    block = len(_shown(layout, rows[0][0])) * width
+    sheet = Image.new("RGB", (_MARGIN + columns * (block + 3 * _GAP), _HEADER + len(rows) * (height + _GAP)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    titles = [next(_place(row[c]) for row in rows if c < len(row)) for c in range(columns)]
+    for c in range(columns):
+        left = _MARGIN + c * (block + 3 * _GAP)
+        draw.text((left + 4, 4), titles[c], _INK, font)
+        for m, name in enumerate(next(_shown(layout, row[c]) for row in rows if c < len(row))):
+            draw.text((left + m * width + 4, 22), name, _INK, font)
+    for r, row in enumerate(rows):
+        top = _HEADER + r * (height + _GAP)
+        draw.text((6, top + height // 2 - 14), f"identity\n{row[0].identity}", _INK, font)
+        for c in range(columns):
+            left = _MARGIN + c * (block + 3 * _GAP)
+            if c >= len(row):
+                draw.rectangle((left, top, left + block - 1, top + height - 1), _EMPTY)
+                continue
+            images = _load(layout, root, row[c])
+            strip = np.concatenate([images[name] for name in _shown(layout, row[c])], axis=1)
+            sheet.paste(Image.fromarray(strip), (left, top))
+            if _place(row[c]) != titles[c]:
+                draw.text((left + 4, top + 2), _place(row[c]), _NOTE, font)
+    target = pathlib.Path(out_png)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(target)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write the contact sheet {target}: {error}") from error
+    return target

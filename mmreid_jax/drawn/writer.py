@@ -1,0 +1,383 @@
+"""Draws the samples of a data set and writes them in its real layout, all or nothing."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import pathlib
+import shutil
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax.data import captions
+from mmreid_jax.drawn import layouts, person, sensor, vehicle, words
+from mmreid_jax.drawn.attributes import (
+    RESERVED_SEEDS,
+    describe,
+    person_identity,
+    shot,
+    vehicle_identity,
+)
+from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn.streams import generator
+from mmreid_jax.errors import UserError
+
+MARKER = "drawn.json"
+"""File in the folder of a drawn data set that holds the parameters of the drawing; written last."""
+
+DRAWING_VERSION = 3
+"""Goes up when the same parameters give other images, so that old sets are not taken for new ones."""
+
+TEXT_MARKER = f"{captions.FOLDER}/{MARKER}"
+"""File beside drawn captions that holds TEXT_VERSION; written last."""
+
+TEXT_VERSION = 1
+"""Goes up when the same parameters give other captions; the images do not depend on it."""
+
+DEFAULT_SHIFT = 0.5
+_QUALITY = 92
+_CHUNK = 48
+_WORTH_A_PROCESS = 200
+"""Samples that take about as long to draw as another process to start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """How much a split holds; cameras are views where the data set takes those for cameras."""
+
+    samples: int
+    identities: int
+    cameras: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A drawn data set.
+
+    Attributes:
+      dataset: its name.
+      root: its folder.
+      counts: split -> number of samples, identities and cameras.
+      files: number of image files.
+      reused: True when the same set was there already and nothing was drawn.
+    """
+
+    dataset: str
+    root: pathlib.Path
+    counts: Mapping[str, Count]
+    files: int
+    reused: bool
+
+
+def draw_sample(
+    layout: Layout,
+    sample: Sample,
+    *,
+    seed: int = 0,
+    shift: float = DEFAULT_SHIFT,
+    image_size: tuple[int, int] | None = None,
+) -> dict[str, np.ndarray]:
+    """The images of one sample, modality -> uint8 [H, W, 3], as the data set has them."""
+    moment = shot(
+        seed,
+        sample.identity,
+        sample.place or sample.camera,
+        kind=layout.kind,
+        scene=sample.scene,
+        frame=sample.frame,
+        view=sample.view,
+        split="train" if sample.trained_on or not layout.moved else "test",
+        shift=shift,
+        size=image_size or layout.image_size,
+        light=sample.light or ("day" if layout.darken else None),
+        heading=sample.heading,
+        scenario=layout.scenario,
+    )
+    if layout.kind == "vehicle":
+        images = vehicle.draw_vehicle(vehicle_identity(seed, sample.identity), moment)
+    elif sample.identity == layouts.DISTRACTOR:
+        images = person.draw_nobody(moment)
+    elif sample.identity == layouts.JUNK:
+        # A detection gone wrong: a piece of somebody.
+        piece = dataclasses.replace(moment, zoom=1.9, shift=(moment.place - 0.5, 0.8 * moment.occluder_place))
+        images = person.draw_person(person_identity(seed, -1000 - sample.frame), piece)
+    else:
+        seen = (sample.modality,) if sample.modality else sensor.MODALITIES
+        images = person.draw_person(person_identity(seed, sample.identity), moment, seen)
+    if layout.darken:
+        grey = images["rgb"] @ np.array([0.299, 0.587, 0.114], np.float32)
+        images["nir"] = np.repeat((grey + 0.5).astype(np.uint8)[:, :, None], 3, axis=2)
+        images["rgb"] = (images["rgb"] * np.float32(layout.darken) + 0.5).astype(np.uint8)
+    return images
+
+
+def _encode(image: np.ndarray, path: pathlib.Path) -> None:
+    from PIL import Image
+
+    if path.suffix == ".bmp":
+        Image.fromarray(image).save(path, "BMP")
+    else:
+        Image.fromarray(image).save(path, "JPEG", quality=_QUALITY)
+
+
+def _draw_chunk(
+    layout: Layout, root: str, seed: int, shift: float, image_size: tuple[int, int] | None, samples: Sequence[Sample]
+) -> int:
+    """Draws and writes some samples below `root`; returns how many."""
+    for sample in samples:
+        images = draw_sample(layout, sample, seed=seed, shift=shift, image_size=image_size)
+        written: dict[tuple[str, ...], pathlib.Path] = {}
+        for path, parts in layout.paths(sample).items():
+            target = pathlib.Path(root, path)
+            if parts in written:
+                shutil.copyfile(written[parts], target)
+            else:
+                _encode(np.concatenate([images[name] for name in parts], axis=1), target)
+                written[parts] = target
+    return len(samples)
+
+
+@functools.lru_cache(maxsize=8)
+def _looks(seed: int, identity: int) -> Mapping[str, str]:
+    return describe(person_identity(seed, identity))
+
+
+def caption_sample(layout: Layout, sample: Sample, *, seed: int = 0) -> captions.Captioned:
+    """What a captioner, and a language model after it, say of a sample of a data set that has captions."""
+    modality = str(sample.modality)
+    coordinates = sample.identity, sample.scene * 64 + sample.camera, sample.frame
+    random = generator(seed, f"caption {modality}", *coordinates)
+    seen = words.notice(_looks(seed, sample.identity), modality, random)
+    image = captions.Image(next(iter(layout.paths(sample))), sample.identity, modality)
+    return captions.Captioned(
+        image, words.caption(seen, random), words.rephrase(seen, modality, random), sample.trained_on
+    )
+
+
+def _write_text(layout: Layout, samples: Sequence[Sample], root: pathlib.Path, seed: int) -> None:
+    """Writes the captions of a data set into its folder."""
+    assert layout.captions is not None
+    said = [caption_sample(layout, sample, seed=seed) for sample in samples]
+    captions.write(root, captions.CAPTIONER, layout.captions, said)
+    (root / TEXT_MARKER).write_text(json.dumps({"text_version": TEXT_VERSION}) + "\n")
+
+
+def _has_text(root: pathlib.Path) -> bool:
+    """Whether the captions in a drawn data set are those that would be written today."""
+    try:
+        return bool(json.loads((root / TEXT_MARKER).read_text()) == {"text_version": TEXT_VERSION})
+    except (OSError, ValueError):
+        return False
+
+
+def _counts(layout: Layout, samples: Sequence[Sample]) -> dict[str, Count]:
+    return {
+        split: Count(len(inside), len({s.identity for s in inside}), len({s.seen_by for s in inside}))
+        for split in layout.folders
+        if (inside := [sample for sample in samples if split in sample.splits])
+    }
+
+
+def read_marker(root: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The parameters a folder was drawn with, None if it is not a completely drawn data set."""
+    try:
+        found = json.loads(pathlib.Path(root, MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _is_drawn(root: pathlib.Path, parameters: Mapping[str, Any]) -> bool:
+    """Whether the folder holds exactly this set.
+
+    Raises:
+      UserError: it holds something else.
+    """
+    if not root.exists() or (root.is_dir() and not any(root.iterdir())):
+        return False
+    found = read_marker(root)
+    if found == parameters:
+        return True
+    if found is None:
+        raise UserError(f"{root} exists and is not drawn data; choose another folder with --out")
+    differing = [key for key in parameters if found.get(key) != parameters[key]]
+    raise UserError(
+        f"{root} holds a set drawn with other parameters ({', '.join(differing)}); remove it or choose another folder"
+    )
+
+
+def _clear_leftovers(out: pathlib.Path, prefix: str) -> None:
+    """Removes what drawings of this machine left that were killed half-way."""
+    for folder in out.glob(f"{prefix}*"):
+        number = folder.name.removeprefix(prefix)
+        if number.isdigit() and not _is_alive(int(number)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+@contextlib.contextmanager
+def _unfinished(out: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
+    """A folder beside the final one to draw into; gone afterwards unless it was renamed."""
+    prefix = f".{name}.drawing-{socket.gethostname()}-"
+    _clear_leftovers(out, prefix)
+    folder = out / f"{prefix}{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes(jobs: int, samples: int) -> int:
+    """How many processes draw so many samples where `jobs` are asked for; 0: as many as there are cores and work."""
+    return jobs or max(1, min(os.cpu_count() or 1, samples // _WORTH_A_PROCESS))
+
+
+def _results(work: Any, chunks: Sequence[Sequence[Sample]], jobs: int) -> Iterator[int]:
+    if jobs == 1:
+        yield from map(work, chunks)
+        return
+    # Processes are spawned, not forked: the caller may hold threads and devices.
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(min(jobs, len(chunks)), mp_context=spawn) as pool:
+        try:
+            yield from pool.map(work, chunks)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def write(
+    layout: Layout,
+    samples: Sequence[Sample],
+    out: str | os.PathLike[str],
+    *,
+    dataset: str = "",
+    size: Size | None = None,
+    seed: int = 0,
+    shift: float | None = None,
+    image_size: tuple[int, int] | None = None,
+    jobs: int = 1,
+    progress: bool = False,
+) -> Summary:
+    """Draws a data set into its folder below `out`, for example ``out/RGBNT201``.
+
+    The folder appears in one rename when everything is written, so a run that is killed leaves nothing that looks like
+    a data set. A folder that holds the same set already is kept; one without captions, or with old ones, gets them.
+
+    Args:
+      layout: of the data set.
+      samples: all of it.
+      out: where the folder of the data set goes; made if needed.
+      dataset: name of the data set, with its part; "" for that of the layout.
+      size: of a small set; None for one with the public names and counts.
+      seed: another seed, other people; not one of `attributes.RESERVED_SEEDS`, on whose people trunks were trained. The
+        same parameters give the same bytes, whatever `jobs`.
+      shift: 0...1, how far light and sensors of the test cameras differ from training; None for 0.5.
+      image_size: (height, width) of one modality; None for the data set's own.
+      jobs: processes that draw; 0: one for each core, as far as they are worth starting.
+      progress: shows a progress bar.
+
+    Raises:
+      UserError: impossible parameters, the folder holds something else, or the disk refuses.
+    """
+    dataset = dataset or layout.name
+    shift = DEFAULT_SHIFT if shift is None else float(shift)
+    _check(layout, seed, shift, image_size, jobs)
+    parameters = {
+        "dataset": layout.name,
+        "seed": seed,
+        "full": size is None,
+        "identities": size and size.identities,
+        "images_per_identity": size and size.images_per_identity,
+        "cameras": size and size.cameras,
+        "shift": shift,
+        "image_size": list(image_size or layout.image_size),
+        "drawing_version": DRAWING_VERSION,
+    }
+    root = pathlib.Path(out).expanduser() / layout.root
+    paths = [path for sample in samples for path in layout.paths(sample)]
+    summary = Summary(dataset, root, _counts(layout, samples), len(paths), reused=False)
+    try:
+        if _is_drawn(root, parameters):
+            if layout.captions and not _has_text(root):
+                # The set may lie on a disk that cannot be written to; who needs the captions will be told so.
+                with contextlib.suppress(OSError):
+                    _write_text(layout, samples, root, seed)
+            return dataclasses.replace(summary, reused=True)
+        root.parent.mkdir(parents=True, exist_ok=True)
+        with _unfinished(root.parent, layout.root) as folder:
+            lists = layout.lists(samples) if layout.lists else {}
+            for parent in sorted({os.path.dirname(path) for path in (*paths, *lists)}.union(layout.made)):
+                (folder / parent).mkdir(parents=True, exist_ok=True)
+            for path, text in lists.items():
+                (folder / path).write_text(text)
+            # Chunks of neighbours: they share identities and backgrounds, which are kept between shots.
+            chunks = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
+            work = functools.partial(_draw_chunk, layout, str(folder), seed, shift, image_size)
+            with _bar(len(samples), f"drawing {dataset}", progress) as advance:
+                for done in _results(work, chunks, processes(jobs, len(samples))):
+                    advance(done)
+            if layout.captions:
+                _write_text(layout, samples, folder, seed)
+            (folder / MARKER).write_text(json.dumps(parameters, indent=2) + "\n")
+            try:
+                folder.rename(root)
+            except OSError:
+                # Somebody else may have finished the same set in the meantime.
+                if _is_drawn(root, parameters):
+                    return dataclasses.replace(summary, reused=True)
+                raise
+    except OSError as error:
+        raise UserError(f"cannot write drawn data below {root.parent}: {error.strerror or error}") from error
+    return summary
+
+
+def _check(layout: Layout, seed: int, shift: float, image_size: tuple[int, int] | None, jobs: int) -> None:
+    if seed >= RESERVED_SEEDS.start:
+        raise UserError(
+            f"seed is {seed}; those from {RESERVED_SEEDS.start} on are kept for the people that trunks are trained on"
+        )
+    if not 0 <= shift <= 1:
+        raise UserError(f"shift is {shift}; it must be between 0 (test cameras as in training) and 1")
+    if jobs < 0:
+        raise UserError(f"jobs is {jobs}; it must be 0 (all cores) or more")
+    if image_size is None:
+        return
+    if layout.fixed_size and tuple(image_size) != layout.image_size:
+        raise UserError(
+            f"image_size is {tuple(image_size)}; {layout.name} keeps its modalities side by side and is cut at fixed "
+            f"columns, so it can only be drawn at {layout.image_size}"
+        )
+    if not all(16 <= length <= 512 for length in image_size):
+        raise UserError(f"image_size is {tuple(image_size)}; height and width must be 16 to 512")
+
+
+@contextlib.contextmanager
+def _bar(total: int, title: str, shown: bool) -> Iterator[Any]:
+    """Yields a function that moves a progress bar by a number of samples, or does nothing."""
+    if not shown:
+        yield lambda done: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=title, unit="sample") as bar:
+        yield bar.update

@@ -1,0 +1,301 @@
+"""Retrieval scores: embed query and gallery, compare them under a protocol, keep and describe the scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmreid_jax import datasets
+from mmreid_jax.data.records import Records
+from mmreid_jax.embedder import Embedder
+from mmreid_jax.errors import UserError
+from mmreid_jax.experiment import Experiment, Splits
+from mmreid_jax.methods.base import Comparison, Variables
+from mmreid_jax.retrieval import distances, metrics, protocols, rerank
+from mmreid_jax.training import distributed, logs
+from mmreid_jax.visualize import tables
+
+RANKS = (1, 5, 10, 20)
+SINGLE_SHOTS = 10
+ALL = "all"
+"""Value of ``config.eval.protocol`` for every protocol of the data set."""
+COLUMNS = ("mAP", *(f"R{rank}" for rank in RANKS), "mINP")
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """A case in which modalities are missing in queries and gallery.
+
+    Attributes:
+      name: such as ``M(RGB)``.
+      absent: the modalities.
+      complete: label of the evaluation in which none is missing.
+    """
+
+    name: str
+    absent: tuple[str, ...]
+    complete: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """One evaluation.
+
+    Attributes:
+      label: what was evaluated, such as ``trained`` or ``trained, M(RGB)``.
+      comparison: which features were compared.
+      scores: of the protocol, over its trials.
+      protocol: its name and version, with what was done beside it (re-ranking).
+      distances: float32 [Q, G], for pictures; those of the first trial.
+      query: the table of the rows of `distances`.
+      gallery: the table of its columns.
+      gap: between modalities, where query and gallery are of one each: see `distances.modality_gap`.
+      missing: which modalities are missing; None: none.
+    """
+
+    label: str
+    comparison: str
+    scores: metrics.Trials
+    protocol: str
+    distances: np.ndarray
+    query: Records
+    gallery: Records
+    gap: float | None = None
+    missing: Missing | None = None
+
+    def row(self) -> dict[str, Any]:
+        """Scores between 0 and 1 by name, with label, comparison and protocol: a line of ``scores.jsonl``."""
+        ranks = {f"R{rank}": self.scores.rank(rank) for rank in RANKS}
+        values = {"mAP": self.scores.mAP, **ranks, "mINP": self.scores.mINP}
+        if len(self.scores.scores) > 1:
+            values.update({f"{name}_std": self.scores.std(name) for name in COLUMNS})
+        if self.gap is not None:
+            values["gap"] = self.gap
+        counts = {"queries": self.scores.num_valid, "skipped": self.scores.num_skipped}
+        return {"label": self.label, "comparison": self.comparison, "protocol": self.protocol, **values, **counts}
+
+    def table_row(self) -> dict[str, tables.Score]:
+        """Scores by name, with their standard deviation where there are several trials."""
+        return with_spread(self.row())
+
+
+def with_spread(row: Mapping[str, Any]) -> dict[str, tables.Score]:
+    """The scores of a row by name, with their standard deviation where it has one."""
+    return {name: (row[name], row[f"{name}_std"]) if f"{name}_std" in row else row[name] for name in COLUMNS}
+
+
+class Embedded:
+    """Features of a model by table; no table is embedded twice."""
+
+    def __init__(self, embedder: Embedder, variables: Variables, names: Sequence[str]) -> None:
+        """Of the features `names` that an embedder of `Method.embed` makes with these variables, which are placed."""
+        self._embedder = embedder
+        self._variables = variables
+        self._names = sorted(names)
+        self._known: dict[tuple[int, tuple[str, ...]], dict[str, np.ndarray]] = {}
+
+    def __call__(self, records: Records, feature: str, absent: Sequence[str] = ()) -> np.ndarray:
+        """A feature of all samples of a table, float32 [N, D]; `absent`: modalities that the network does not see."""
+        key = (id(records), tuple(absent))
+        if key not in self._known:
+            self._known[key] = self._embedder(self._variables, records, self._names, absent)
+        return self._known[key][feature]
+
+
+def protocols_of(dataset: str, options: Any) -> list[protocols.Protocol]:
+    """The protocol of a data set, the one that ``config.eval.protocol`` names, or all of the data set ("all").
+
+    Each with the distance of `options`, which are ``config.eval``.
+
+    Raises:
+      UserError: there is no such protocol or distance.
+    """
+    if options.protocol == ALL:
+        chosen = list(datasets.get(dataset).protocols)
+    elif options.protocol:
+        chosen = [datasets.protocol(options.protocol, dataset)]
+    else:
+        chosen = [datasets.get(dataset).protocols[0]]
+    return [
+        protocol.compared_by(
+            distances.check_kind(options.distance or protocol.distance, "config.eval.distance"), options.normalize
+        )
+        for protocol in chosen
+    ]
+
+
+def fits(protocol: protocols.Protocol, comparison: Comparison, modalities: Sequence[str]) -> bool:
+    """Whether a comparison searches in the direction of a protocol, if that has one.
+
+    Args:
+      protocol: of the data set.
+      comparison: of the method.
+      modalities: of the data set, visible first.
+    """
+    if protocol.direction is None:
+        return True
+    names = {"visible": modalities[0], "infrared": modalities[1]}
+    return (comparison.query, comparison.gallery) == tuple((names[side],) for side in protocol.direction)
+
+
+def compare(
+    splits: Splits,
+    protocol: protocols.Protocol,
+    options: Any,
+    comparison: Comparison,
+    embedded: Callable[[Records, str, Sequence[str]], np.ndarray],
+    label: str,
+    *,
+    missing: Missing | None = None,
+    seed: int = 0,
+) -> Result:
+    """Scores one comparison.
+
+    Args:
+      splits: with query and gallery.
+      protocol: one of `protocols_of`.
+      options: ``config.eval``.
+      comparison: of `Method.comparisons`.
+      embedded: (table, feature, absent modalities) -> float32 [N, D], such as `Embedded`.
+      label: for the result.
+      missing: modalities that are missing beside those that the comparison leaves out.
+      seed: of the single gallery shots, where `options` want them.
+
+    Raises:
+      UserError: single shots are asked for, but the protocol draws galleries itself.
+    """
+    queries, pool = splits.sides(comparison.query, comparison.gallery)
+    sides = (
+        (queries, comparison.query, comparison.feature),
+        (pool, comparison.gallery, comparison.gallery_feature or comparison.feature),
+    )
+    absent = missing.absent if missing else ()
+    raw = [
+        embedded(table, feature, tuple(name for name in table.modalities if name not in given or name in absent))
+        for table, given, feature in sides
+    ]
+    description, features = protocol.label, protocol.compared(*raw)
+    if options.rerank:
+        chosen = rerank.Options(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
+        scores, first_distances = reranked(protocol, chosen, features, queries, pool)
+        description += f", {chosen.describe()}"
+    else:
+        whole = distances.whole(protocol.distance, *features)
+        scores = metrics.evaluate_trials(whole, labels_of(queries), pool, protocol)
+        first_distances = whole[:, protocol.galleries(pool)[0]] if protocol.gallery else whole
+        first_distances = first_distances.T if protocol.swapped else first_distances
+    gallery = pool.select(protocol.galleries(pool)[0]) if protocol.gallery else pool
+    rows, columns = (gallery, queries) if protocol.swapped else (queries, gallery)
+    if options.single_shot:
+        if protocol.gallery:
+            raise UserError(
+                f"config.eval.single_shot draws galleries, but so does protocol {protocol.name} itself; leave it off"
+            )
+        labels = labels_of(rows), labels_of(columns)
+        cmc = metrics.single_shot_cmc(first_distances, *labels, protocol, repeats=SINGLE_SHOTS, seed=seed)
+        scores = metrics.Trials((dataclasses.replace(scores.scores[0], cmc=cmc),))
+        description += f", ranks of single gallery shots ({SINGLE_SHOTS} draws)"
+    one_each = len(comparison.query) == len(comparison.gallery) == 1 and comparison.query != comparison.gallery
+    gap = distances.modality_gap(*raw) if one_each else None
+    return Result(label, comparison.name, scores, description, first_distances, rows, columns, gap, missing)
+
+
+def reranked(
+    protocol: protocols.Protocol,
+    options: rerank.Options,
+    features: tuple[np.ndarray, np.ndarray],
+    queries: Records,
+    pool: Records,
+) -> tuple[metrics.Trials, np.ndarray]:
+    """Scores of every trial after re-ranking its gallery, and the re-ranked distances [Q, G] of the first."""
+    scores: list[metrics.Scores] = []
+    first: np.ndarray | None = None
+    every = labels_of(pool)
+    for rows in protocol.galleries(pool):
+        drawn = metrics.Labels(every.identity[rows], every.camera[rows], every.scene[rows])
+        sides = [(features[0], labels_of(queries)), (features[1][rows], drawn)]
+        (query, query_labels), (gallery, gallery_labels) = reversed(sides) if protocol.swapped else sides
+        values = rerank.k_reciprocal(query, gallery, **dataclasses.asdict(options))
+        first = values if first is None else first
+        scores.append(metrics.evaluate(values, query_labels, gallery_labels, protocol))
+    assert first is not None
+    return metrics.Trials(tuple(scores)), first
+
+
+def labels_of(records: Records) -> metrics.Labels:
+    """Identity, camera and scene of a table, as retrieval wants them."""
+    return metrics.Labels(records.identity, records.camera, records.scene)
+
+
+def run(
+    experiment: Experiment, embedder: Embedder, variables: Variables, label: str, missing: bool = False
+) -> list[Result]:
+    """Scores every comparison of the method under every protocol that it fits, the one that selects checkpoints first.
+
+    With `missing` a comparison of all modalities is also made without each combination of them.
+
+    Raises:
+      UserError: no comparison fits, or a protocol that the config names cannot be used on these data; where it names
+        all, such a protocol is left out and named.
+    """
+    config, splits, method = experiment.config, experiment.splits, experiment.method
+    several, modalities, comparisons = config.eval.protocol == ALL, method.facts.modalities, method.comparisons()
+    names = {name for each in comparisons for name in (each.feature, each.gallery_feature) if name}
+    embedded = Embedded(embedder, variables, sorted(names))
+    results: list[Result] = []
+    for protocol in protocols_of(config.data.dataset, config.eval):
+        fitting = [each for each in comparisons if fits(protocol, each, modalities)]
+        if several and fitting and (hindrance := why_unusable(splits, protocol, fitting[0])):
+            if distributed.is_main():
+                print(f"note: {protocol.name} is left out: {hindrance}", flush=True)
+            continue
+        score = functools.partial(compare, splits, protocol, config.eval, seed=config.seed)
+        for comparison in fitting:
+            parts = [label, *([comparison.name] if results else []), *([protocol.name] if several else [])]
+            results.append(score(comparison, embedded, ", ".join(parts)))
+            if missing and set(comparison.query) == set(modalities):
+                for name, absent in protocols.missing_modality_cases(modalities):
+                    case = Missing(name, absent, ", ".join(parts))
+                    results.append(score(comparison, embedded, f"{label}, {name}", missing=case))
+    if not results:
+        raise UserError(
+            f"config.eval.protocol is {config.eval.protocol!r}, but no comparison of method "
+            f"{config.method!r} on {', '.join(modalities)} can be made under it"
+        )
+    return results
+
+
+def why_unusable(splits: Splits, protocol: protocols.Protocol, comparison: Comparison) -> str:
+    """Why no gallery of a protocol can be drawn from these data; empty where it can."""
+    try:
+        protocol.galleries(splits.sides(comparison.query, comparison.gallery)[1])
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
+    """Appends the scores to `logs.SCORES_FILE` of the workdir."""
+    logs.keep_scores(workdir, [result.row() for result in results], **extra)
+
+
+def at_first(workdir: Path) -> dict[str, dict[str, tables.Score]]:
+    """The scores before the first step, {label: scores}: those that the run's log has."""
+    return {label: with_spread(scores) for label, scores in logs.first_scores(workdir).items()}
+
+
+def describe(results: Sequence[Result], workdir: Path) -> str:
+    """A table of scores for the console, with the protocol and what was skipped."""
+    rows: dict[str, Mapping[str, tables.Score]] = {**at_first(workdir), **{r.label: r.table_row() for r in results}}
+    lines = [tables.text_table(tables.ScoreTable(title="", rows=rows, columns=COLUMNS))]
+    first = results[0]
+    trials = f", mean ± standard deviation of {count} trials" if (count := len(first.scores.scores)) > 1 else ""
+    lines.append(f"protocol {first.protocol}, {first.scores.num_valid} queries, {first.comparison}{trials}")
+    if first.scores.num_skipped:
+        lines.append(first.scores.explain())
+    return "\n".join(lines)

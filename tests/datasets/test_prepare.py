@@ -1,0 +1,235 @@
+"""The prepare command: reuse, rebuild, kills, broken images, disk space, and what it prints."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from PIL import ImageFile
+
+from mmreid_jax.commands.prepare import main
+from mmreid_jax.datasets import catalogue
+from mmreid_jax.datasets import prepare as command
+from mmreid_jax.datasets.prepare import prepare
+from mmreid_jax.errors import UserError
+from tests.datasets import trees
+
+
+def contents(folder):
+    """Relative path -> bytes of every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run(*arguments):
+    """Runs Python in a process of its own."""
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+
+
+def test_a_second_run_reuses_the_records(tmp_path):
+    trees.write("rgbnt201", tmp_path / "raw")
+    first = prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+    before = contents(first.directory)
+    second = prepare("rgbnt201", tmp_path / "raw" / "RGBNT201", tmp_path / "data")
+    third = prepare("rgbnt201", None, tmp_path / "data")
+    assert (first.fresh, second.fresh, third.fresh) == (True, False, False)
+    assert contents(second.directory) == before
+
+
+def test_the_same_files_elsewhere_are_the_same_data(tmp_path):
+    trees.write("msvr310", tmp_path / "raw")
+    prepare("msvr310", tmp_path / "raw", tmp_path / "data")
+    (tmp_path / "raw").rename(tmp_path / "moved")
+    assert not prepare("msvr310", tmp_path / "moved", tmp_path / "data").fresh
+
+
+@pytest.mark.parametrize("change", ["file added", "file changed", "drawn with other parameters"])
+def test_other_files_are_never_taken_for_the_prepared_ones(change, tmp_path):
+    root = trees.write("rgbnt100", tmp_path / "raw")
+    marker = root.parent / "drawn.json"
+    marker.write_text(json.dumps({"seed": 1}))
+    prepare("rgbnt100", tmp_path / "raw", tmp_path / "data")
+    if change == "file added":
+        trees.write_image(root / "query" / "0010_c0002_000.jpg", (768, 8))
+    elif change == "file changed":
+        with (root / "query" / "0003_c0001_000.jpg").open("ab") as file:
+            file.write(b"more")
+    else:
+        marker.write_text(json.dumps({"seed": 2}))
+    with pytest.raises(UserError, match=r"prepared in .* from other files .*--force"):
+        prepare("rgbnt100", tmp_path / "raw", tmp_path / "data")
+    assert prepare("rgbnt100", tmp_path / "raw", tmp_path / "data", force=True).fresh
+    assert not prepare("rgbnt100", tmp_path / "raw", tmp_path / "data").fresh
+
+
+def test_force_brings_the_new_labels(tmp_path):
+    root = trees.write("rgbnt100", tmp_path / "raw")
+    prepare("rgbnt100", tmp_path / "raw", tmp_path / "data")
+    assert len(catalogue.load("rgbnt100", "query", tmp_path / "data")) == 1
+    trees.write_image(root / "query" / "0010_c0002_000.jpg", (768, 8))
+    prepare("rgbnt100", tmp_path / "raw", tmp_path / "data", force=True)
+    records = catalogue.load("rgbnt100", "query", tmp_path / "data")
+    assert records.identity.tolist() == [3, 10]
+    assert [sorted(row) for row in records.encoded([0, 1])] == [["composite"], ["composite"]]
+
+
+KILLED = """
+import os, signal, sys
+from mmreid_jax.datasets import prepare as command
+
+def stop_after_two(samples):
+    yield from samples[:2]
+    os.kill(os.getpid(), signal.SIGKILL)
+
+command._bar = lambda progress, title: stop_after_two
+command.prepare("rgbnt201", sys.argv[1], sys.argv[2], force=sys.argv[3] == "force")
+"""
+
+
+def test_a_kill_leaves_nothing_half_written_and_a_rerun_works(tmp_path):
+    trees.write("rgbnt201", tmp_path / "raw")
+    killed = run("-c", KILLED, str(tmp_path / "raw"), str(tmp_path / "data"), "")
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    leftovers = [path.name for path in (tmp_path / "data" / "rgbnt201").iterdir() if path.name != ".lock"]
+    assert [name.startswith("incomplete.") for name in leftovers] == [True]
+    assert not catalogue.is_prepared("rgbnt201", tmp_path / "data")
+    assert prepare("rgbnt201", tmp_path / "raw", tmp_path / "data").fresh
+    assert sorted(path.name for path in (tmp_path / "data" / "rgbnt201").iterdir()) == [".lock", "1.0.0"]
+    assert len(catalogue.load("rgbnt201", "train", tmp_path / "data")) == 4
+
+
+def test_a_kill_while_rebuilding_keeps_the_earlier_records(tmp_path):
+    trees.write("rgbnt201", tmp_path / "raw")
+    directory = prepare("rgbnt201", tmp_path / "raw", tmp_path / "data").directory
+    before = contents(directory)
+    assert run("-c", KILLED, str(tmp_path / "raw"), str(tmp_path / "data"), "force").returncode == -signal.SIGKILL
+    assert contents(directory) == before
+
+
+def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
+    root = trees.write("rgbnt201", tmp_path / "raw")
+
+    def lose_a_file(progress, title):
+        def bar(items, total=None):
+            (root / "test" / "TI" / "000299_cam2_0_11.jpg").unlink(missing_ok=True)
+            return items
+
+        return bar
+
+    monkeypatch.setattr(command, "_bar", lose_a_file)
+    with pytest.raises(UserError, match=r"cannot write the records of rgbnt201.*000299_cam2_0_11"):
+        prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data" / "rgbnt201").iterdir()] == [".lock"]
+
+
+FULL = """
+import resource, signal, sys
+from mmreid_jax.datasets.prepare import prepare
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+prepare("rgbnt201", sys.argv[1], sys.argv[2])
+"""
+
+
+def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
+    names = [f"{i:06d}_cam1_0_00.jpg" for i in range(1, 50)]
+    trees.write("rgbnt201", tmp_path / "raw", {"train_171": names, "test": names[:3]})
+    ended = run("-c", FULL, str(tmp_path / "raw"), str(tmp_path / "data"))
+    assert "UserError: cannot write the records of rgbnt201" in ended.stderr
+    assert "File too large" in ended.stderr
+    assert [path.name for path in (tmp_path / "data" / "rgbnt201").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "not an image"])
+def test_check_images_names_the_unreadable_ones(kind, tmp_path, monkeypatch):
+    # Training may have switched PIL to tolerance; the check must see the damage all the same.
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    root = trees.write("rgbnt201", tmp_path / "raw")
+    path = root / "test" / "NI" / "000258_cam2_0_01.jpg"
+    whole = path.read_bytes()
+    path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "not an image": b"hello" * 99}[kind])
+    with pytest.raises(UserError, match=r"1 of 21 images cannot be used: .*test/NI/000258_cam2_0_01\.jpg"):
+        prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", check_images=True)
+    assert ImageFile.LOAD_TRUNCATED_IMAGES
+    assert not catalogue.is_prepared("rgbnt201", tmp_path / "data")
+    assert prepare("rgbnt201", tmp_path / "raw", tmp_path / "data").fresh
+    with pytest.raises(UserError, match="000258_cam2_0_01"):
+        prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", check_images=True)
+
+
+def test_side_by_side_images_of_another_width_are_named(tmp_path):
+    root = trees.write("rgbn300", tmp_path / "raw")
+    trees.write_image(root / "query" / "0003_c0001_000.jpg", (768, 8))
+    with pytest.raises(UserError, match=r"0003_c0001_000\.jpg \(768 pixels wide, not 512\)"):
+        prepare("rgbn300", tmp_path / "raw", tmp_path / "data")
+
+
+def test_a_disk_that_is_too_small_is_seen_before_writing(tmp_path, monkeypatch):
+    trees.write("rgbnt201", tmp_path / "raw")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10, 9, 1))
+    with pytest.raises(UserError, match="free but the records need"):
+        prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+
+
+def test_a_data_dir_that_cannot_be_written(tmp_path):
+    trees.write("rgbnt201", tmp_path / "raw")
+    (tmp_path / "data").write_text("a file in the way")
+    with pytest.raises(UserError, match=r"cannot write to .*choose another --data_dir"):
+        prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+
+
+def test_without_manual_dir_the_message_says_what_to_do(tmp_path):
+    with pytest.raises(UserError, match=r"--manual_dir.*github.com/ziwang1121/IEEE.*mmreid_jax synthesize"):
+        prepare("rgbnt201", None, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_misspelt_data_set_gets_a_hint(tmp_path):
+    with pytest.raises(UserError, match="did you mean rgbnt201"):
+        prepare("RGBNT-201", tmp_path, tmp_path / "data")
+
+
+def test_the_command_prints_a_table_and_the_verdict(tmp_path, capsys):
+    trees.write("rgbnt201", tmp_path / "raw")
+    arguments = ["--dataset", "rgbnt201", "--manual_dir", str(tmp_path / "raw"), "--data_dir", str(tmp_path / "data")]
+    main(arguments)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"rgbnt201: prepared in {tmp_path}/data/rgbnt201/1.0.0"
+    assert lines[1].split() == ["split", "identities", "samples", "cameras", "(samples)"]
+    assert lines[2].split() == ["train", "3", "4", "0", "(1),", "1", "(1),", "2", "(1),", "3", "(1)"]
+    assert lines[3].split() == ["query", "2", "3", "0", "(1),", "1", "(2)"]
+    assert lines[5].startswith("rgbnt201: incomplete: train lacks")
+    main([*arguments, "--check_images"])
+    assert capsys.readouterr().out.startswith("rgbnt201: already prepared in")
+
+
+def test_the_command_reports_errors_in_one_line(tmp_path):
+    arguments = ["--dataset", "msvr310", "--manual_dir", str(tmp_path), "--data_dir", str(tmp_path / "data")]
+    ended = run("-m", "mmreid_jax", "prepare", *arguments)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    message = textwrap.shorten(ended.stderr, 10**6)
+    assert message.startswith("error: msvr310: missing under")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_two_processes_prepare_once(tmp_path):
+    trees.write("rgbnt201", tmp_path / "raw")
+    arguments = ["--dataset", "rgbnt201", "--manual_dir", str(tmp_path / "raw"), "--data_dir", str(tmp_path / "data")]
+    started = [
+        subprocess.Popen([sys.executable, "-m", "mmreid_jax", "prepare", *arguments], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    first_lines = sorted(process.communicate()[0].split(" in ")[0] for process in started)
+    assert first_lines == ["rgbnt201: already prepared", "rgbnt201: prepared"]
+
+
+def test_data_dir_comes_from_the_environment(tmp_path, monkeypatch):
+    trees.write("rgbnt100", tmp_path / "raw")
+    monkeypatch.setenv(catalogue.DATA_DIR_VARIABLE, str(tmp_path / "elsewhere"))
+    main(["--dataset", "rgbnt100", "--manual_dir", str(tmp_path / "raw")])
+    assert os.listdir(tmp_path / "elsewhere") == ["rgbnt100"]
