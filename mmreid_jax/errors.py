@@ -10,6 +10,7 @@ from typing import Any
 from mmreid_jax import interruption
 
 LONGEST_NAME = 200
+_LONGEST_MESSAGE = 4000
 
 
 def printable(text: object, longest: int = LONGEST_NAME) -> str:
@@ -43,7 +44,7 @@ def run_command(main: Callable[..., Any], *args: Any) -> None:
             main(*args)
     except UserError as error:
         message = " ".join(str(error).split("\n")) if "\n" in str(error) else str(error)
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message, _LONGEST_MESSAGE)}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
         if error.filename is None or isinstance(error, BrokenPipeError):

@@ -21,7 +21,7 @@ ARROWS = {
     "paths": {"errors"},
     "visualize": set(),
     "convert": set(),
-    "retrieval": set(),
+    "retrieval": {"convert"},
     "data": set(),
     "losses": set(),
     "models": set(),

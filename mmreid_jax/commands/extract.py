@@ -28,7 +28,7 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.model import note_of
 from mmreid_jax.paths import check_output, path_of, write_or_rescue
 from mmreid_jax.retrieval import metrics
-from mmreid_jax.retrieval.feature_files import Features, save, write
+from mmreid_jax.retrieval.feature_files import Features, check_target, save, write
 from mmreid_jax.training import distributed
 
 
@@ -43,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_image_flags(parser)
     arguments, rest = parser.parse_known_args(argv)
     single = arguments.out.suffix == ".npz"
+    check_target(arguments.out)
     check_output(arguments.out, "--out", folder=not single)
     distributed.start()
     if single and jax.process_count() > 1:

@@ -9,28 +9,53 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmreid_jax import datasets
+from mmreid_jax.convert import owned
 from mmreid_jax.datasets.base import JUNK_IDENTITY
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import check_output, path_of, write_or_rescue
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
-from mmreid_jax.retrieval.feature_files import Features, load
+from mmreid_jax.retrieval.feature_files import Features, check_values, load
 from mmreid_jax.retrieval.matches import without_themselves, write_table
 from mmreid_jax.scoring.retrieval import COLUMNS, RANKS
 from mmreid_jax.visualize import tables
 
 
-def without_junk(side: Features) -> Features:
-    """The samples that count: without those of identity -1, where identities are known."""
+def opened(path: Path) -> Features:
+    """The samples of a feature file that count, with features that can be compared.
+
+    Raises:
+      UserError: see `load`, `check_values` and `without_junk`.
+    """
+    side = load(path)
+    check_values(path, side.features, side.files)
+    return without_junk(path, side)
+
+
+def without_junk(path: Path, side: Features) -> Features:
+    """The samples that count: without those of identity -1, where identities are known.
+
+    Raises:
+      UserError: none is left.
+    """
     if side.labels is None or not np.any(side.labels.identity == JUNK_IDENTITY):
         return side
     kept = side.labels.identity != JUNK_IDENTITY
+    if not np.any(kept):
+        raise UserError(f"{path}: all {len(kept)} images have the identity {JUNK_IDENTITY}, which does not count")
     labels = metrics.Labels(*(getattr(side.labels, field.name)[kept] for field in dataclasses.fields(metrics.Labels)))
     return dataclasses.replace(side, features=side.features[kept], files=side.files[kept], labels=labels)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of matches as `write_table` writes it."""
+    with path.open("rb") as file:
+        return file.read(64).startswith(b"query,rank,match,distance")
 
 
 def protocol_of(side: Features, name: str | None, distance: str | None) -> protocols.Protocol:
@@ -95,9 +120,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; it must be at least 1")
     if arguments.matches is not None:
+        owned.check_file(arguments.matches, is_table, "table of matches")
         check_output(arguments.matches, "--matches")
-    query = without_junk(load(arguments.query))
-    gallery = without_junk(load(arguments.gallery)) if arguments.gallery else query
+    query = opened(arguments.query)
+    gallery = opened(arguments.gallery) if arguments.gallery else query
     labelled = query.labels is not None and gallery.labels is not None
     if not labelled and arguments.matches is None:
         without = arguments.query if query.labels is None else arguments.gallery

@@ -31,6 +31,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mmreid_jax import __version__
+from mmreid_jax.convert import layout
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import read_json
 from mmreid_jax.training import config
@@ -300,10 +301,28 @@ def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = Fa
         elif told(saved[name]) != told(wanted[name]):
             problems.append(f"{name} is {told(saved[name])} in the checkpoint but {told(wanted[name])} in the model")
     if problems:
+        _check_classes(saved, wanted, what, len(problems))
         listed = "; ".join(problems[:_SHOWN_DIFFERENCES])
         rest = len(problems) - _SHOWN_DIFFERENCES
         more = f"; and {rest} more" if rest > 0 else ""
         raise UserError(f"{what} is of another model: {listed}{more}. Use the config that it was trained with")
+
+
+def _check_classes(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str, differences: int) -> None:
+    """`UserError` that names the setting, where the number of identities is the one difference."""
+    pairs = {
+        name: (tuple(saved[name].shape), tuple(np.shape(leaf)))
+        for name, leaf in wanted.items()
+        if name in saved and tuple(saved[name].shape) != tuple(np.shape(leaf))
+    }
+    counts = {(theirs[-1:], ours[-1:]) for theirs, ours in pairs.values()}
+    alike = all("classifier" in name and theirs[:-1] == ours[:-1] for name, (theirs, ours) in pairs.items())
+    if len(pairs) == differences and len(counts) == 1 and alike:
+        name, (theirs, ours) = next(iter(pairs.items()))
+        raise UserError(
+            f"{what} was trained on another number of identities ({name} is {list(theirs)}, {list(ours)} in the "
+            f"model); {layout.set_classes(theirs[-1])}"
+        )
 
 
 class _BestAndLatest:

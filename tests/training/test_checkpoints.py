@@ -250,6 +250,18 @@ class TestMistakes:
         assert "; and 5 more. " in message
         assert "\n" not in message
 
+    @pytest.mark.parametrize("shape", [(4, 5), (6, 4, 5), (5,)])
+    def test_another_number_of_identities(self, tmp_path, shape):
+        other = (*shape[:-1], 9)
+        with Checkpoints(tmp_path) as store:
+            store.save(1, {"params": {"head": {"classifier": {"kernel": jnp.zeros(shape)}}, "w": jnp.zeros(2)}}, {})
+            like = {"params": {"head": {"classifier": {"kernel": jnp.zeros(other)}}, "w": jnp.zeros(2)}}
+            with pytest.raises(UserError, match=r"number of identities .* with --config\.model\.num_classes=5$"):
+                store.restore(like)
+            like["params"]["w"] = jnp.zeros(3)
+            with pytest.raises(UserError, match="is of another model"):
+                store.restore(like)
+
     def test_names_that_one_side_lacks(self, tmp_path):
         with Checkpoints(tmp_path) as store:
             store.save(1, {"a": jnp.zeros(2), "b": jnp.zeros(3)}, {})
