@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data.captions import TextForm
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets import catalogue, disk

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
-from mmreid_jax.datasets.base import JUNK_IDENTITY
+import mmreid_jax.datasets as datasets
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
 from mmreid_jax.retrieval.feature_files import Features, load
 from mmreid_jax.retrieval.matches import write_table
+from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 from mmreid_jax.scoring.retrieval import COLUMNS, RANKS
 from mmreid_jax.visualize import tables
 

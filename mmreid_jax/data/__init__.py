@@ -1,1 +1,23 @@
 """Records, catalogue, samplers, transforms and the input pipeline."""
+
+from mmreid_jax.data import (
+    captions,
+    images,
+    pipeline,
+    records,
+    samplers,
+    store,
+    tokenizer,
+    transforms,
+)
+
+__all__ = [
+    "captions",
+    "images",
+    "pipeline",
+    "records",
+    "samplers",
+    "store",
+    "tokenizer",
+    "transforms",
+]

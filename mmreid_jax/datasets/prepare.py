@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data import captions
 from mmreid_jax.datasets import catalogue, disk, verify
 from mmreid_jax.errors import UserError
