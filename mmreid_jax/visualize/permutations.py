@@ -346,8 +346,8 @@ def neighbours_picture(
         top += step
     count = sum(len(group) for example in examples for group in example.neighbours.values())
     alt = (
-        f"Soft nearest neighbours of {len(examples)} stripes in {' and in '.join(examples[0].neighbours)}: {count} images"
-        " with the weights of their stripes."
+        f"Soft nearest neighbours of {len(examples)} stripes in {' and in '.join(examples[0].neighbours)}: {count}"
+        " images with the weights of their stripes."
     )
     return canvas.picture(name=name, alt=alt, caption=caption)
 
