@@ -102,7 +102,7 @@ def train() -> ConfigDict:
             replacement=False,  # visible-infrared data: the images of an identity are drawn with replacement
             micro_batches=1,  # cut the batch for the backbone to save memory; losses still see the whole batch
             eval_every=5,  # epochs
-            evaluate_first=False,  # also score the untrained network
+            evaluate_first=False,  # also score the untrained network, and the trunk that training starts from
             checkpoint_every=1,  # epochs
             log_every=10,  # steps
             # Steps in one compiled call, while nothing on the host is due between them (log line, evaluation,
@@ -144,7 +144,9 @@ def initial() -> ConfigDict:
     """Weights to start from."""
     return ConfigDict(
         dict(
-            backbone="",  # ImageNet weights: a PyTorch or safetensors file, or a directory made by mmreid_jax.convert
+            # ImageNet weights: a PyTorch or safetensors file, or a directory made by mmreid_jax.convert. For drawn data
+            # there are trunks in the package: drawn/resnet_mini, and drawn/resnet_mini_rgb of colour images alone.
+            backbone="",
             # A trunk pre-trained by MMGL, for visible-infrared methods: its workdir, a converted directory or a flat
             # PyTorch file. Takes the place of `backbone`.
             from_mmgl="",

@@ -93,7 +93,7 @@ def continual(experiment: Experiment, embedder: Embedder, variables: Any) -> tup
         learning_rate=optimizers.rate(config.mtt.optim, plan.epoch_ends),
         evaluate_every=1,
         checkpoint_every=1,
-        evaluate_first="",
+        evaluate_first={},
         kind="adapt",
         before_evaluation=reestimated,
     )

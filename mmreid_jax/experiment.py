@@ -259,7 +259,8 @@ def draw(data: Any, folder: Path) -> Path:
     """
     # The configurations of a data set ("regdb/trial_3") share their images.
     dataset = data.dataset.split("/")[0]
-    chosen = (dataset, data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    numbers = (data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    chosen = (dataset, *numbers, drawing.VERSION)
     name = hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
     drawn = folder / "drawn" / f"{dataset}-{name}"
     if not drawn.exists():
@@ -271,6 +272,7 @@ def draw(data: Any, folder: Path) -> Path:
         identities=data.drawn_identities or None,
         images_per_identity=data.drawn_images or None,
         shift=data.drawn_shift if data.drawn_shift >= 0 else None,
+        jobs=0,
         progress=sys.stderr.isatty(),
     )
     prepared = drawn / "prepared"

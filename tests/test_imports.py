@@ -28,6 +28,7 @@ ARROWS = {
     "methods": {"models", "losses", "training", "convert"},
     "testing": {"methods"},
     "drawn": {"data"},
+    "trunks": {"convert", "drawn", "losses", "models", "retrieval", "training"},
     "datasets": {"data", "drawn", "retrieval"},
     "captioning": {"data", "datasets"},
     "flags": {"training"},
@@ -49,7 +50,7 @@ ARROWS = {
     },
     "commands": {
         *("captioning", "convert", "data", "datasets", "drawn", "experiment", "flags", "methods", "model", "retrieval"),
-        *("scoring", "train", "training", "visualize"),
+        *("scoring", "train", "training", "trunks", "visualize"),
     },
     "__main__": set(),
 }

@@ -26,6 +26,7 @@ ELSEWHERE = {
     "commands/extract": "commands/test_search",
     "commands/options": "commands/test_search",
     "commands/prepare": "datasets/test_prepare",
+    "commands/pretrain_trunk": "trunks/test_pretraining",
     "commands/synthesize": "drawn/test_writer",
     "convert/ddag": "methods/test_ddag",
     "convert/hetero_center": "methods/test_hetero_center",

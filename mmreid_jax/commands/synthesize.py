@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--contact_sheet", metavar="FILE.png", help="also write a picture that shows some of the images"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes that draw (default 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that draw (default 1; 0: one for each core)")
     return parser
 
 

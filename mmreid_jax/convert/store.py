@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.convert import known, torch_file
+from mmreid_jax.convert import included, known, torch_file
 from mmreid_jax.convert.layout import AnyLayout, Report, Variables, export_state, flatten, import_state, unflatten
 from mmreid_jax.errors import UserError
 
@@ -37,7 +37,8 @@ def open_weights(
     """Loads weights of a family into our tree, from whatever form they are kept in.
 
     Args:
-      path: a PyTorch or safetensors file, or a directory made by ``python -m mmreid_jax convert``.
+      path: a PyTorch or safetensors file, a directory made by ``python -m mmreid_jax convert``, or the name of weights
+        that come with the package (``drawn/resnet_mini``, see `included`).
       layout: a layout, or the name of one.
       like: tree that the result must fit; see `import_state` for this and the rest.
       keep: patterns of our paths that stay as they are in `like`.
@@ -51,7 +52,8 @@ def open_weights(
       UserError: the path cannot be read or does not fit.
     """
     layout = known.named(layout) if isinstance(layout, str) else layout
-    if pathlib.Path(path).is_dir():
+    path = included.resolve(path)
+    if path.is_dir():
         # By way of the PyTorch names: so a directory is checked, cut and resized exactly as the file that it came from.
         variables, meta = load(path)
         entries, notes = export_state(known.named(meta["layout"]), variables), []

@@ -12,6 +12,9 @@ from mmreid_jax.drawn import sheet, writer
 from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.errors import UserError
 
+VERSION = writer.DRAWING_VERSION
+"""Of the drawing: other images for the same parameters have another."""
+
 
 def names() -> tuple[str, ...]:
     """Names of the data sets of this library that can be drawn."""

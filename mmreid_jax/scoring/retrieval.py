@@ -288,15 +288,14 @@ def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
     logs.keep_scores(workdir, [result.row() for result in results], **extra)
 
 
-def untrained(workdir: Path) -> dict[str, dict[str, tables.Score]]:
-    """The scores before the first step as a row {"untrained": scores}, where the run's log has them; else nothing."""
-    scores = logs.untrained_scores(workdir)
-    return {"untrained": with_spread(scores)} if scores else {}
+def at_first(workdir: Path) -> dict[str, dict[str, tables.Score]]:
+    """The scores before the first step, {label: scores}: those that the run's log has."""
+    return {label: with_spread(scores) for label, scores in logs.first_scores(workdir).items()}
 
 
 def describe(results: Sequence[Result], workdir: Path) -> str:
     """A table of scores for the console, with the protocol and what was skipped."""
-    rows: dict[str, Mapping[str, tables.Score]] = {**untrained(workdir), **{r.label: r.table_row() for r in results}}
+    rows: dict[str, Mapping[str, tables.Score]] = {**at_first(workdir), **{r.label: r.table_row() for r in results}}
     lines = [tables.text_table(tables.ScoreTable(title="", rows=rows, columns=COLUMNS))]
     first = results[0]
     trials = f", mean ± standard deviation of {count} trials" if (count := len(first.scores.scores)) > 1 else ""

@@ -138,7 +138,8 @@ class RunLog:
         percents = {name: x for name, x in scores.items() if isinstance(x, float) and not name.endswith("_std")}
         # The gap between modalities is a length, everything else a share.
         words = [f"{name} {x:.3f}" if name == "gap" else f"{name} {100 * x:.1f} %" for name, x in percents.items()]
-        self.say(f"step {step}, epoch {epoch}: {'  '.join(words)}")
+        place = f"step {step}, epoch {epoch}" if step else f"before the first step, {scores.get('label', 'untrained')}"
+        self.say(f"{place}: {'  '.join(words)}")
         self._clock = None
 
     def check_finite(self) -> list[dict[str, float]]:
@@ -294,11 +295,13 @@ def keep_scores(workdir: Path, rows: Sequence[Mapping[str, Any]], **extra: Any) 
             file.write(json.dumps({**row, **extra, "time": round(time.time(), 3)}) + "\n")
 
 
-def untrained_scores(workdir: Path) -> dict[str, Any] | None:
-    """What the run's log says of the evaluation before the first step, if there was one."""
-    entries = read_metrics(workdir / FILE) if (workdir / FILE).exists() else []
-    rows = [entry for entry in entries if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0]
-    return rows[0] if rows else None
+def first_scores(workdir: Path) -> dict[str, dict[str, Any]]:
+    """What the run's log says of the evaluations before the first step, by label: ``untrained``, ``trunk alone``."""
+    return {
+        str(entry.get("label", "untrained")): entry
+        for entry in entries(workdir)
+        if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0
+    }
 
 
 def entries(workdir: Path) -> list[dict[str, Any]]:
