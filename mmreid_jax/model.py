@@ -299,14 +299,14 @@ class Model:
         if top < 1:
             raise UserError(f"top is {top}; it must be at least 1")
         sides = [self._side(images) for images in (query, gallery)]
-        names, features = zip(*sides, strict=True)
+        (query_names, asked), (gallery_names, searched) = sides
         if rerank is None:
-            order, values = streamed.top_k(*features, top)
+            order, values = streamed.top_k(asked, searched, top)
         else:
-            whole = reranking.k_reciprocal(*features, **dataclasses.asdict(rerank))
+            whole = reranking.k_reciprocal(asked, searched, **dataclasses.asdict(rerank))
             order = distances.nearest(whole, top)
             values = np.take_along_axis(whole, order, axis=1)
-        return Matches(order, values, *names)
+        return Matches(order, values, query_names, gallery_names)
 
     def evaluate(
         self,

@@ -32,10 +32,10 @@ class Labels:
 
     identity: np.ndarray
     camera: np.ndarray
-    scene: np.ndarray = dataclasses.field(default=None)  # type: ignore[assignment]
+    scene: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __post_init__(self) -> None:
-        if self.scene is None:
+        if not len(self.scene):
             object.__setattr__(self, "scene", np.zeros_like(self.identity))
 
 
