@@ -131,9 +131,10 @@ def adapt(model: Model, workdir: str | Path, **mtt: Any) -> Model:
     if "mtt" not in config:
         raise UserError(f"method {config.method!r} has no test-time training")
     config.task = "adapt"
+    config.lock()
     try:
         config.mtt.update(mtt)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         told = str(error).strip("'\"").splitlines()[0]
         raise UserError(f"a setting of adapt is no key of config.mtt, or of another type: {told}") from None
     _claim(folder, f"{model.extractor.fingerprint()} {config.mtt.to_json()}")
