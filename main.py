@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from mmreid_jax.errors import run_command
 from mmreid_jax.flags import friendly_flags
+from mmreid_jax.paths import check_output, path_of
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Where checkpoints, logs and the report go; default runs/<config name>.")
@@ -25,7 +26,8 @@ def run(_: list[str]) -> None:
 
     config = CONFIG.value
     name = Path(flags.FLAGS["config"].config_filename).stem
-    workdir = Path(WORKDIR.value or Path("runs") / name).absolute()
+    workdir = path_of(WORKDIR.value or Path("runs") / name).absolute()
+    check_output(workdir, "--workdir", folder=True)
     distributed.start()
     if EVAL_ONLY.value:
         evaluate.main(config, workdir)

@@ -53,6 +53,7 @@ def data() -> ConfigDict:
             rgbnt100_third="thermal",  # or "reference": the released code's crop of NIR and TIR together
             rgbn300_third="",  # "reference": NIR once more as third modality, as the released code feeds it
             broken_images="error",  # "skip": leave out and report; "truncated": take what is there
+            value_range=(),  # (low, high) of images of more than 8 bits; empty: from percentiles of each image
             # Decoded images are uploaded once and batches only name them; they equal the host's to the bit. "auto": on
             # accelerators where the images fit a third of the memory; "on", "off".
             on_device="auto",

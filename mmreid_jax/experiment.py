@@ -15,11 +15,12 @@ import numpy as np
 
 import mmreid_jax.datasets as datasets
 from mmreid_jax.data import captions, images, pipeline
-from mmreid_jax.data.records import Records
+from mmreid_jax.data.records import Records, check_value_range
 from mmreid_jax.datasets import catalogue, drawing, prepare, subset
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.on_device import OnDevice, Table
+from mmreid_jax.paths import path_of
 from mmreid_jax.training import compilation, inputs
 from mmreid_jax.training.step import Parallel
 
@@ -164,7 +165,7 @@ def open_experiment(config: Any, workdir: Path, method: base.Method | None = Non
 def compile_cache(config: Any) -> None:
     """Keeps compiled steps on disk, so that the second run of a config starts at once."""
     if config.train.compilation_cache:
-        folder = Path(config.data.data_dir).absolute() / "cache" / "compiled"
+        folder = path_of(config.data.data_dir).absolute() / "cache" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
@@ -176,7 +177,7 @@ def normalization(data: Any) -> inputs.Normalization:
 
 def image_options(data: Any, cache: bool = True) -> pipeline.ImageOptions:
     """The section ``config.data`` as options of the pipeline; without `cache` nothing decoded is kept on disk."""
-    folder = str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else ""
+    folder = str(path_of(data.data_dir).absolute() / "cache") if cache and data.cache_gib else ""
     return pipeline.ImageOptions.of(data, folder)
 
 
@@ -199,19 +200,28 @@ def load_splits(data: Any) -> Splits:
     Raises:
       UserError: the data are missing; says what, how to get them, and how to run on drawn data instead.
     """
-    folder = Path(data.data_dir).absolute()
+    folder = path_of(data.data_dir).absolute()
+    value_range = check_value_range(data.get("value_range", ()))
     if data.drawn:
         folder = draw(data, folder)
     elif data.manual_dir or not catalogue.is_prepared(data.dataset, folder):
         # A data set prepared from another folder than the one named is noticed here, not trained on.
-        manual = Path(data.manual_dir).absolute() if data.manual_dir else folder / "manual"
+        manual = path_of(data.manual_dir).absolute() if data.manual_dir else folder / "manual"
         captioner = data.captioner if data.text else ""
-        prepared = prepare.prepare(data.dataset, manual, folder, captioner=captioner, progress=sys.stderr.isatty())
+        prepared = prepare.prepare(
+            data.dataset,
+            manual,
+            folder,
+            captioner=captioner,
+            broken="skip" if data.broken_images == "skip" else "stop",
+            progress=sys.stderr.isatty(),
+        )
         print(prepared.report)
     load = functools.partial(
         catalogue.load, data.dataset, data_dir=folder, composite=composite_of(data), text=text_options(data)
     )
     tables = [load(split) for split in ("train", "query", "gallery")]
+    tables = [dataclasses.replace(table, value_range=value_range) for table in tables]
     if tuple(data.modalities):
         tables = [with_modalities(table, tuple(data.modalities)) for table in tables]
     if data.broken_images == "skip":
@@ -248,7 +258,7 @@ def with_modalities(records: Records, chosen: tuple[str, ...]) -> Records:
 
 def list_place(data: Any, folder: Path) -> Path:
     """Where ``config.data.train_list`` lies: as it is written, else in the folder that the data were prepared from."""
-    place, source = Path(data.train_list), catalogue.source_of(data.dataset, folder)
+    place, source = path_of(data.train_list), catalogue.source_of(data.dataset, folder)
     return place if place.exists() or source is None else Path(source["folder"]) / place
 
 

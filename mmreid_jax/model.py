@@ -17,12 +17,12 @@ import jax
 import numpy as np
 
 import mmreid_jax.datasets as datasets
-from mmreid_jax.data import pipeline, tokenizer
+from mmreid_jax.data import listing, pipeline, tokenizer
 from mmreid_jax.data.images import decode_sample
-from mmreid_jax.data.records import Records, View
+from mmreid_jax.data.records import Records, ValueRange, View
 from mmreid_jax.datasets import given
 from mmreid_jax.embedder import of_experiment
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 from mmreid_jax.experiment import facts_of, image_options, normalization, open_experiment
 from mmreid_jax.methods import base
 from mmreid_jax.methods.base import Comparison
@@ -113,14 +113,23 @@ class Extractor:
         first = self.method.comparisons()[0]
         return first.query != first.gallery
 
+    @property
+    def width(self) -> int:
+        """Numbers in the feature that images are compared by."""
+        seen = self.comparison.query if self.one_modality else self.method.facts.modalities
+        return int(self._features_of(seen)[self.feature].shape[-1])
+
+    def _features_of(self, modalities: Sequence[str]) -> dict[str, Any]:
+        """Shapes of the features of one sample that is seen in these modalities."""
+        image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
+        return jax.eval_shape(self.method.embed, self._variables, {"images": dict.fromkeys(modalities, image)})
+
     def _of_images(self) -> base.Comparison:
         """The first comparison of the model whose features images alone give, without a text beside them."""
         comparisons, modalities = self.method.comparisons(), self.method.facts.modalities
         if not self.one_modality:
             return comparisons[0]
-        image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
-        batches = {name: {"images": {name: image}} for name in modalities}
-        features = {name: jax.eval_shape(self.method.embed, self._variables, batch) for name, batch in batches.items()}
+        features = {name: self._features_of([name]) for name in modalities}
         return next(
             each
             for each in comparisons
@@ -153,8 +162,8 @@ class Extractor:
           batch_size: images at a time; 0: ``config.eval.batch_size``.
 
         Raises:
-          UserError: the table has several modalities, and the model sees one at a time; or it has no such feature of
-            these samples.
+          UserError: the table has several modalities, and the model sees one at a time; it has no such feature of these
+            samples; or a feature is not finite.
         """
         return np.concatenate(list(self.pieces(records, absent, feature, tokens, batch_size)))
 
@@ -198,6 +207,7 @@ class Extractor:
                         f"the model makes no feature {feature!r} of these; choose one of {', '.join(features)}"
                     )
                 rows = np.asarray(features[feature])[batch["valid"]]
+                distances.check_finite(rows, records.file[batch["index"][batch["valid"]]], records.name)
                 yield distances.l2_normalise(rows) if self.config.eval.normalize else rows
 
 
@@ -404,11 +414,13 @@ class Described:
       text: what the person looks like, colours included; "" for none.
       image: file of an infrared image; None for none.
       image_text: what the infrared image shows by itself, without colours; a fusion with a filter subtracts it.
+      value_range: how an image of more than 8 bits is scaled.
     """
 
     text: str
     image: Path | None
     image_text: str
+    value_range: ValueRange = ()
 
     @property
     def name(self) -> str:
@@ -456,7 +468,7 @@ class Described:
 
         infrared = extractor.method.facts.modalities[-1]
         if self.image:
-            encoded = self.image.read_bytes()
+            encoded = listing.read_file(self.image)
         else:
             stream = io.BytesIO()
             height, width = extractor.config.data.image_size
@@ -465,7 +477,10 @@ class Described:
         zero = np.zeros(1, np.int32)
         file = np.array([self.image.name if self.image else "text"])
         view = {infrared: View(infrared)}
-        return Records(str(self.image or "text"), zero - 1, zero, zero, file, view, One(infrared, encoded), zero)
+        return Records(
+            *(printable(self.image or "text"), zero - 1, zero, zero, file, view, One(infrared, encoded), zero),
+            value_range=self.value_range,
+        )
 
     def pictures(self, extractor: Extractor) -> dict[str, np.ndarray]:
         """What the page shows of the query: the image, or the text on a card."""

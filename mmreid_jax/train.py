@@ -12,7 +12,6 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import optax
-from ml_collections import ConfigDict
 
 import mmreid_jax.evaluate as evaluate
 from mmreid_jax import interruption
@@ -20,7 +19,7 @@ from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment, steps_of
-from mmreid_jax.methods.base import build, shapes, start_memory
+from mmreid_jax.methods.base import shapes, start_memory
 from mmreid_jax.training import checkpoints, logs, optimizers, profiling, state, step
 from mmreid_jax.training import config as configs
 
@@ -307,15 +306,10 @@ def start_variables(experiment: Experiment) -> Any:
 def at_first(experiment: Experiment) -> dict[str, Any]:
     """What is evaluated before the first step: the untrained network, and what training starts from if that is more."""
     init = experiment.config.init
-    trunks = [key for key in ("backbone", "from_mmgl", "from_base") if init[key]]
-    if init.checkpoint or not trunks:
+    if init.checkpoint or not (init.backbone or init.from_mmgl or init.from_base):
         return {"untrained": None}
-    bare = ConfigDict(experiment.config.to_dict())
-    for key in trunks:
-        bare.init[key] = ""
-    method = build(bare, experiment.method.facts)
-    untrained = jax.tree.map(np.asarray, method.init(jax.random.key(bare.seed)))
-    return {"untrained": untrained, "base model" if init.from_base else "trunk alone": None}
+    untrained = experiment.method.init(jax.random.key(experiment.config.seed))
+    return {"untrained": jax.tree.map(np.asarray, untrained), "base model" if init.from_base else "trunk alone": None}
 
 
 def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:

@@ -3,6 +3,7 @@
 from mmreid_jax.data import (
     captions,
     images,
+    listing,
     pipeline,
     records,
     samplers,
@@ -14,6 +15,7 @@ from mmreid_jax.data import (
 __all__ = [
     "captions",
     "images",
+    "listing",
     "pipeline",
     "records",
     "samplers",

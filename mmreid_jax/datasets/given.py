@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from mmreid_jax.data import listing
 from mmreid_jax.data.records import Records, View
 from mmreid_jax.datasets import folder
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 
 Image = str | Path | np.ndarray
 """A file, or uint8 [H, W, 3]."""
@@ -61,7 +62,8 @@ def table(images: Images, modalities: Sequence[str], *, one: bool = False) -> tu
         if Path(images).is_file():
             images = [images]
         else:
-            return folder.open_folder(images, modalities, one=one)
+            records, absent = folder.open_folder(images, modalities, one=one)
+            return _complete(records), absent
     if not isinstance(images, Mapping):
         if one and len(modalities) > 1:
             raise UserError(
@@ -135,14 +137,24 @@ def _completed(records: Records, modalities: Sequence[str]) -> tuple[Records, tu
     return dataclasses.replace(records, views=views), tuple(name for name in modalities if name not in records.views)
 
 
+def _complete(records: Records) -> Records:
+    """The table of a folder; `UserError` where files of it cannot be used, because rows are counted on."""
+    if records.left_out:
+        raise UserError(
+            f"{len(records.left_out)} files in {records.name} cannot be used: {listing.in_words(records.left_out)}; "
+            "give the files as a list"
+        )
+    return records
+
+
 def _column(images: Any, modality: str) -> Sequence[Path | np.ndarray]:
     """The images of one modality, checked."""
     if isinstance(images, str | Path):
         place = Path(images)
         if not place.is_dir():
-            raise UserError(f"there is no folder {place}; give one of {modality} images, or a list of files")
+            raise UserError(f"there is no folder {printable(place)}; give one of {modality} images, or a list of files")
         listed, _ = folder.open_folder(place, [modality], modality)
-        return [place / name for name in listed.file.tolist()]
+        return [place / name for name in _complete(listed).file.tolist()]
     if not isinstance(images, Sequence | np.ndarray):
         raise UserError(
             f"{modality} images are a {type(images).__name__}; give a folder, a list of files, or uint8 [N, H, W, 3]"
@@ -151,7 +163,7 @@ def _column(images: Any, modality: str) -> Sequence[Path | np.ndarray]:
     for position, image in enumerate(images):
         if isinstance(image, str | Path):
             if not Path(image).is_file():
-                raise UserError(f"there is no file {image}, number {position} of the {modality} images")
+                raise UserError(f"there is no file {printable(image)}, number {position} of the {modality} images")
             column.append(Path(image))
             continue
         array = np.asarray(image)
@@ -176,15 +188,15 @@ def _check_names(images: Mapping[str, Any], columns: Mapping[str, Sequence[Path 
         for ours, theirs in zip(named[first], files, strict=True):
             if ours != theirs:
                 raise UserError(
-                    f"{images[first]} and {images[name]} must hold the same file names, one per sample; where one has "
-                    f"{ours}, the other has {theirs}"
+                    f"{printable(images[first])} and {printable(images[name])} must hold the same file names, one per "
+                    f"sample; where one has {printable(ours)}, the other has {printable(theirs)}"
                 )
 
 
 def _encoded(image: Path | np.ndarray) -> bytes:
     """An image file; an array becomes one without loss."""
     if isinstance(image, Path):
-        return image.read_bytes()
+        return listing.read_file(image)
     from PIL import Image as Pillow
 
     stream = io.BytesIO()

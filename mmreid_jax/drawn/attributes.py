@@ -318,7 +318,7 @@ class Shot:
     key: int
 
 
-def _pick(random: np.random.Generator, values: Mapping[str, float] | Sequence[Any]) -> Any:
+def _pick(random: np.random.Generator, values: Mapping[Any, float] | Sequence[Any]) -> Any:
     """One of `values`; of a mapping, in proportion to the weights."""
     if isinstance(values, Mapping):
         weights = np.fromiter(values.values(), float)

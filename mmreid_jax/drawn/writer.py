@@ -29,6 +29,7 @@ from mmreid_jax.drawn.attributes import (
 from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.drawn.streams import generator
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import read_json
 
 MARKER = "drawn.json"
 """File in the folder of a drawn data set that holds the parameters of the drawing; written last."""
@@ -173,7 +174,7 @@ def _write_text(layout: Layout, samples: Sequence[Sample], root: pathlib.Path, s
 def _has_text(root: pathlib.Path) -> bool:
     """Whether the captions in a drawn data set are those that would be written today."""
     try:
-        return bool(json.loads((root / TEXT_MARKER).read_text()) == {"text_version": TEXT_VERSION})
+        return bool(read_json(root / TEXT_MARKER) == {"text_version": TEXT_VERSION})
     except (OSError, ValueError):
         return False
 
@@ -189,7 +190,7 @@ def _counts(layout: Layout, samples: Sequence[Sample]) -> dict[str, Count]:
 def read_marker(root: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The parameters a folder was drawn with, None if it is not a completely drawn data set."""
     try:
-        found = json.loads(pathlib.Path(root, MARKER).read_text())
+        found = read_json(pathlib.Path(root, MARKER))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

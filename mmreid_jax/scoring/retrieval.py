@@ -103,7 +103,10 @@ class Embedded:
         """A feature of all samples of a table, float32 [N, D]; `absent`: modalities that the network does not see."""
         key = (id(records), tuple(absent))
         if key not in self._known:
-            self._known[key] = self._embedder(self._variables, records, self._names, absent)
+            features = self._embedder(self._variables, records, self._names, absent)
+            for values in features.values():
+                distances.check_finite(values, records.file, records.name)
+            self._known[key] = features
         return self._known[key][feature]
 
 

@@ -68,7 +68,8 @@ def backbone_of(name: str, image_size: tuple[int, int], stem: str = "torchvision
 def embed(backbone: Any, variables: Mapping[str, Any], images: Array, train: bool) -> tuple[Array, Any]:
     """Normalised images [N, H, W, 3] -> (features [N, D], new batch statistics or {})."""
     if isinstance(backbone, VisionTransformer):
-        return backbone.apply({"params": variables["params"]}, images), {}
+        feature: Any = backbone.apply({"params": variables["params"]}, images)
+        return feature, {}
     if not train:
         return average_pool(backbone.apply(dict(variables), images, False)), variables["batch_stats"]
     maps, new = backbone.apply(dict(variables), images, True, mutable=["batch_stats"])

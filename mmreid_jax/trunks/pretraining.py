@@ -44,6 +44,7 @@ class Recipe:
       persons: in a batch; views: images of each, every one in all modalities.
       lr: at the height of the schedule: a tenth of the steps up, then a cosine down.
       weight_decay: of AdamW.
+      weights: of the loss.
     """
 
     backbone: str
@@ -57,10 +58,11 @@ class Recipe:
     views: int = 4
     lr: float = 3e-3
     weight_decay: float = 0.05
+    weights: network.Weights = dataclasses.field(default_factory=network.Weights)
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "resnet_mini": Recipe("resnet_mini", 1_000_000, stems=("torchvision", "transreid")),
+    "resnet_mini": Recipe("resnet_mini", 1_000_000, stems=("torchvision", "transreid"), steps=400),
     # The same people and as many images in a batch, in colour alone.
     "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=350),
 }
@@ -106,7 +108,7 @@ def fit(
 
         def objective(params: Any) -> Any:
             return network.loss(
-                backbones[stem], heads, params, state["stats"], batch, key, recipe.modalities, network.Weights()
+                backbones[stem], heads, params, state["stats"], batch, key, recipe.modalities, recipe.weights
             )
 
         (total, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state["params"])

@@ -79,10 +79,10 @@ def test_every_key_goes_into_every_method(name, trunk, monkeypatch):
         return loaded, report
 
     monkeypatch.setattr(store, "open_weights", counted)
-    method = base.build(config, tiny.facts(config.method))
-    fresh = backbone_leaves(method.init(jax.random.key(0)))
     config.init.backbone = trunk
-    started = backbone_leaves(base.build(config, tiny.facts(config.method)).init(jax.random.key(0)))
+    method = base.build(config, tiny.facts(config.method))
+    variables = method.init(jax.random.key(0))
+    fresh, started = backbone_leaves(variables), backbone_leaves(method.start(variables))
     assert {path for path, _ in reports} == {trunk}
     # A stream that has only a part of the network leaves the rest to the others.
     used = {key for _, report in reports for key in report.used}

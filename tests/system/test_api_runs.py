@@ -70,7 +70,7 @@ def test_adaptation_gives_another_model(trained, images, tmp_path):
     assert adapted.evaluate()[0].row()["mAP"] == pytest.approx(best["mAP"])
     again = mmreid_jax.adapt(model, tmp_path, batch_size=4)
     np.testing.assert_allclose(again.embed(images), adapted.embed(images), atol=1e-6)
-    with pytest.raises(UserError, match="holds an adaptation of another model or with other settings"):
+    with pytest.raises(UserError, match="holds the adaptation of another model or with other settings"):
         mmreid_jax.adapt(model, tmp_path, batch_size=2)
 
 
