@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data import captions, images, pipeline
 from mmreid_jax.data.records import Records, check_value_range
 from mmreid_jax.datasets import catalogue, drawing, prepare, subset
@@ -144,8 +144,13 @@ class Experiment:
                 yield self.parallel.place_batch(batch, table.arrays, keep)
 
 
-def open_experiment(config: Any, workdir: Path) -> Experiment:
+def open_experiment(config: Any, workdir: Path, method: base.Method | None = None) -> Experiment:
     """Finds and prepares the data, builds the method and looks for devices.
+
+    Args:
+      config: of the experiment.
+      workdir: absolute.
+      method: one that is there already; None: that of the config, built for its data.
 
     Raises:
       UserError: something in the config or the data does not fit.
@@ -154,8 +159,7 @@ def open_experiment(config: Any, workdir: Path) -> Experiment:
     compilation.choose(config.train.compiler)
     held = OnDevice(config.data.on_device, config.data.threads)
     splits = load_splits(config.data)
-    facts = splits.facts()
-    return Experiment(config, workdir, splits, base.build(config, facts), Parallel(), held)
+    return Experiment(config, workdir, splits, method or base.build(config, splits.facts()), Parallel(), held)
 
 
 def compile_cache(config: Any) -> None:

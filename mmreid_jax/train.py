@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import optax
 
-from mmreid_jax import evaluate, interruption
+import mmreid_jax.evaluate as evaluate
+from mmreid_jax import interruption
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError

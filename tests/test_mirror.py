@@ -13,7 +13,6 @@ PACKAGE = TESTS.parent / "mmreid_jax"
 ELSEWHERE = {
     "adapt": "system/test_runs",
     "evaluate": "system/test_runs",
-    "model": "commands/test_search",
     "captioning/captioner": "captioning/test_models",
     "captioning/colours": "captioning/test_captioning",
     "captioning/frameworks": "captioning/test_models",

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmreid_jax import train
+import mmreid_jax.train as train
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data import captions
 from mmreid_jax.datasets import catalogue
 from mmreid_jax.datasets.folder import POLICIES

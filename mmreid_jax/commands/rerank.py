@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.convert import owned
-from mmreid_jax.datasets.base import JUNK_IDENTITY
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import check_output, path_of, write_or_rescue
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
 from mmreid_jax.retrieval.feature_files import Features, check_values, load
 from mmreid_jax.retrieval.matches import without_themselves, write_table
+from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 from mmreid_jax.scoring.retrieval import COLUMNS, RANKS
 from mmreid_jax.visualize import tables
 

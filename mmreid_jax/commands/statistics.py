@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data import pipeline
 from mmreid_jax.data.images import drop_broken
 from mmreid_jax.data.records import Records

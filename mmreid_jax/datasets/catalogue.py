@@ -19,13 +19,13 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data import captions
 from mmreid_jax.data.records import Records
-from mmreid_jax.datasets.base import JUNK_IDENTITY
 from mmreid_jax.datasets.disk import SOURCE_FILE, SingleFolders
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import read_json
+from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 
 DATA_DIR_VARIABLE = "MMREID_DATA"
 """Environment variable that names the folder of prepared data sets."""

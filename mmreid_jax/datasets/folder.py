@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data import images, listing
 from mmreid_jax.data.records import Records, View
 from mmreid_jax.errors import UserError, printable

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data import captions, images, listing
 from mmreid_jax.datasets import catalogue, disk, verify
 from mmreid_jax.datasets.folder import POLICIES

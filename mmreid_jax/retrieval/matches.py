@@ -1,7 +1,8 @@
-"""Matches of queries: which of them are the query itself, and the table on the disk."""
+"""Matches of queries: in memory, which of them are the query itself, and the table on the disk."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,31 @@ _ROUNDING = 1e-5
 _SEPARATING = frozenset(',;|"\t\r\n')
 # What a spreadsheet takes for the beginning of a formula, in letters of two widths.
 _FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+
+
+@dataclasses.dataclass(frozen=True)
+class Matches:
+    """What a search found.
+
+    Attributes:
+      order: int64 [Q, K], gallery rows, best first; K is smaller than asked for where the gallery is.
+      distances: float32 [Q, K].
+      query: str [Q], names of the queries: of their files, else their numbers.
+      gallery: str [G], names of the gallery images.
+    """
+
+    order: np.ndarray
+    distances: np.ndarray
+    query: np.ndarray
+    gallery: np.ndarray
+
+    def files(self) -> list[list[str]]:
+        """Names of the matches of every query, best first."""
+        return self.gallery[self.order].tolist()
+
+    def write(self, path: str | Path) -> None:
+        """Writes all matches as a CSV file: query, rank, match, distance."""
+        write_table(Path(path), self.query.tolist(), self.gallery, self.order, self.distances)
 
 
 def write_table(
