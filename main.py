@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from mmreid_jax.errors import run_command
 from mmreid_jax.flags import friendly_flags, run_name
+from mmreid_jax.paths import check_output, path_of
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file of configs/.", lock_config=True)
 WORKDIR = flags.DEFINE_string(
@@ -28,7 +29,8 @@ def run(_: list[str]) -> None:
     config = validation.complete(CONFIG.value)
     validation.check(config, starts=not EVAL_ONLY.value and config.task != "adapt")
     name = run_name(flags.FLAGS["config"].config_filename)
-    workdir = Path(WORKDIR.value or Path("runs") / name).absolute()
+    workdir = path_of(WORKDIR.value or Path("runs") / name).absolute()
+    check_output(workdir, "--workdir", folder=True)
     distributed.start()
     if EVAL_ONLY.value:
         evaluate.main(config, workdir)

@@ -42,6 +42,7 @@ from mmreid_jax.commands.convert import write_safetensors
 from mmreid_jax.convert import known, layout
 from mmreid_jax.embedder import of_experiment
 from mmreid_jax.experiment import open_experiment
+from mmreid_jax.models.vit import SIZES
 from mmreid_jax.scoring import retrieval
 from mmreid_jax.training import checkpoints
 
@@ -114,6 +115,7 @@ def config_of(seed: int, drawn_seed: int, epochs: int, options: argparse.Namespa
     config.train.eval_every = epochs
     config.train.evaluate_first = False
     config.eval.report = False
+    config.init.backbone = ""
     return config
 
 
@@ -144,7 +146,8 @@ def pretrained(seed: int, options: argparse.Namespace, folder: Path) -> Path:
         own = {collection: tree["backbone"] for collection, tree in variables.items() if "backbone" in tree}
         if shared:
             own = {collection: tree["shared"] for collection, tree in own.items()}
-        write_safetensors(str(file), layout.export_state(known.named("resnet" if shared else "vit"), own))
+        family = "vit" if config.model.backbone in SIZES else "resnet"
+        write_safetensors(str(file), layout.export_state(known.named(family), own))
     return file
 
 

@@ -62,6 +62,7 @@ def common(config: Any, seed: int, epochs: int, options: argparse.Namespace) -> 
     config.optim.epochs = epochs
     config.train.eval_every = epochs
     config.train.evaluate_first = False
+    config.init.backbone = ""
     config.eval.report = False
     return config
 

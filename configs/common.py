@@ -53,6 +53,7 @@ def data() -> ConfigDict:
             rgbnt100_third="thermal",  # or "reference": the released code's crop of NIR and TIR together
             rgbn300_third="",  # "reference": NIR once more as third modality, as the released code feeds it
             broken_images="error",  # "skip": leave out and report; "truncated": take what is there
+            value_range=(),  # (low, high) of images of more than 8 bits; empty: from percentiles of each image
             # Decoded images are uploaded once and batches only name them; they equal the host's to the bit. "auto": on
             # accelerators where the images fit a third of the memory; "on", "off".
             on_device="auto",
@@ -102,7 +103,7 @@ def train() -> ConfigDict:
             replacement=False,  # visible-infrared data: the images of an identity are drawn with replacement
             micro_batches=1,  # cut the batch for the backbone to save memory; losses still see the whole batch
             eval_every=5,  # epochs
-            evaluate_first=False,  # also score the untrained network
+            evaluate_first=False,  # also score the untrained network, and the trunk that training starts from
             checkpoint_every=1,  # epochs
             log_every=10,  # steps
             # Steps in one compiled call, while nothing on the host is due between them (log line, evaluation,
@@ -144,7 +145,9 @@ def initial() -> ConfigDict:
     """Weights to start from."""
     return ConfigDict(
         dict(
-            backbone="",  # ImageNet weights: a PyTorch or safetensors file, or a directory made by mmreid_jax.convert
+            # ImageNet weights: a PyTorch or safetensors file, or a directory made by mmreid_jax.convert. For drawn data
+            # there are trunks in the package: drawn/resnet_mini, and drawn/resnet_mini_rgb of colour images alone.
+            backbone="",
             # A trunk pre-trained by MMGL, for visible-infrared methods: its workdir, a converted directory or a flat
             # PyTorch file. Takes the place of `backbone`.
             from_mmgl="",

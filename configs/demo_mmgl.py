@@ -1,7 +1,8 @@
 """MMGL's pre-training in minutes on two CPU cores: drawn people without labels, a small ResNet, three stripes, report.
 
     python main.py --config configs/demo_mmgl.py
-    python main.py --config configs/demo_vi.py:base --config.init.from_mmgl=runs/demo_mmgl
+    python main.py --config configs/demo_vi.py:base --config.model.backbone=resnet_micro --config.init.backbone= \\
+        --config.init.from_mmgl=runs/demo_mmgl
 
 The people are drawn in the layout of SYSU-MM01; nothing is downloaded. What to expect: docs/mmgl.md.
 """

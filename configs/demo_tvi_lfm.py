@@ -22,16 +22,18 @@ def get_config(stage: str = "base") -> ConfigDict:
     config.data.drawn_identities = 60
     config.data.image_size = (96, 48)
     config.data.padding = 4
-    config.model.backbone = "resnet_micro"
+    config.model.backbone = "resnet_mini"
     config.model.text_tower = "text_micro"
     config.optim.lr = 1e-3
     config.optim.warmup_epochs = 2
     config.optim.schedule = "cosine"
-    config.optim.epochs = 16
+    config.optim.epochs = 12
     # A tower from random numbers has everything to learn.
     config.groups.text_lr = 2e-3
     config.train.eval_every = 4
     config.train.evaluate_first = True
     if stage == "text":
         config.init.from_base = "runs/demo_tvi_lfm_base"
+    else:
+        config.init.backbone = "drawn/resnet_mini"
     return config

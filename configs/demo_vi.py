@@ -23,17 +23,18 @@ def get_config(method: str = "agw") -> ConfigDict:
     # Six rows in the last map, one for each strip of Hetero-Center.
     config.data.image_size = (96, 48)
     config.data.padding = 4
-    config.model.backbone = "resnet_micro"
+    config.model.backbone = "resnet_mini"
+    config.init.backbone = "drawn/resnet_mini"
     if config.model.get("non_local"):
         config.model.non_local = ((2, 0), (3, 0))
     config.train.identities_per_batch, config.train.images_per_identity = 8, 4
     config.optim.name = "adamw"
-    config.optim.lr = 2e-3
+    config.optim.lr = 1e-3
     config.optim.weight_decay = 0.05
     config.optim.base_lr_factor = 1.0
     config.optim.schedule = "cosine"
     config.optim.warmup_epochs = 2
-    config.optim.epochs = 16
+    config.optim.epochs = 12
     config.train.eval_every = 4
     config.train.evaluate_first = True
     return config

@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmreid_jax import evaluate, train
+import mmreid_jax.evaluate as evaluate
+import mmreid_jax.train as train
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.embedder import Embedder, of_experiment
 from mmreid_jax.errors import UserError
@@ -35,8 +36,11 @@ def main(config: Any, workdir: Path) -> None:
         fit(experiment, trained)
 
 
-def fit(experiment: Experiment, variables: Any) -> None:
+def fit(experiment: Experiment, variables: Any) -> Any:
     """Adapts trained variables and reports: before, the best epoch and the last one.
+
+    Returns:
+      Variables of the best epoch, on the host; those given where every set of queries was adapted to alone.
 
     Raises:
       UserError: the method cannot be adapted, or the batch does not fit.
@@ -54,6 +58,7 @@ def fit(experiment: Experiment, variables: Any) -> None:
     else:
         after, adapted = continual(experiment, embedder, variables)
     evaluate.report(experiment, experiment.parallel.place_state(adapted), [*before, *after])
+    return adapted
 
 
 def fitting_devices(experiment: Experiment) -> Experiment:
@@ -89,7 +94,7 @@ def continual(experiment: Experiment, embedder: Embedder, variables: Any) -> tup
         learning_rate=optimizers.rate(config.mtt.optim, plan.epoch_ends),
         evaluate_every=1,
         checkpoint_every=1,
-        evaluate_first="",
+        evaluate_first={},
         kind="adapt",
         before_evaluation=reestimated,
     )
@@ -104,7 +109,7 @@ def continual(experiment: Experiment, embedder: Embedder, variables: Any) -> tup
         placed = reestimated(experiment.parallel.place_state(adapted))
         label = f"after MTT, {which} epoch ({meta['epoch']})"
         results += retrieval.run(experiment, embedder, placed, label)
-        best = adapted
+        best = step.fetch(placed)
     return results[::-1], best
 
 

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from mmreid_jax import interruption
+
+LONGEST_NAME = 200
+_LONGEST_MESSAGE = 4000
+
+
+def printable(text: object, longest: int = LONGEST_NAME) -> str:
+    """A name or text from a file as it may be shown: control characters and broken encodings escaped, cut if long.
+
+    A terminal obeys control characters, a line break would make two lines of one, and a lone surrogate (a byte of a
+    file name that is not UTF-8) cannot be printed at all.
+    """
+    shown = "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in str(text)[: longest + 1]
+    )
+    return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
 
 
 class UserError(Exception):
@@ -14,13 +31,25 @@ class UserError(Exception):
 
 
 def run_command(main: Callable[..., Any], *args: Any) -> None:
-    """Runs ``main(*args)``; a `UserError` becomes one line on standard error and exit status 2, Ctrl-C one and 130."""
+    """Runs ``main(*args)``; a `UserError` becomes one line on standard error and exit status 2, Ctrl-C one and 130.
+
+    So does what the operating system says of a file where nobody has put it into better words (a folder that may not
+    be entered, a name that is too long, a full disk), and names print whatever the terminal's encoding.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         with interruption.acknowledged("interrupted; ending (once more: at once)", obey=True):
             main(*args)
     except UserError as error:
         message = " ".join(str(error).split("\n")) if "\n" in str(error) else str(error)
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message, _LONGEST_MESSAGE)}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except OSError as error:
+        if error.filename is None or isinstance(error, BrokenPipeError):
+            raise
+        print(f"error: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

@@ -89,7 +89,7 @@ def finish(experiment: Experiment, variables: Variables, label: str, **extra: An
     row = orders.Examiner(experiment)(placed, label)
     logs.keep_scores(experiment.workdir, [row], **_of_what(experiment), **extra)
     if distributed.is_main():
-        rows = [*orders.untrained(experiment.workdir), row]
+        rows = [*orders.at_first(experiment.workdir), row]
         print(orders.describe(rows, experiment.method.facts.modalities))
         if experiment.config.eval.report:
             print(f"report: {orders_report.write(experiment, placed, rows)}")

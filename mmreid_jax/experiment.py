@@ -13,13 +13,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmreid_jax import datasets, validation
+import mmreid_jax.datasets as datasets
+from mmreid_jax import validation
 from mmreid_jax.data import captions, images, pipeline
-from mmreid_jax.data.records import Records
+from mmreid_jax.data.records import Records, check_value_range
 from mmreid_jax.datasets import catalogue, drawing, prepare, subset
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.on_device import OnDevice, Table
+from mmreid_jax.paths import path_of
 from mmreid_jax.training import compilation, distributed, inputs
 from mmreid_jax.training.step import Parallel
 
@@ -143,33 +145,36 @@ class Experiment:
                 yield self.parallel.place_batch(batch, table.arrays, keep)
 
 
-def open_experiment(config: Any, workdir: Path, *, starts: bool = True) -> Experiment:
+def open_experiment(
+    config: Any, workdir: Path, method: base.Method | None = None, *, starts: bool = True
+) -> Experiment:
     """Checks the config, finds and prepares the data, builds the method and looks for devices.
 
     Args:
       config: of the experiment; keys that earlier versions had not are filled in.
-      workdir: see `Experiment`.
+      workdir: absolute.
+      method: one that is there already; None: that of the config, built for its data.
       starts: whether training starts from the weights that ``config.init`` names.
 
     Raises:
       UserError: something in the config or the data does not fit.
     """
     config = validation.complete(config)
-    for note in validation.check(config, starts=starts):
+    # A method that is there already has its weights.
+    for note in validation.check(config, starts=starts and method is None, trained=method is None):
         if distributed.is_main():
             print(f"note: {note}", flush=True)
     compile_cache(config)
     compilation.choose(config.train.compiler)
     held = OnDevice(config.data.on_device, config.data.threads)
     splits = load_splits(config.data)
-    facts = splits.facts()
-    return Experiment(config, workdir, splits, base.build(config, facts), Parallel(), held)
+    return Experiment(config, workdir, splits, method or base.build(config, splits.facts()), Parallel(), held)
 
 
 def compile_cache(config: Any) -> None:
     """Keeps compiled steps on disk, so that the second run of a config starts at once."""
     if config.train.compilation_cache:
-        folder = Path(config.data.data_dir).absolute() / "cache" / "compiled"
+        folder = path_of(config.data.data_dir).absolute() / "cache" / "compiled"
         jax.config.update("jax_compilation_cache_dir", str(folder))
 
 
@@ -181,7 +186,7 @@ def normalization(data: Any) -> inputs.Normalization:
 
 def image_options(data: Any, cache: bool = True) -> pipeline.ImageOptions:
     """The section ``config.data`` as options of the pipeline; without `cache` nothing decoded is kept on disk."""
-    folder = str(Path(data.data_dir).absolute() / "cache") if cache and data.cache_gib else ""
+    folder = str(path_of(data.data_dir).absolute() / "cache") if cache and data.cache_gib else ""
     return pipeline.ImageOptions.of(data, folder)
 
 
@@ -204,19 +209,28 @@ def load_splits(data: Any) -> Splits:
     Raises:
       UserError: the data are missing; says what, how to get them, and how to run on drawn data instead.
     """
-    folder = Path(data.data_dir).absolute()
+    folder = path_of(data.data_dir).absolute()
+    value_range = check_value_range(data.get("value_range", ()))
     if data.drawn:
         folder = draw(data, folder)
     elif data.manual_dir or not catalogue.is_prepared(data.dataset, folder):
         # A data set prepared from another folder than the one named is noticed here, not trained on.
-        manual = Path(data.manual_dir).absolute() if data.manual_dir else folder / "manual"
+        manual = path_of(data.manual_dir).absolute() if data.manual_dir else folder / "manual"
         captioner = data.captioner if data.text else ""
-        prepared = prepare.prepare(data.dataset, manual, folder, captioner=captioner, progress=sys.stderr.isatty())
+        prepared = prepare.prepare(
+            data.dataset,
+            manual,
+            folder,
+            captioner=captioner,
+            broken="skip" if data.broken_images == "skip" else "stop",
+            progress=sys.stderr.isatty(),
+        )
         print(prepared.report)
     load = functools.partial(
         catalogue.load, data.dataset, data_dir=folder, composite=composite_of(data), text=text_options(data)
     )
     tables = [load(split) for split in ("train", "query", "gallery")]
+    tables = [dataclasses.replace(table, value_range=value_range) for table in tables]
     if tuple(data.modalities):
         tables = [with_modalities(table, tuple(data.modalities)) for table in tables]
     if data.broken_images == "skip":
@@ -253,7 +267,7 @@ def with_modalities(records: Records, chosen: tuple[str, ...]) -> Records:
 
 def list_place(data: Any, folder: Path) -> Path:
     """Where ``config.data.train_list`` lies: as it is written, else in the folder that the data were prepared from."""
-    place, source = Path(data.train_list), catalogue.source_of(data.dataset, folder)
+    place, source = path_of(data.train_list), catalogue.source_of(data.dataset, folder)
     return place if place.exists() or source is None else Path(source["folder"]) / place
 
 
@@ -264,7 +278,8 @@ def draw(data: Any, folder: Path) -> Path:
     """
     # The configurations of a data set ("regdb/trial_3") share their images.
     dataset = data.dataset.split("/")[0]
-    chosen = (dataset, data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    numbers = (data.drawn_identities, data.drawn_images, data.drawn_shift, data.drawn_seed)
+    chosen = (dataset, *numbers, drawing.VERSION)
     name = hashlib.sha256(repr(chosen).encode()).hexdigest()[:8]
     drawn = folder / "drawn" / f"{dataset}-{name}"
     if not drawn.exists():
@@ -276,6 +291,7 @@ def draw(data: Any, folder: Path) -> Path:
         identities=data.drawn_identities or None,
         images_per_identity=data.drawn_images or None,
         shift=data.drawn_shift if data.drawn_shift >= 0 else None,
+        jobs=0,
         progress=sys.stderr.isatty(),
     )
     prepared = drawn / "prepared"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmreid_jax.errors import UserError, run_command
-from mmreid_jax.training.config import flatten, nearest, unknown_key
+from mmreid_jax.paths import path_of
+from mmreid_jax.training.config import expand_paths, flatten, nearest, unknown_key
 
 _CONFIG_FOLDER = Path("configs")
 
@@ -72,6 +73,7 @@ def _parse(argv: Sequence[str], flag_values: Any = None) -> list[str]:
 
     values = flags.FLAGS if flag_values is None else flag_values
     configs = {name: values[name] for name in values if hasattr(type(values[name]), "override_values")}
+    argv = [_with_home(argument, configs) for argument in argv]
     files = {name: path for name in configs if (path := _file_given(name, argv)) is not None}
     for name, path in files.items():
         if not Path(path).is_file():
@@ -92,6 +94,7 @@ def _parse(argv: Sequence[str], flag_values: Any = None) -> list[str]:
         if flag.value is None:
             raise UserError(f"--{name}=FILE is missing{_available()}")
         _check_tuples(flag, name)
+        expand_paths(flag.value)
     if len(rest) > 1:
         raise UserError(
             f"unexpected argument {rest[1]!r}; settings are written --{next(iter(configs), 'flag')}.KEY=VALUE"
@@ -99,6 +102,14 @@ def _parse(argv: Sequence[str], flag_values: Any = None) -> list[str]:
     if "verbosity" in values and values["verbosity"].using_default_value:
         values.verbosity = -1
     return rest
+
+
+def _with_home(argument: str, configs: Iterable[str]) -> str:
+    """``--config=~/FILE`` with the home in full, as a shell leaves it to the program."""
+    name, equals, path = argument.partition("=")
+    if equals and path.startswith("~") and name.lstrip("-") in configs:
+        return f"{name}={path_of(path)}"
+    return argument
 
 
 def _file_given(name: str, argv: Sequence[str]) -> str | None:

@@ -1,4 +1,7 @@
-"""A trained model: it embeds images, and queries in words."""
+"""A trained model: it embeds images, and queries in words.
+
+`Model` is what programs use (`mmreid_jax.load`); `Extractor`, on which it stands, is what commands use.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +16,22 @@ from typing import Any
 import jax
 import numpy as np
 
+import mmreid_jax.datasets as datasets
 from mmreid_jax import validation
-from mmreid_jax.data import pipeline, tokenizer
+from mmreid_jax.data import listing, pipeline, tokenizer
 from mmreid_jax.data.images import decode_sample
-from mmreid_jax.data.records import Records, View
-from mmreid_jax.errors import UserError
-from mmreid_jax.experiment import facts_of, image_options, normalization
+from mmreid_jax.data.records import Records, ValueRange, View
+from mmreid_jax.datasets import given
+from mmreid_jax.embedder import of_experiment
+from mmreid_jax.errors import UserError, printable
+from mmreid_jax.experiment import facts_of, image_options, normalization, open_experiment
 from mmreid_jax.methods import base
 from mmreid_jax.methods.base import Comparison
-from mmreid_jax.retrieval import distances
+from mmreid_jax.retrieval import distances, streamed
+from mmreid_jax.retrieval import rerank as reranking
+from mmreid_jax.retrieval.matches import Matches
+from mmreid_jax.scoring import retrieval
+from mmreid_jax.scoring.retrieval import Result
 from mmreid_jax.training import checkpoints, compilation, devices, step
 from mmreid_jax.visualize import images as drawing
 
@@ -50,9 +60,9 @@ class Extractor:
         devices.found()
         chosen: Any = "last" if which == "last" else "best"
         if config is not None:
-            self.config = validation.complete(config)
-            self.method: Any = base.build(self.config, facts_of(self.config, self.config.model.num_classes)[0])
-            variables, _ = base.load_trained(self.method, str(checkpoint), chosen)
+            config = validation.complete(config)
+            method = base.build(config, facts_of(config, config.model.num_classes)[0])
+            variables, _ = base.load_trained(method, str(checkpoint), chosen)
         else:
             variables, meta = checkpoints.load_variables(checkpoint, which=chosen)
             if "config" not in meta or "facts" not in meta:
@@ -60,15 +70,34 @@ class Extractor:
                     f"{checkpoint} does not say which config its model belongs to; name it with --config=FILE, or give "
                     "the workdir of a run"
                 )
-            self.config = validation.complete(meta["config"])
+            config = validation.complete(meta["config"])
             facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
-            self.method = base.build(self.config, base.DataFacts(**facts))
-        compilation.choose(self.config.train.compiler)
+            method = base.build(config, base.DataFacts(**facts))
+        self._hold(config, method, variables)
+
+    @classmethod
+    def of(cls, config: Any, method: base.Method, variables: base.Variables) -> Extractor:
+        """Of a model in memory: its config, its method and its variables on the host."""
+        made = cls.__new__(cls)
+        made._hold(validation.complete(config), method, variables)
+        return made
+
+    def _hold(self, config: Any, method: base.Method, variables: base.Variables) -> None:
+        """Makes the model ready."""
+        self.config = config
+        self.method: Any = method
+        compilation.choose(config.train.compiler)
         # In a job of several processes each embeds images of its own.
         self._parallel = step.Parallel(jax.local_devices())
         self._variables = self._parallel.place_state(variables)
+        self._compiled: dict[tuple[str, ...], Any] = {}
         self.comparison = self._of_images()
         self.feature = self.comparison.feature
+
+    @property
+    def variables(self) -> base.Variables:
+        """Parameters and statistics, on the host."""
+        return step.fetch(self._variables)
 
     def fingerprint(self) -> str:
         """What tells the weights and config from others."""
@@ -84,14 +113,23 @@ class Extractor:
         first = self.method.comparisons()[0]
         return first.query != first.gallery
 
+    @property
+    def width(self) -> int:
+        """Numbers in the feature that images are compared by."""
+        seen = self.comparison.query if self.one_modality else self.method.facts.modalities
+        return int(self._features_of(seen)[self.feature].shape[-1])
+
+    def _features_of(self, modalities: Sequence[str]) -> dict[str, Any]:
+        """Shapes of the features of one sample that is seen in these modalities."""
+        image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
+        return jax.eval_shape(self.method.embed, self._variables, {"images": dict.fromkeys(modalities, image)})
+
     def _of_images(self) -> base.Comparison:
         """The first comparison of the model whose features images alone give, without a text beside them."""
         comparisons, modalities = self.method.comparisons(), self.method.facts.modalities
         if not self.one_modality:
             return comparisons[0]
-        image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
-        batches = {name: {"images": {name: image}} for name in modalities}
-        features = {name: jax.eval_shape(self.method.embed, self._variables, batch) for name, batch in batches.items()}
+        features = {name: self._features_of([name]) for name in modalities}
         return next(
             each
             for each in comparisons
@@ -99,12 +137,20 @@ class Extractor:
             and (each.gallery_feature or each.feature) in features[each.gallery[0]]
         )
 
+    def _embed(self, absent: tuple[str, ...]) -> Any:
+        """The compiled `Method.embed` on images of which `absent` are replaced by zeros."""
+        if absent not in self._compiled:
+            pure = step.embed_step(self.method.embed, normalization(self.config.data), absent)
+            self._compiled[absent] = self._parallel.jit_embed(pure)
+        return self._compiled[absent]
+
     def __call__(
         self,
         records: Records,
         absent: Sequence[str] = (),
         feature: str = "",
         tokens: Mapping[str, np.ndarray] | None = None,
+        batch_size: int = 0,
     ) -> np.ndarray:
         """Features of all samples as they are compared: float32 [N, D], rows of length one unless the config says no.
 
@@ -113,11 +159,13 @@ class Extractor:
           absent: modalities to replace by zeros; a model of one modality at a time does not get to see them.
           feature: which of the model's; empty: the one that images alone are compared by.
           tokens: of texts that go with every sample, int32 [L] by modality.
+          batch_size: images at a time; 0: ``config.eval.batch_size``.
 
         Raises:
-          UserError: the table has several modalities, and the model sees one at a time.
+          UserError: the table has several modalities, and the model sees one at a time; it has no such feature of these
+            samples; or a feature is not finite.
         """
-        return np.concatenate(list(self.pieces(records, absent, feature, tokens)))
+        return np.concatenate(list(self.pieces(records, absent, feature, tokens, batch_size)))
 
     def pieces(
         self,
@@ -125,6 +173,7 @@ class Extractor:
         absent: Sequence[str] = (),
         feature: str = "",
         tokens: Mapping[str, np.ndarray] | None = None,
+        batch_size: int = 0,
     ) -> Iterator[np.ndarray]:
         """The same, batch by batch: float32 [B, D] each, in order."""
         from tqdm import tqdm
@@ -141,17 +190,204 @@ class Extractor:
                 feature = usual.gallery_feature if usual.gallery == present else usual.feature
             records, absent = records.of_modality(present[0]), ()
         feature = feature or self.feature
-        embed = self._parallel.jit_embed(step.embed_step(self.method.embed, normalization(data), absent))
-        size = -(-self.config.eval.batch_size // self._parallel.size) * self._parallel.size
+        embed = self._embed(tuple(absent))
+        size = -(-(batch_size or self.config.eval.batch_size) // self._parallel.size) * self._parallel.size
         options = image_options(data, cache=False)
+        if options.broken == "skip":
+            # One row for each sample: none is left out here.
+            options = dataclasses.replace(options, broken="error")
         with pipeline.eval_batches(records, options, size, threads=data.threads) as batches:
             total = -(-len(records) // size)
             for batch in tqdm(batches, total=total, unit="batch", disable=not sys.stderr.isatty()):
                 if tokens:
                     batch["tokens"] = {name: np.tile(row, (size, 1)) for name, row in tokens.items()}
-                features = embed(self._variables, self._parallel.place_batch(batch))[feature]
-                rows = np.asarray(features)[batch["valid"]]
+                features = embed(self._variables, self._parallel.place_batch(batch))
+                if feature not in features:
+                    raise UserError(
+                        f"the model makes no feature {feature!r} of these; choose one of {', '.join(features)}"
+                    )
+                rows = np.asarray(features[feature])[batch["valid"]]
+                distances.check_finite(rows, records.file[batch["index"][batch["valid"]]], records.name)
                 yield distances.l2_normalise(rows) if self.config.eval.normalize else rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained model, as `mmreid_jax.load`, `train` and `adapt` give it; nothing changes it.
+
+    Attributes:
+      extractor: what embeds tables of images.
+    """
+
+    extractor: Extractor
+
+    @property
+    def config(self) -> Any:
+        """A copy of the config of its experiment."""
+        return self.extractor.config.copy_and_resolve_references()
+
+    @property
+    def method(self) -> base.Method:
+        """Its method."""
+        return self.extractor.method
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that it sees, visible first."""
+        return self.method.facts.modalities
+
+    def __repr__(self) -> str:
+        config, how = self.extractor.config, "or" if self.extractor.one_modality else "and"
+        seen = f" {how} ".join(self.modalities)
+        return f"<{config.method} trained on {config.data.dataset}, sees {seen}, feature {self.extractor.feature}>"
+
+    def embed(
+        self,
+        images: given.Images,
+        *,
+        absent: Sequence[str] = (),
+        feature: str = "",
+        text: Mapping[str, Sequence[str]] | None = None,
+        batch_size: int = 0,
+    ) -> np.ndarray:
+        """Features of images.
+
+        Args:
+          images: a folder (of images, or of one subfolder for each modality); a list of files or arrays uint8
+            [H, W, 3], or one array uint8 [N, H, W, 3], of the first modality; a mapping of modalities to any of these;
+            or a table of a data set. A model that sees one modality at a time takes images of one, and a list or an
+            array only by a mapping, such as ``{"nir": files}``.
+          absent: modalities to replace by zeros, beside those of which there are no images.
+          feature: which of the model's features; "": the one that its images are compared by.
+          text: modality -> N texts or one for all, for models that read text: of the visible one what the person looks
+            like, of the infrared one what its image shows by itself. The default feature is then that of
+            ``config.eval.feature``; what it is compared with is the ``gallery_feature`` of
+            ``model.method.comparisons()``.
+          batch_size: images at a time; 0: as many as ``config.eval.batch_size``, or fewer where there are fewer.
+
+        Returns:
+          float32 [N, D], rows of length one unless the config says no.
+
+        Raises:
+          UserError: an image is missing or cannot be read, the model does not know a modality or feature, or reads no
+            text.
+        """
+        records, lacking = given.table(images, self.modalities, one=self.extractor.one_modality)
+        gone = self._gone(lacking, absent)
+        if text is not None:
+            if not self.extractor.config.data.get("text", False):
+                raise UserError(
+                    f"this model of {self.extractor.config.method} reads no text; one of TVI-LFM's text stage does "
+                    "(configs/tvi_sysu.py)"
+                )
+            records = given.with_texts(records, text, self.modalities)
+            feature = feature or self.method.comparisons()[0].feature
+        return self._embedded(records, gone, feature, batch_size)
+
+    def search(
+        self,
+        query: given.Images,
+        gallery: given.Images,
+        *,
+        top: int = 10,
+        rerank: reranking.Options | None = None,
+    ) -> Matches:
+        """The nearest gallery images of every query.
+
+        Args:
+          query: images as `embed` takes them, or features float [Q, D] that it has made.
+          gallery: likewise.
+          top: matches of each query.
+          rerank: k-reciprocal re-ranking, `mmreid_jax.retrieval.rerank.Options`; None for none.
+
+        Returns:
+          Matches, whose distances are squared Euclidean ones of the features, or those of the re-ranking.
+
+        Raises:
+          UserError: see `embed`; `top` is less than one, or there are too few images to re-rank.
+        """
+        if top < 1:
+            raise UserError(f"top is {top}; it must be at least 1")
+        sides = [self._side(images) for images in (query, gallery)]
+        (query_names, asked), (gallery_names, searched) = sides
+        if rerank is None:
+            order, values = streamed.top_k(asked, searched, top)
+        else:
+            whole = reranking.k_reciprocal(asked, searched, **dataclasses.asdict(rerank))
+            order = distances.nearest(whole, top)
+            values = np.take_along_axis(whole, order, axis=1)
+        return Matches(order, values, query_names, gallery_names)
+
+    def evaluate(
+        self,
+        dataset: str = "",
+        *,
+        data_dir: str | Path | None = None,
+        protocol: str = "",
+        absent: Sequence[str] = (),
+    ) -> list[Result]:
+        """Scores on the query and gallery of a data set: a result for each comparison of the method, the usual first.
+
+        Args:
+          dataset: name of a prepared data set; "": the data of the model's config, drawn ones included.
+          data_dir: folder of prepared data sets; None: that of the config.
+          protocol: name of one of the data set's; "": that of the config, or of another data set its usual one;
+            ``all``: all of them.
+          absent: modalities that are missing in query and gallery.
+
+        Raises:
+          UserError: the data set is not prepared or has other modalities, there is no such protocol, or the method is
+            not scored by retrieval.
+        """
+        if isinstance(self.method, base.Examines):
+            raise UserError(
+                f"{self.extractor.config.method} learns without labels and is not scored by retrieval; its own task is "
+                "scored by main.py --eval_only"
+            )
+        config = self.config
+        with config.unlocked():
+            if dataset:
+                # A sample of one modality has no others to choose from.
+                chosen = () if self.extractor.one_modality else self.modalities
+                config.data.update(dataset=dataset, drawn=False, manual_dir="", train_list="", modalities=chosen)
+                config.eval.protocol = ""
+            if data_dir is not None:
+                config.data.data_dir = str(data_dir)
+            config.eval.protocol = protocol or config.eval.protocol
+        experiment = open_experiment(config, Path(), self.method)
+        placed = experiment.parallel.place_state(self.extractor.variables)
+        embedder = of_experiment(experiment, self.method.embed)
+        return retrieval.run(experiment, embedder, placed, "trained", absent=absent)
+
+    def _gone(self, lacking: Sequence[str], absent: Sequence[str]) -> tuple[str, ...]:
+        """Modalities that the network does not see: those without images and those that are to be left out."""
+        unknown = [name for name in absent if name not in self.modalities]
+        gone = tuple(name for name in self.modalities if name in lacking or name in absent)
+        if unknown or len(gone) == len(self.modalities):
+            raise UserError(
+                f"absent is {tuple(absent)!r}; leave some of the images: they are of "
+                f"{', '.join(name for name in self.modalities if name not in lacking)}"
+            )
+        return gone
+
+    def _embedded(self, records: Records, gone: tuple[str, ...], feature: str = "", batch_size: int = 0) -> np.ndarray:
+        """Features of a table without the modalities that are gone."""
+        usual = self.extractor.config.eval.batch_size
+        # Powers of two, so that few programs are compiled, whatever the numbers of images.
+        size = batch_size or min(usual, 1 << (len(records) - 1).bit_length())
+        return self.extractor(records, gone, feature, batch_size=size)
+
+    def _side(self, images: given.Images) -> tuple[np.ndarray, np.ndarray]:
+        """(names, features) of queries or gallery."""
+        if isinstance(images, np.ndarray) and images.ndim == 2:
+            features, names = images, np.arange(len(images)).astype(str)
+        else:
+            records, lacking = given.table(images, self.modalities, one=self.extractor.one_modality)
+            features, names = self._embedded(records, self._gone(lacking, ())), records.file
+        config = self.extractor.config
+        kind = config.eval.distance or datasets.get(config.data.dataset).protocols[0].distance
+        # The order of angles is that of distances at length one.
+        return names, distances.l2_normalise(features) if kind == "cosine" else features
 
 
 def note_of(extractor: Extractor, checkpoint: str, absent: Sequence[str]) -> dict[str, Any]:
@@ -178,11 +414,13 @@ class Described:
       text: what the person looks like, colours included; "" for none.
       image: file of an infrared image; None for none.
       image_text: what the infrared image shows by itself, without colours; a fusion with a filter subtracts it.
+      value_range: how an image of more than 8 bits is scaled.
     """
 
     text: str
     image: Path | None
     image_text: str
+    value_range: ValueRange = ()
 
     @property
     def name(self) -> str:
@@ -230,7 +468,7 @@ class Described:
 
         infrared = extractor.method.facts.modalities[-1]
         if self.image:
-            encoded = self.image.read_bytes()
+            encoded = listing.read_file(self.image)
         else:
             stream = io.BytesIO()
             height, width = extractor.config.data.image_size
@@ -239,7 +477,10 @@ class Described:
         zero = np.zeros(1, np.int32)
         file = np.array([self.image.name if self.image else "text"])
         view = {infrared: View(infrared)}
-        return Records(str(self.image or "text"), zero - 1, zero, zero, file, view, One(infrared, encoded), zero)
+        return Records(
+            *(printable(self.image or "text"), zero - 1, zero, zero, file, view, One(infrared, encoded), zero),
+            value_range=self.value_range,
+        )
 
     def pictures(self, extractor: Extractor) -> dict[str, np.ndarray]:
         """What the page shows of the query: the image, or the text on a card."""

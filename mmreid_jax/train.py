@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import optax
 
-from mmreid_jax import evaluate, interruption, validation
+import mmreid_jax.evaluate as evaluate
+from mmreid_jax import interruption, validation
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
@@ -97,7 +98,7 @@ def fit(experiment: Experiment) -> Any:
         learning_rate=optimizers.rate(config.optim, plan.epoch_ends),
         evaluate_every=config.train.eval_every,
         checkpoint_every=config.train.checkpoint_every,
-        evaluate_first="untrained" if config.train.evaluate_first else "",
+        evaluate_first=at_first(experiment) if config.train.evaluate_first else {},
         kind="train",
         memory=start_memory(method, plan.epoch_ends),
     )
@@ -122,7 +123,7 @@ class Job:
       learning_rate: step -> base rate, for the log.
       evaluate_every: epochs.
       checkpoint_every: epochs; an evaluated state is always saved.
-      evaluate_first: label of an evaluation before the first step; empty for none.
+      evaluate_first: evaluations before the first step: label -> variables, None for those that training starts from.
       kind: of the lines in the log, ``train`` or ``adapt``.
       memory: of the method before the first step.
       before_evaluation: variables -> variables to evaluate.
@@ -137,7 +138,7 @@ class Job:
     learning_rate: Callable[[int], Any]
     evaluate_every: int
     checkpoint_every: int
-    evaluate_first: str
+    evaluate_first: Mapping[str, Any]
     kind: str
     memory: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     before_evaluation: Callable[[Any], Any] = lambda variables: variables
@@ -198,17 +199,18 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
             for line in [*headline, *([f"resuming after step {start} of {len(plan)}"] if start else [])]:
                 log.say(line)
 
-            def score(label: str, at_step: int, epoch: int) -> None:
-                row = scored(job.before_evaluation(current.variables), label)
+            def score(label: str, at_step: int, epoch: int, others: Any = None) -> None:
+                chosen = current.variables if others is None else parallel.place_state(others)
+                row = scored(job.before_evaluation(chosen), label)
                 log.evaluation(at_step, epoch, row)
                 if at_step:
                     store.rate(at_step, numbers(row))
 
-            if start == 0 and job.evaluate_first:
-                score(job.evaluate_first, 0, 0)
-            elif unrated is not None:
+            for label, others in job.evaluate_first.items() if start == 0 else ():
+                score(label, 0, 0, others)
+            if unrated is not None:
                 score(f"epoch {unrated}", start, unrated)
-            elif start < len(plan):
+            elif start < len(plan) and not (start == 0 and job.evaluate_first):
                 scored.rehearse(current.variables)
             run_steps = announced(parallel.jit_steps(pure), log.say)
             trace = profiling.Trace(experiment.workdir, config.train.profile, start, 2 * together + 1, log.say)
@@ -314,6 +316,15 @@ def start_variables(experiment: Experiment) -> Any:
     if experiment.config.init.checkpoint:
         return experiment.trained_variables()[0]
     return experiment.fresh_variables()
+
+
+def at_first(experiment: Experiment) -> dict[str, Any]:
+    """What is evaluated before the first step: the untrained network, and what training starts from if that is more."""
+    init = experiment.config.init
+    if init.checkpoint or not (init.backbone or init.from_mmgl or init.from_base):
+        return {"untrained": None}
+    untrained = experiment.method.init(jax.random.key(experiment.config.seed))
+    return {"untrained": jax.tree.map(np.asarray, untrained), "base model" if init.from_base else "trunk alone": None}
 
 
 def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:

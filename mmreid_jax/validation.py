@@ -52,12 +52,13 @@ def complete(config: Any) -> Any:
     return whole
 
 
-def check(config: Any, *, starts: bool = True) -> list[str]:
+def check(config: Any, *, starts: bool = True, trained: bool = True) -> list[str]:
     """Checks everything that a config says by itself.
 
     Args:
       config: a complete one, see `complete`.
       starts: whether the weights in ``config.init`` that training starts from will be read, and must be there.
+      trained: whether ``config.init.checkpoint`` will be.
 
     Returns:
       Sentences worth printing about a config that works but surprises.
@@ -84,7 +85,7 @@ def check(config: Any, *, starts: bool = True) -> list[str]:
     if "mtt" in config:
         _check_optim(config.mtt.optim, "mtt.optim")
     _check_loss(config)
-    _check_files(config, starts)
+    _check_files(config, starts, trained)
     if config.eval.protocol not in ("", datasets.ALL_PROTOCOLS):
         datasets.protocol(config.eval.protocol, config.data.dataset)
     # The method knows what it can be built of, and needs no data for it.
@@ -157,10 +158,12 @@ def _check_loss(config: Any) -> None:
         )
 
 
-def _check_files(config: Any, starts: bool) -> None:
+def _check_files(config: Any, starts: bool, trained: bool) -> None:
     """Files that are named must be there; where several processes share them, each looks for itself."""
     named = {f"init.{key}": config.init[key] for key in _STARTS if starts and not config.init.checkpoint}
-    named |= {"init.checkpoint": config.init.checkpoint, "data.manual_dir": config.data.manual_dir}
+    named["data.manual_dir"] = config.data.manual_dir
+    if trained:
+        named["init.checkpoint"] = config.init.checkpoint
     for key, place in named.items():
         path = Path(place).expanduser()
         # What has neither a suffix nor an anchor may be the name of weights that come with the package.

@@ -110,6 +110,7 @@ def small(data_dir):
         config.data.padding = 2
         config.data.threads = 1
         config.model.backbone = "vit_micro"
+        config.init.backbone = ""
         config.train.identities_per_batch = 4
         config.train.images_per_identity = 2
         config.train.eval_every = 2

@@ -14,14 +14,15 @@ PACKAGE = ROOT / "mmreid_jax"
 
 # Every room, and every file beside the rooms, from the bottom of the house to its top -> what it may import beside
 # itself. All of it stands above: an arrow that is not downward is a mistake in this table.
-EVERYBODY = {"errors"}
+EVERYBODY = {"errors", "paths"}
 ARROWS = {
     "interruption": set(),
     "errors": {"interruption"},
+    "paths": {"errors"},
     "locks": set(),
     "visualize": set(),
     "convert": set(),
-    "retrieval": set(),
+    "retrieval": {"convert"},
     "data": {"locks"},
     "losses": set(),
     "models": set(),
@@ -30,6 +31,7 @@ ARROWS = {
     "methods": {"models", "losses", "training", "convert"},
     "testing": {"methods"},
     "drawn": {"data"},
+    "trunks": {"convert", "drawn", "losses", "models", "retrieval", "training"},
     "datasets": {"data", "drawn", "locks", "retrieval"},
     "captioning": {"data", "datasets"},
     "validation": {"datasets", "methods", "settings", "training"},
@@ -44,10 +46,16 @@ ARROWS = {
     "adapt": {
         *("data", "embedder", "evaluate", "experiment", "methods", "retrieval", "scoring", "train", "training"),
     },
-    "model": {"data", "experiment", "methods", "retrieval", "training", "validation", "visualize"},
+    "model": {
+        *("data", "datasets", "embedder", "experiment", "methods", "retrieval", "scoring", "training", "validation"),
+        "visualize",
+    },
+    "api": {
+        *("adapt", "convert", "datasets", "experiment", "flags", "methods", "model", "retrieval", "train"),
+    },
     "commands": {
         *("captioning", "convert", "data", "datasets", "drawn", "experiment", "flags", "methods", "model", "retrieval"),
-        *("scoring", "train", "training", "visualize"),
+        *("scoring", "train", "training", "trunks", "visualize"),
     },
     "__main__": set(),
 }
@@ -81,8 +89,12 @@ def name_of(path):
 
 
 def arrows():
-    """Module -> modules of the package that it imports; ``from room import module`` is an arrow to the module alone."""
+    """Module -> modules of the package that it imports; ``from room import module`` is an arrow to the module alone.
+
+    The package itself imports none: its names are looked up when they are asked for (`tests/test_api.py`).
+    """
     modules = {name_of(path): path for path in PACKAGE.rglob("*.py")}
+    del modules[PACKAGE.name]
     graph = {name: set() for name in modules}
     for name, path in modules.items():
         for node in ast.walk(ast.parse(path.read_text())):
@@ -109,7 +121,7 @@ def test_the_rules_point_downwards():
 
 @pytest.mark.parametrize("room", ARROWS)
 def test_rooms_import_only_what_lies_below_them(room):
-    allowed = ARROWS[room] | {room} | (EVERYBODY if room not in ("errors", "interruption") else set())
+    allowed = ARROWS[room] | {room} | (EVERYBODY if room not in ("errors", "interruption", "paths") else set())
     for path in files(room):
         for name in imported(path):
             parts = name.split(".")

@@ -19,6 +19,7 @@ import numpy as np
 from mmreid_jax.captioning import frameworks, text_files
 from mmreid_jax.captioning.pictures import Pictures
 from mmreid_jax.captioning.progress import Journal, groups
+from mmreid_jax.data.images import BrokenImage
 from mmreid_jax.errors import UserError
 
 LENGTH = 50
@@ -69,6 +70,7 @@ def caption(
     journal: Journal,
     batch_size: int,
     progress: Callable[[int], None] = lambda done: None,
+    unusable: dict[str, str] | None = None,
 ) -> dict[str, str]:
     """Captions of all pictures, of which those in the journal are not made again.
 
@@ -78,9 +80,10 @@ def caption(
       journal: receives every batch of captions before the next one begins.
       batch_size: images that `describe` gets at a time.
       progress: is told how many captions are there.
+      unusable: receives the files that cannot be read, with the reasons; None: such a file is an error.
 
     Returns:
-      File -> caption, in the order of `pictures`.
+      File -> caption, in the order of `pictures`, of those that can be read.
 
     Raises:
       UserError: an image cannot be read; the captions made before are kept.
@@ -88,10 +91,18 @@ def caption(
     left = [position for position, file in enumerate(pictures.files) if file not in journal.done]
     progress(len(pictures) - len(left))
     for positions in groups(left, batch_size):
-        texts = describe([pictures.image(position) for position in positions])
-        journal.add({pictures.files[position]: text for position, text in zip(positions, texts, strict=True)})
+        images: dict[str, Any] = {}
+        for position in positions:
+            try:
+                images[pictures.files[position]] = pictures.image(position)
+            except BrokenImage as error:
+                if unusable is None:
+                    raise
+                unusable[pictures.files[position]] = error.reason
+        if images:
+            journal.add(dict(zip(images, describe(list(images.values())), strict=True)))
         progress(len(positions))
-    return {file: journal.done[file] for file in pictures.files}
+    return {file: journal.done[file] for file in pictures.files if file in journal.done}
 
 
 @dataclasses.dataclass(frozen=True)

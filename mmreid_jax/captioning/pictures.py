@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
+from mmreid_jax.data import images, listing
 from mmreid_jax.data.captions import TextForm
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets import catalogue, disk
-from mmreid_jax.datasets.folder import SUFFIXES
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import path_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Pictures:
       identity: int [N], -1 where nobody knows.
       training: bool [N], whether the image is in the training split.
       read: position -> the bytes of the image file.
+      unusable: name of a file in the folder -> why it is not among the images.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Pictures:
     identity: np.ndarray
     training: np.ndarray
     read: Callable[[int], bytes]
+    unusable: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -47,16 +49,12 @@ class Pictures:
         """The image as PIL reads it, in three channels.
 
         Raises:
-          UserError: the file cannot be read or decoded.
+          BrokenImage: the file cannot be read or decoded.
         """
         from PIL import Image
 
-        try:
-            return Image.open(io.BytesIO(self.read(position))).convert("RGB")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(
-                f"{self.name}: {self.files[position]} cannot be read as an image ({error}); get it again, or remove it"
-            ) from None
+        where = f"{printable(self.name)}: {printable(self.files[position])}"
+        return Image.fromarray(images.decode(self.read(position), where))
 
 
 def of_folder(path: str | os.PathLike[str]) -> Pictures:
@@ -65,20 +63,22 @@ def of_folder(path: str | os.PathLike[str]) -> Pictures:
     Raises:
       UserError: there is no such folder, or no image in it.
     """
-    root = Path(path).expanduser()
+    root = path_of(path)
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; give a folder of images")
-    images = (place for place in root.rglob("*") if place.suffix.lower() in SUFFIXES and place.is_file())
-    files = sorted(place.relative_to(root).as_posix() for place in images)
-    if not files:
-        raise UserError(f"{root} holds no image ({', '.join(SUFFIXES)})")
-    return of_files(root, files)
+        raise UserError(f"there is no folder {printable(root)}; give a folder of images")
+    listed = listing.list_images(root, below=True)
+    if not listed.files:
+        what = f"; {listing.in_words(listed.unusable)}" if listed.unusable else f" ({', '.join(listing.SUFFIXES)})"
+        raise UserError(f"{printable(root)} holds no image that can be used{what}")
+    return dataclasses.replace(of_files(root, listed.files), unusable=listed.unusable)
 
 
 def of_files(root: Path, files: Sequence[str]) -> Pictures:
     """The images with these paths below a folder."""
     nobody = np.full(len(files), -1)
-    return Pictures(str(root), "", files, nobody, nobody == 0, lambda position: (root / files[position]).read_bytes())
+    return Pictures(
+        str(root), "", files, nobody, nobody == 0, lambda position: listing.read_file(root / files[position])
+    )
 
 
 def of_data_set(dataset: str, place: str | os.PathLike[str], modality: str, *, prepared: bool = False) -> Pictures:
@@ -111,7 +111,8 @@ def of_data_set(dataset: str, place: str | os.PathLike[str], modality: str, *, p
             for sample in disk.list_samples(folders, root, split):
                 if sample.modality == wanted:
                     (path,) = sample.images.values()
-                    rows.append((sample.file, sample.labels.identity, split == "train", path.read_bytes))
+                    read = functools.partial(listing.read_file, path)
+                    rows.append((sample.file, sample.labels.identity, split == "train", read))
     files, identity, training, reads = zip(*rows, strict=True)
     return Pictures(dataset, wanted, files, np.array(identity), np.array(training), lambda position: reads[position]())
 

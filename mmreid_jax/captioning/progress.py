@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from mmreid_jax.captioning import text_files
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import parse_json
 
 Item = TypeVar("Item")
 
@@ -47,7 +48,7 @@ class Journal:
             raise UserError(f"cannot write {path} ({error.strerror}); choose another --out") from None
         lines = stored[:whole].decode("utf-8", errors="replace").splitlines()
         try:
-            begun, *entries = [json.loads(line) for line in lines] or [wanted]
+            begun, *entries = [parse_json(line) for line in lines] or [wanted]
             self.done = {key: text for key, text in entries}
         except (ValueError, TypeError):
             self._file.close()

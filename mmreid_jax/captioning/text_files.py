@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import read_json
 
 CAPTION, REPHRASED = "description", "aug_description"
 
@@ -30,7 +31,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
             if rows.ndim != 1 or rows.dtype.kind != "U":
                 raise ValueError("it is no list of texts")
             return {str(row): {CAPTION: text} for row, text in enumerate(rows.tolist())}
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         entries = content.values() if isinstance(content, dict) else [None]
         if not all(isinstance(entry, dict) and isinstance(entry.get(CAPTION), str) for entry in entries):
             raise ValueError(f'it is no dictionary of paths with a "{CAPTION}" each')
@@ -54,7 +55,8 @@ def write(path: Path, texts: Mapping[str, Mapping[str, str]]) -> None:
             if path.suffix == ".npy":
                 np.save(stream, np.array([fields[CAPTION] for fields in texts.values()], np.str_), allow_pickle=False)
             else:
-                stream.write(json.dumps(texts, indent=1, ensure_ascii=False).encode())
+                # A byte of a name that is not UTF-8 becomes what JSON itself writes for it.
+                stream.write(json.dumps(texts, indent=1, ensure_ascii=False).encode(errors="backslashreplace"))
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.replace(path)

@@ -8,7 +8,6 @@ For RegDB, whose result is the mean over ten splits with a model each, and for r
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import parse_json, path_of
 from mmreid_jax.scoring.retrieval import COLUMNS
 from mmreid_jax.training.logs import SCORES_FILE
 from mmreid_jax.visualize import tables
@@ -41,9 +41,9 @@ def last_scores(workdir: Path) -> dict[Key, dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{workdir} has no {SCORES_FILE}; give the --workdir of a finished training or evaluation")
     newest: dict[Key, dict[str, Any]] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             newest[row["label"], row["protocol"]] = row
         except (ValueError, KeyError, TypeError):
             raise UserError(f"line {number} of {path} is not a line of scores; delete it, or evaluate again") from None
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax average", description=__doc__)
     parser.add_argument(
-        "workdirs", type=Path, nargs="+", metavar="WORKDIR", help="of runs that differ in split or seed"
+        "workdirs", type=path_of, nargs="+", metavar="WORKDIR", help="of runs that differ in split or seed"
     )
     arguments = parser.parse_args(argv)
     repeated = {str(path) for path in arguments.workdirs if arguments.workdirs.count(path) > 1}

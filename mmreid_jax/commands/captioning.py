@@ -23,8 +23,9 @@ from typing import Any
 
 from mmreid_jax.captioning import captioner, colours, pairs, pictures, prompts, rephrasing, text_files
 from mmreid_jax.captioning.progress import journal_of, must_be_new_or_begun
-from mmreid_jax.data import captions
+from mmreid_jax.data import captions, listing
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import path_of
 
 
 def caption(options: argparse.Namespace) -> None:
@@ -33,16 +34,23 @@ def caption(options: argparse.Namespace) -> None:
         raise UserError("name the images with --images DIR --out FILE.json, or with --dataset and --root DIR")
     if options.images:
         table, root = pictures.of_folder(options.images), Path()
-        out = Path(options.out)
+        out = path_of(options.out)
     else:
         table, root = _of_data_set(options, options.modality)
         out = captions.paths(root, options.captioner, table.modality)["captions"]
     must_be_new_or_begun(out)
-    settings = {"model": str(Path(options.model).resolve()), "length": options.length, "images": table.name}
+    settings = {"model": str(path_of(options.model).resolve()), "length": options.length, "images": table.name}
+    # A data set's files of texts have one for each image.
+    unusable = dict(table.unusable) if options.images and options.broken == "skip" else None
+    if table.unusable and unusable is None:
+        raise UserError(
+            f"{len(table.unusable)} files cannot be used: {listing.in_words(table.unusable)}; get them again, or leave "
+            "them out with --broken skip"
+        )
     describe = captioner.Captioner(options.model, options.processor, options.device)
     with journal_of(out, settings) as journal, _bar(len(table), "images") as progress:
         texts = captioner.caption(
-            lambda images: describe(images, options.length), table, journal, options.batch_size, progress
+            lambda images: describe(images, options.length), table, journal, options.batch_size, progress, unusable
         )
         if options.images:
             text_files.write(out, {file: {text_files.CAPTION: text} for file, text in texts.items()})
@@ -54,12 +62,14 @@ def caption(options: argparse.Namespace) -> None:
             ]
             captions.write(root, options.captioner, pictures.text_form(options.dataset), entries)
         journal.finish()
+    if unusable:
+        print(f"{len(unusable)} files could not be used: {listing.in_words(unusable, len(unusable))}")
     print(f"{len(texts)} captions: {out}")
 
 
 def make_pairs(options: argparse.Namespace) -> None:
     """Gives infrared training images captions of visible ones, without colours."""
-    out = Path(options.out)
+    out = path_of(options.out)
     text_files.must_be_new(out)
     (visible, root), (infrared, _) = (_of_data_set(options, modality) for modality in ("rgb", "ir"))
     rows, others = (table.training.nonzero()[0].tolist() for table in (visible, infrared))
@@ -75,9 +85,9 @@ def make_pairs(options: argparse.Namespace) -> None:
 
 def finetune(options: argparse.Namespace) -> None:
     """Trains a captioner on the images that a file describes."""
-    out, root = Path(options.out), Path(options.images)
+    out, root = path_of(options.out), path_of(options.images)
     text_files.must_be_new(out)
-    described = text_files.read(Path(options.captions))
+    described = text_files.read(path_of(options.captions))
     absent = [file for file in described if not (root / file).is_file()]
     if absent or not described:
         raise UserError(
@@ -95,14 +105,14 @@ def finetune(options: argparse.Namespace) -> None:
 
 def rephrase(options: argparse.Namespace) -> None:
     """Rephrases the captions of a file."""
-    source = Path(options.captions)
+    source = path_of(options.captions)
     described = text_files.read(source)
-    out = Path(options.out) if options.out else text_files.rephrased_name(source)
+    out = path_of(options.out) if options.out else text_files.rephrased_name(source)
     must_be_new_or_begun(out)
     if out.suffix != source.suffix:
         raise UserError(f"--out must end in {source.suffix} as {source} does, and is {out}")
     settings = {name: getattr(options, name) for name in ("request", "temperature", "seed", "strip_colours")}
-    settings |= {"model": str(Path(options.model).resolve()), "captions": str(source.resolve())}
+    settings |= {"model": str(path_of(options.model).resolve()), "captions": str(source.resolve())}
     model = rephrasing.load(options.model, options.device, options.temperature, options.new_tokens)
     texts = {key: fields[text_files.CAPTION] for key, fields in described.items()}
     change = colours.strip_colours if options.strip_colours else lambda text: text
@@ -122,9 +132,9 @@ def rephrase(options: argparse.Namespace) -> None:
 
 def strip_colours(options: argparse.Namespace) -> None:
     """Removes colour words from the texts of a file."""
-    out = Path(options.out)
+    out = path_of(options.out)
     text_files.must_be_new(out)
-    described = text_files.read(Path(options.captions))
+    described = text_files.read(path_of(options.captions))
     stripped, count = text_files.changed(described, colours.strip_colours, options.fields)
     text_files.write(out, stripped)
     print(f"{count} texts changed: {out}")
@@ -138,9 +148,9 @@ def _of_data_set(options: argparse.Namespace, modality: str) -> tuple[pictures.P
         if not options.text_root:
             raise UserError("prepared records have no folder of texts; name one with --text_root DIR")
         images = pictures.of_data_set(options.dataset, options.data_dir, modality, prepared=True)
-        return images, Path(options.text_root)
+        return images, path_of(options.text_root)
     images = pictures.of_data_set(options.dataset, options.root, modality)
-    return images, Path(options.text_root or pictures.root_of(options.dataset, options.root))
+    return images, path_of(options.text_root or pictures.root_of(options.dataset, options.root))
 
 
 @contextlib.contextmanager
@@ -179,6 +189,8 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--processor", help="folder of its processor (default: the model's)")
     added.add_argument("--images", help="folder of images, at any depth")
     added.add_argument("--out", help="with --images: the JSON file to write")
+    text = "with --images, what cannot be read: skip (and list it at the end) or stop"
+    added.add_argument("--broken", choices=("skip", "stop"), default="skip", help=text)
     data_set(added, required=False)
     added.add_argument("--modality", choices=("rgb", "ir"), default="rgb", help="of the data set's images")
     added.add_argument("--length", type=_positive, default=captioner.LENGTH, help="longest caption in tokens")

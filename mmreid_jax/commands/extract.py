@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
 
-from mmreid_jax.commands.options import add_model_flags, describe, open_model
+from mmreid_jax.commands.options import (
+    add_image_flags,
+    add_model_flags,
+    describe,
+    list_left_out,
+    open_images,
+    open_model,
+)
 from mmreid_jax.datasets import folder
 from mmreid_jax.errors import UserError
 from mmreid_jax.model import note_of
+from mmreid_jax.paths import check_output, path_of, write_or_rescue
 from mmreid_jax.retrieval import metrics
-from mmreid_jax.retrieval.feature_files import Features, save, write
+from mmreid_jax.retrieval.feature_files import Features, check_target, save, write
 from mmreid_jax.training import distributed
 
 
@@ -29,17 +36,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax extract", description=__doc__)
     add_model_flags(parser)
-    parser.add_argument("--images", required=True, help="folder of images, or of one subfolder per modality")
-    parser.add_argument("--modality", help="of the images (default: that of the folder's name, else visible)")
-    parser.add_argument("--out", required=True, type=Path, help="the .npz file to write, or a folder for many images")
+    text = "folder of images, or of one subfolder per modality"
+    parser.add_argument("--images", type=path_of, required=True, help=text)
+    parser.add_argument("--modality", help="of the images: rgb, nir, tir, thermal ... (default: the folder's name)")
+    parser.add_argument("--out", required=True, type=path_of, help="the .npz file to write, or a folder of features")
+    add_image_flags(parser)
     arguments, rest = parser.parse_known_args(argv)
+    single = arguments.out.suffix == ".npz"
+    check_target(arguments.out)
+    check_output(arguments.out, "--out", folder=not single)
     distributed.start()
-    if arguments.out.suffix == ".npz" and jax.process_count() > 1:
+    if single and jax.process_count() > 1:
         raise UserError(f"several processes cannot write {arguments.out} together; name a folder with --out")
     extractor = open_model(arguments, rest)
-    records, absent = folder.open_folder(
-        arguments.images, extractor.method.facts.modalities, arguments.modality, one=extractor.one_modality
-    )
+    records, absent = open_images(arguments, extractor, arguments.images, arguments.modality, "--modality")
+    check_output(arguments.out, "--out", folder=not single, size=4 * len(records) * extractor.width)
     dataset = extractor.config.data.dataset
     labelled = folder.with_labels(records, dataset)
     if distributed.is_main():
@@ -48,9 +59,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"identities and cameras: {known}")
     labels = None if labelled is None else metrics.Labels(labelled.identity, labelled.camera, labelled.scene)
     note = note_of(extractor, arguments.checkpoint, () if extractor.one_modality else absent)
-    if arguments.out.suffix == ".npz":
+    if single:
         features = extractor(records, absent)
-        save(arguments.out, Features(features, records.file, labels, note))
+        write_or_rescue(arguments.out, lambda path: save(path, Features(features, records.file, labels, note)))
         count, width = features.shape
     else:
 
@@ -60,5 +71,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         count, width = write(arguments.out, records.file, labels, note, extractor.fingerprint(), rows)
     if distributed.is_main():
+        list_left_out(records)
         length = " (length 1)" if extractor.config.eval.normalize else ""
         print(f"{count} x {width} features{length}: {arguments.out}")

@@ -24,12 +24,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmreid_jax import train
+import mmreid_jax.train as train
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment
 from mmreid_jax.flags import from_arguments
 from mmreid_jax.methods.base import start_memory
+from mmreid_jax.paths import check_output, path_of
 from mmreid_jax.training import config as configs
 from mmreid_jax.training import distributed, state, step
 
@@ -261,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--lr_min", type=float, default=1e-6, help="first rate (default %(default)s)")
     parser.add_argument("--lr_max", type=float, default=1.0, help="last rate (default %(default)s)")
     parser.add_argument("--steps", type=int, default=100, help="number of steps (default %(default)s)")
-    parser.add_argument("--out", type=Path, help="folder for lr_range.csv and lr_range.png (default runs/CONFIG)")
+    parser.add_argument("--out", type=path_of, help="folder for lr_range.csv and lr_range.png (default runs/CONFIG)")
     arguments, rest = parser.parse_known_args(argv)
     if not 0 < arguments.lr_min < arguments.lr_max:
         raise UserError(
@@ -271,6 +272,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--steps={arguments.steps}: a curve needs at least 10 steps")
     config, name = from_arguments([f"--config={arguments.config}", *rest])
     folder = arguments.out or Path("runs") / name
+    check_output(folder, "--out", folder=True)
     distributed.start()
     experiment = open_experiment(prepared(config), folder.absolute())
     rates = np.geomspace(arguments.lr_min, arguments.lr_max, arguments.steps)

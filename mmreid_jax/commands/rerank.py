@@ -14,23 +14,48 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
-from mmreid_jax.datasets.base import JUNK_IDENTITY
+import mmreid_jax.datasets as datasets
+from mmreid_jax.convert import owned
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import check_output, path_of, write_or_rescue
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
-from mmreid_jax.retrieval.feature_files import Features, load
-from mmreid_jax.retrieval.matches import write_table
+from mmreid_jax.retrieval.feature_files import Features, check_values, load
+from mmreid_jax.retrieval.matches import without_themselves, write_table
+from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 from mmreid_jax.scoring.retrieval import COLUMNS, RANKS
 from mmreid_jax.visualize import tables
 
 
-def without_junk(side: Features) -> Features:
-    """The samples that count: without those of identity -1, where identities are known."""
+def opened(path: Path) -> Features:
+    """The samples of a feature file that count, with features that can be compared.
+
+    Raises:
+      UserError: see `load`, `check_values` and `without_junk`.
+    """
+    side = load(path)
+    check_values(path, side.features, side.files)
+    return without_junk(path, side)
+
+
+def without_junk(path: Path, side: Features) -> Features:
+    """The samples that count: without those of identity -1, where identities are known.
+
+    Raises:
+      UserError: none is left.
+    """
     if side.labels is None or not np.any(side.labels.identity == JUNK_IDENTITY):
         return side
     kept = side.labels.identity != JUNK_IDENTITY
+    if not np.any(kept):
+        raise UserError(f"{path}: all {len(kept)} images have the identity {JUNK_IDENTITY}, which does not count")
     labels = metrics.Labels(*(getattr(side.labels, field.name)[kept] for field in dataclasses.fields(metrics.Labels)))
     return dataclasses.replace(side, features=side.features[kept], files=side.files[kept], labels=labels)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of matches as `write_table` writes it."""
+    with path.open("rb") as file:
+        return file.read(64).startswith(b"query,rank,match,distance")
 
 
 def protocol_of(side: Features, name: str | None, distance: str | None) -> protocols.Protocol:
@@ -76,9 +101,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax rerank", description=__doc__)
     parser.add_argument(
-        "query", type=Path, help="feature file of the command extract, or arrays features, identity, camera"
+        "query", type=path_of, help="feature file of the command extract, or arrays features, identity, camera"
     )
-    parser.add_argument("gallery", type=Path, nargs="?", help="likewise; the query file again if it is not given")
+    parser.add_argument("gallery", type=path_of, nargs="?", help="likewise; the query file again if it is not given")
     parser.add_argument("--k1", type=int, help="neighbours that describe a sample (default: of the model's config)")
     parser.add_argument("--k2", type=int, help="neighbours that a description is averaged over")
     parser.add_argument(
@@ -88,14 +113,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--distance", choices=distances.KINDS, help="of the ranking before")
     parser.add_argument("--protocol", help=f"one of {', '.join(datasets.protocols())} (default: of the data set)")
     parser.add_argument(
-        "--matches", type=Path, metavar="FILE.csv", help="also write the re-ranked matches of every query"
+        "--matches", type=path_of, metavar="FILE.csv", help="also write the re-ranked matches of every query"
     )
     parser.add_argument("--top", type=int, default=10, help="matches per query in that file")
     arguments = parser.parse_args(argv)
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; it must be at least 1")
-    query = without_junk(load(arguments.query))
-    gallery = without_junk(load(arguments.gallery)) if arguments.gallery else query
+    if arguments.matches is not None:
+        owned.check_file(arguments.matches, is_table, "table of matches")
+        check_output(arguments.matches, "--matches")
+    query = opened(arguments.query)
+    gallery = opened(arguments.gallery) if arguments.gallery else query
     labelled = query.labels is not None and gallery.labels is not None
     if not labelled and arguments.matches is None:
         without = arguments.query if query.labels is None else arguments.gallery
@@ -127,8 +155,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         first = scores["as they are"]
         print("\n".join(filter(None, (f"{protocol.describe()}; {first.num_valid} queries", first.explain()))))
     if arguments.matches is not None:
-        order = distances.nearest(reranked, arguments.top)
-        arguments.matches.parent.mkdir(parents=True, exist_ok=True)
+        # One more, for a sample is no match of its own.
+        order = distances.nearest(reranked, arguments.top + 1)
         values = np.take_along_axis(reranked, order, axis=1)
-        write_table(arguments.matches, list(query.files), gallery.files, order, values)
+        sides = (query.files, query.features), (gallery.files, gallery.features)
+        order, values, _ = without_themselves(*sides, order, values, arguments.top)
+        arguments.matches.parent.mkdir(parents=True, exist_ok=True)
+        names = query.files.tolist()
+        write_or_rescue(arguments.matches, lambda path: write_table(path, names, gallery.files, order, values))
         print(f"matches: {arguments.matches}")

@@ -19,15 +19,24 @@ from pathlib import Path
 
 import numpy as np
 
-from mmreid_jax.commands.options import add_model_flags, describe, open_model
+from mmreid_jax.commands.options import (
+    add_image_flags,
+    add_model_flags,
+    describe,
+    list_left_out,
+    open_images,
+    open_model,
+)
+from mmreid_jax.data import listing
 from mmreid_jax.data.images import decode_sample
-from mmreid_jax.data.records import Records
+from mmreid_jax.data.records import Records, check_value_range
 from mmreid_jax.datasets import folder
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 from mmreid_jax.model import Described, Extractor
+from mmreid_jax.paths import check_output, file_problem, path_of, write_or_rescue
 from mmreid_jax.retrieval import distances, feature_files, streamed
 from mmreid_jax.retrieval.distances import Kind
-from mmreid_jax.retrieval.matches import write_table
+from mmreid_jax.retrieval.matches import without_themselves, write_table
 from mmreid_jax.training import distributed
 from mmreid_jax.visualize import search_page
 
@@ -37,18 +46,23 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m mmreid_jax search", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_model_flags(parser, required=False)
-    parser.add_argument("--query", help="folder of images, or of one subfolder per modality; or a feature file")
+    text = "folder of images, or of one subfolder per modality; or a feature file"
+    parser.add_argument("--query", type=path_of, help=text)
     parser.add_argument("--text", default="", help="instead, or beside --image: what the person looks like")
-    parser.add_argument("--image", type=Path, help="instead, or beside --text: an infrared image of the person")
+    parser.add_argument("--image", type=path_of, help="instead, or beside --text: an infrared image of the person")
     parser.add_argument(
         "--image_text", default="", help="beside both: what the infrared image shows by itself, without colours"
     )
     parser.add_argument("--feature", default="", help="of both together: fusion or mer (default: the config's)")
-    parser.add_argument("--gallery", required=True, help="folder to search, laid out likewise; or a feature file")
+    text = "folder to search, laid out likewise; or a feature file"
+    parser.add_argument("--gallery", type=path_of, required=True, help=text)
     for side in ("query", "gallery"):
-        text = "of its images (default: that of the folder's name, else visible)"
+        text = "of its images: rgb, nir, tir, thermal ... (default: that of the folder's name)"
         parser.add_argument(f"--{side}_modality", help=text)
-    parser.add_argument("--out", type=Path, default=Path("search"), help="folder for matches.csv and search.html")
+    parser.add_argument("--modality", help="of the images of both, where they are of one")
+    add_image_flags(parser)
+    parser.add_argument("--with_self", action="store_true", help="let a query find its own image in the gallery")
+    parser.add_argument("--out", type=path_of, default=Path("search"), help="folder for matches.csv and search.html")
     parser.add_argument("--top", type=int, default=10, help="matches per query")
     parser.add_argument("--threshold", type=float, help="largest distance that counts as the same (see a run's report)")
     parser.add_argument(
@@ -65,11 +79,14 @@ def _described(arguments: argparse.Namespace) -> Described | None:
         raise UserError("name what to look for: --query DIR, or --text and --image with a model that reads text")
     if arguments.query:
         raise UserError("--query is a folder of images; leave it out, or --text and --image")
-    if arguments.image and not arguments.image.is_file():
-        raise UserError(f"there is no file {arguments.image}; give an infrared image with --image")
+    if arguments.image and (problem := file_problem(arguments.image, listing.MOST_BYTES)):
+        raise UserError(
+            f"the image {printable(arguments.image)} cannot be read ({problem}); give an infrared image with --image"
+        )
     if arguments.image_text and not (arguments.text and arguments.image):
         raise UserError("--image_text goes with both --text and --image; leave it out")
-    return Described(arguments.text.strip(), arguments.image, arguments.image_text)
+    chosen = check_value_range(arguments.value_range or ())
+    return Described(arguments.text.strip(), arguments.image, arguments.image_text, chosen)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,9 +120,12 @@ def _stored(path: Path) -> Side:
     return Side(stored.features, stored.files)
 
 
-def _embedded(extractor: Extractor, path: str, modality: str | None, feature: str = "") -> Side:
+def _embedded(
+    arguments: argparse.Namespace, extractor: Extractor, side: str, modality: str | None, feature: str = ""
+) -> Side:
     """A side that is a folder of images; `feature`: which of the model's, empty for its usual one."""
-    records, absent = folder.open_folder(path, extractor.method.facts.modalities, modality, one=extractor.one_modality)
+    path, flag = getattr(arguments, side), f"--{side}_modality"
+    records, absent = open_images(arguments, extractor, path, modality, flag)
     if distributed.is_main():
         print(describe(records, absent, extractor.one_modality))
     return Side(extractor(records, absent, feature), records.file, records)
@@ -117,11 +137,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; it must be at least 1")
     described = _described(arguments)
+    check_output(arguments.out, "--out", folder=True)
     distributed.start()
     are_features = {
-        name: feature_files.is_feature_file(Path(path))
-        for name in ("query", "gallery")
-        if (path := getattr(arguments, name))
+        name: feature_files.is_feature_file(path) for name in ("query", "gallery") if (path := getattr(arguments, name))
     }
     extractor = None
     if described or not all(are_features.values()):
@@ -133,21 +152,23 @@ def main(argv: Sequence[str] | None = None) -> None:
         compared = described.comparison(extractor, arguments.feature)
         modality, feature = compared.gallery[0], compared.gallery_feature
     else:
-        modality, feature = arguments.gallery_modality, ""
+        modality, feature = arguments.gallery_modality or arguments.modality, ""
         if are_features["query"]:
-            query = _stored(Path(arguments.query))
+            query = _stored(arguments.query)
         else:
             assert extractor
-            query = _embedded(extractor, arguments.query, arguments.query_modality)
+            query = _embedded(arguments, extractor, "query", arguments.query_modality or arguments.modality)
     if are_features["gallery"]:
-        gallery = _stored(Path(arguments.gallery))
+        gallery = _stored(arguments.gallery)
     else:
         assert extractor
-        gallery = _embedded(extractor, arguments.gallery, modality, feature)
+        gallery = _embedded(arguments, extractor, "gallery", modality, feature)
     summary = ""
     if described:
         assert extractor
         query = Side(described.features(extractor, compared.feature), np.array([described.name]))
+        if described.image and gallery.records is not None:
+            query = dataclasses.replace(query, records=described.records(extractor))
         if gallery.records is not None:
             gallery = dataclasses.replace(gallery, features=distances.l2_normalise(gallery.features))
         summary = f"Looked for {described.name} by {compared.name}."
@@ -160,21 +181,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     progress = streamed.Progress(arguments.out / "search.progress") if arguments.resumable else None
     # A description is compared by the angle; stored features may be of any length.
     kind: Kind = "cosine" if described and gallery.records is None else "squared_euclidean"
-    order, values = streamed.top_k(query.features, gallery.features, arguments.top, kind=kind, progress=progress)
+    same = None if arguments.with_self else copies(query, gallery)
+    # Matches that a query may lose because they are the query itself.
+    more = 0 if arguments.with_self else 1 if same is None else max(map(len, same.values()), default=0)
+    names = query.files, gallery.files
+    count = arguments.top + more
+    order, values = streamed.top_k(query.features, gallery.features, count, kind=kind, progress=progress, names=names)
     if kind == "cosine":
         # The squared distance of features of length one, as everywhere else.
         values = 2 * values
+    if more:
+        sides = (query.files, query.features), (gallery.files, gallery.features)
+        order, values, found = without_themselves(*sides, order, values, arguments.top, same)
+        if found and distributed.is_main():
+            which = "queries are" if found > 1 else "query is"
+            print(f"{found} {which} also in the gallery and no match of itself (--with_self lets it be)")
     if distributed.is_main():
-        write_table(arguments.out / "matches.csv", query.files.tolist(), gallery.files, order, values)
+        table = arguments.out / "matches.csv"
+        write_or_rescue(table, lambda path: write_table(path, query.files.tolist(), gallery.files, order, values))
 
         def images(side: str, row: int) -> dict[str, np.ndarray]:
             if described and extractor and side == "query":
                 return described.pictures(extractor)
             return (query if side == "query" else gallery).images(row)
 
+        list_left_out(query.records, gallery.records)
         _present(arguments, query.files.tolist(), gallery.files, order, values, images, summary)
     if progress:
         progress.done()
+
+
+def copies(query: Side, gallery: Side) -> dict[int, np.ndarray] | None:
+    """Query -> the gallery rows with the same images; None where one side has features alone."""
+    if query.records is None or gallery.records is None:
+        return None
+    return folder.copies(query.records, gallery.records)
 
 
 def _present(
@@ -190,6 +231,7 @@ def _present(
     results = search_page.SearchResults(order, values, files.tolist(), arguments.threshold)
     page = search_page.write_search_page(arguments.out, names, results, images, summary=summary, top=arguments.top)
     for name, row, nearest in list(zip(names, order, values, strict=True))[:20]:
-        matches = ", ".join(f"{files[i]} ({value:.3f})" for i, value in zip(row[:3], nearest[:3], strict=True))
-        print(f"{name}: {matches}")
+        shown = [(i, value) for i, value in zip(row[:3], nearest[:3], strict=True) if i >= 0]
+        matches = ", ".join(f"{printable(files[i])} ({value:z.3f})" for i, value in shown)
+        print(f"{printable(name)}: {matches}")
     print(f"matches: {arguments.out / 'matches.csv'}\npage: {page}")

@@ -15,11 +15,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data import pipeline
+from mmreid_jax.data.images import drop_broken
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets import catalogue
+from mmreid_jax.datasets.folder import POLICIES
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import path_of
 
 CHANNELS = "RGB"
 
@@ -104,12 +107,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax statistics", description=__doc__)
     parser.add_argument("--dataset", required=True, help=", ".join(datasets.names()))
-    parser.add_argument("--data_dir", default=catalogue.default_data_dir(), help="folder of prepared data sets")
+    parser.add_argument(
+        "--data_dir", type=path_of, default=catalogue.default_data_dir(), help="folder of prepared data sets"
+    )
     parser.add_argument("--split", default="train", help="train, query or gallery")
     parser.add_argument("--image_size", type=int, nargs=2, default=(256, 128), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--threads", type=int, default=2)
+    text = "images that cannot be read: skip (leave out their samples) or stop (default %(default)s)"
+    parser.add_argument("--broken", choices=POLICIES, default="stop", help=text)
     arguments = parser.parse_args(argv)
     records = catalogue.load(arguments.dataset, arguments.split, arguments.data_dir)
+    if arguments.broken == "skip":
+        records = drop_broken(records, threads=arguments.threads)
     height, width = arguments.image_size
     print(f"{records.name}: {len(records)} samples at {height} x {width}, scaled to 0..1, channels {CHANNELS}")
     print(describe(measure(records, (height, width), threads=arguments.threads)))

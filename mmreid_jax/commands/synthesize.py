@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 from mmreid_jax.datasets import drawing
 from mmreid_jax.drawn import Summary
+from mmreid_jax.paths import check_output, path_of
 
 
 def _table(summary: Summary) -> str:
@@ -27,7 +28,7 @@ def _table(summary: Summary) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax synthesize", description=__doc__.splitlines()[0])
     parser.add_argument("--dataset", required=True, help=f"{', '.join(drawing.names())}, or a module of your own")
-    parser.add_argument("--out", required=True, help="folder that gets the data set's folder")
+    parser.add_argument("--out", required=True, type=path_of, help="folder that gets the data set's folder")
     parser.add_argument("--full", action="store_true", help="the public names and counts instead of a small set")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other people (default 0)")
     parser.add_argument(
@@ -40,15 +41,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--image_size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="size of one modality")
     parser.add_argument(
-        "--contact_sheet", metavar="FILE.png", help="also write a picture that shows some of the images"
+        "--contact_sheet", type=path_of, metavar="FILE.png", help="also write a picture that shows some of the images"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes that draw (default 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="processes that draw (default 1; 0: one for each core)")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command with these arguments, or those of the process."""
     options = _parser().parse_args(arguments)
+    check_output(options.out, "--out", folder=True)
+    if options.contact_sheet:
+        check_output(options.contact_sheet, "--contact_sheet")
     summary = drawing.draw(
         options.dataset,
         options.out,

@@ -32,7 +32,7 @@ from mmreid_jax.convert.layout import (
     nest,
     norm,
 )
-from mmreid_jax.convert.vit import neighbours, resize_position_table
+from mmreid_jax.convert.vit import multiply_add, neighbours, resize_position_table
 from mmreid_jax.errors import UserError
 
 _TABLE = dataclasses.replace(AS_IS, ndim=2)
@@ -298,13 +298,16 @@ def _both_spellings(layout: Layout, written: bool = False) -> Layout:
 
 
 def stretch(table: np.ndarray, length: int) -> np.ndarray:
-    """Resizes the first axis linearly, with half-pixel centres and without antialiasing: [N, ...] -> [length, ...]."""
+    """Resizes the first axis linearly, with half-pixel centres and without antialiasing: [N, ...] -> [length, ...].
+
+    To the bit as PyTorch's CPU kernels, in their precision: float32 for tables of 32 and of 16 bits.
+    """
     # Half precision has too few bits for the weights.
     dtype = np.dtype(np.float64 if table.dtype == np.float64 else np.float32).type
     wide = table.astype(dtype)
     first, second, nearer, farther = neighbours(len(table), length, dtype)
     shape = (length, *[1] * (table.ndim - 1))
-    resized = nearer.reshape(shape) * wide[first] + farther.reshape(shape) * wide[second]
+    resized = multiply_add(nearer.reshape(shape), wide[first], farther.reshape(shape) * wide[second])
     return resized.astype(table.dtype)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from mmreid_jax.errors import printable
+
 # A pattern that some name of the file matches -> family. The first that matches counts, so the special stand above the
 # general. Names follow the authors' files.
 FAMILIES: tuple[tuple[str, str], ...] = (
@@ -41,7 +43,7 @@ def looks_like(shapes: Mapping[str, tuple[int, ...]]) -> str:
         return "nothing: it holds no arrays"
     family = next((words for pattern, words in FAMILIES if any(re.search(pattern, name) for name in shapes)), None)
     if family is None:
-        return f"nothing that is known here (its first key is {next(iter(shapes))})"
+        return f"nothing that is known here (its first key is {printable(next(iter(shapes)))})"
     return family + _size(shapes, "ViT" in family or "transformer" in family)
 
 

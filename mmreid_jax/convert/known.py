@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from mmreid_jax.convert.layout import AnyLayout
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 
 # Name -> module and the function in it that builds the layout. A new family is one line here.
 LAYOUTS: dict[str, tuple[str, str]] = {
@@ -26,6 +27,30 @@ LAYOUTS: dict[str, tuple[str, str]] = {
 }
 # Layouts that can resize a position table to a `grid` of patches.
 RESIZABLE = frozenset({"vit", "htt", "clip", "clip_hf"})
+# Key of the state_dict in the authors' files, and what lies beside it; families not named here keep it bare.
+WRAPPED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "agw": ("net", ("epoch",)),
+    "ddag": ("net", ("epoch",)),
+    "hetero_center": ("net", ("epoch",)),
+    "ieee": ("state_dict", ("epoch",)),
+}
+
+
+def of_run(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The layout of the models that a config trains, and the options that it needs.
+
+    Raises:
+      UserError: the config names no method with a layout.
+    """
+    method = str(config.get("method"))
+    # CAJ trains AGW's network.
+    name = "agw" if method == "caj" else method
+    if name not in LAYOUTS:
+        raise UserError(
+            f"there is no layout for the method {printable(method)!r}; give --layout, one of {', '.join(LAYOUTS)}"
+        )
+    dropout = config.get("model", {}).get("dropout", 0) if name == "hetero_center" else 0
+    return name, {"dropout": True} if dropout else {}
 
 
 def named(name: str, **options: Any) -> AnyLayout:

@@ -23,12 +23,16 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.convert.identify import looks_like
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 
 Entries = dict[str, np.ndarray]
 Variables = dict[str, Any]
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
+# What stands behind the last dot or slash of a name.
+_LAST_PART = re.compile(r"[^./]*\Z")
 _SHOWN = 4
+# Entries of a file; the networks here have at most 3,000.
+_MOST_ENTRIES = 20_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -320,7 +324,7 @@ def shown(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return ", ".join(map(printable, names[:_SHOWN])) + more
 
 
 @functools.cache
@@ -338,31 +342,55 @@ def _pattern(template: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
+def _form(name: str) -> tuple[int, int, str]:
+    """What a name shares with its template: the counts of dots and slashes (numbers have none), and the last part."""
+    return name.count("."), name.count("/"), _LAST_PART.search(name)[0]  # type: ignore[index]
+
+
 class _Matcher:
-    """Finds the rule of a name: plain names by look-up, templates one by one."""
+    """Finds the rule of a name: plain names by look-up, templates one by one among those of its form."""
 
     def __init__(self, rules: Iterable[Rule], side: str) -> None:
         self._side = side
         self._plain: dict[str, Rule] = {}
-        self._templates: list[Rule] = []
-        for rule in rules:
-            if "{" in getattr(rule, side):
-                self._templates.append(rule)
-            else:
-                self._plain.setdefault(getattr(rule, side), rule)
+        self._templates: dict[tuple[int, int, str], list[tuple[int, Rule]]] = {}
+        for place, rule in enumerate(rules):
+            name = getattr(rule, side)
+            if "{" not in name:
+                self._plain.setdefault(name, rule)
+                continue
+            dots, slashes, last = _form(name)
+            self._templates.setdefault((dots, slashes, "" if "{" in last else last), []).append((place, rule))
 
     def __call__(self, name: str) -> tuple[Rule, dict[str, int]] | None:
         if name in self._plain:
             return self._plain[name], {}
-        for rule in self._templates:
+        dots, slashes, last = _form(name)
+        candidates = [*self._templates.get((dots, slashes, last), []), *self._templates.get((dots, slashes, ""), [])]
+        for _, rule in sorted(candidates, key=lambda each: each[0]):
             found = _pattern(getattr(rule, self._side)).fullmatch(name)
             if found:
                 return rule, {key: int(number) for key, number in found.groupdict().items()}
         return None
 
 
-def _first_drop(drops: Iterable[Drop], name: str) -> Drop | None:
-    return next((drop for drop in drops if fnmatch.fnmatchcase(name, drop.pattern)), None)
+class _Dropper:
+    """Finds the first drop of a name: exact names by look-up, patterns one by one."""
+
+    def __init__(self, drops: Iterable[Drop]) -> None:
+        self._exact: dict[str, tuple[int, Drop]] = {}
+        self._patterns: list[tuple[int, Drop]] = []
+        for place, drop in enumerate(drops):
+            if any(sign in drop.pattern for sign in "*?["):
+                self._patterns.append((place, drop))
+            else:
+                self._exact.setdefault(drop.pattern, (place, drop))
+
+    def __call__(self, name: str) -> Drop | None:
+        found = [each for each in self._patterns if fnmatch.fnmatchcase(name, each[1].pattern)][:1]
+        if name in self._exact:
+            found.append(self._exact[name])
+        return min(found, key=lambda each: each[0])[1] if found else None
 
 
 def choose(layout: AnyLayout, names: Iterable[str], side: str = "source") -> Layout:
@@ -390,6 +418,7 @@ def import_state(
     drop: Mapping[str, str] | None = None,
     floating: Any = None,
     source: str = "the file",
+    unreadable: Mapping[str, str] | None = None,
 ) -> tuple[Variables, Report]:
     """Turns a PyTorch state_dict into our variables.
 
@@ -402,6 +431,8 @@ def import_state(
       drop: patterns of PyTorch names to leave out beside the layout's own -> reason.
       floating: dtype of floating leaves instead of `like`'s or the file's.
       source: what the entries are, for messages.
+      unreadable: name -> what it is, of tensors that the file has beside the entries and that are not read; an error
+        where one of them is needed.
 
     Returns:
       Variables (dicts of numpy arrays that own their memory) and the accounts.
@@ -410,23 +441,37 @@ def import_state(
       UserError: keys are missing, unexpected or of another shape; the line says what the file looks like.
       ValueError: a leaf to keep is only a shape in `like`.
     """
+    if len(entries) > _MOST_ENTRIES:
+        raise UserError(f"{source} holds {len(entries):,} tensors, more than any network that can be converted")
     chosen = choose(layout, entries)
     report = Report(chosen.name, source)
     prepared = dict(entries)
     if chosen.prepare:
-        prepared, report.notes = chosen.prepare(prepared)
+        try:
+            prepared, report.notes = chosen.prepare(prepared)
+        except (ValueError, LookupError, TypeError) as error:
+            reason = printable(str(error))
+            raise UserError(f"{source} has shapes that no {chosen.name} file has ({reason})") from error
     wanted = None if like is None else flatten(like)
     result = {} if wanted is None else _kept(chosen, wanted, keep, report)
     asked = [Drop(pattern, reason) for pattern, reason in (drop or {}).items()]
     groups, unexpected = _sort(chosen, prepared, asked, report)
+    unread, more = _sort_unreadable(chosen, unreadable or {}, asked, report)
     alien: list[str] = []
     if wanted is None:
         slots = _slots_of_file(chosen, groups, len(prepared))
     else:
         slots, alien = _slots_of_model(chosen, {path: leaf for path, leaf in wanted.items() if path not in result})
-    missing, surplus, misshapen = _compare(slots, groups, prepared, report)
-    problems = {"missing": missing + alien, "unexpected": unexpected + surplus, "of another shape or kind": misshapen}
+    missing, surplus, misfits = _compare(slots, groups, prepared, report)
+    problems = {
+        "of a kind that is not read": unread,
+        "missing": [name for name in missing if name not in (unreadable or {})] + alien,
+        "unexpected": unexpected + more + surplus,
+        "of another shape or kind": [f"{name}: {words}" for name, words, _ in misfits],
+    }
     if any(problems.values()):
+        if not any(names for kind, names in problems.items() if kind != "of another shape or kind"):
+            _check_classes(source, [(name, shapes) for name, _, shapes in misfits])
         raise UserError(_complaint(chosen.name, source, entries, problems))
     for path, slot in slots.items():
         result[path] = slot.assemble(groups[path].names if path in groups else {}, prepared, floating)
@@ -496,9 +541,10 @@ def _is_floating(dtype: np.dtype) -> bool:
 
 def _kept(layout: Layout, wanted: Mapping[str, Any], keep: Iterable[str], report: Report) -> dict[str, Any]:
     stay = (*(Drop(pattern, "kept as initialised, as asked") for pattern in keep), *layout.local)
+    first = _Dropper(stay)
     kept = {}
     for path, leaf in wanted.items():
-        found = _first_drop(stay, path)
+        found = first(path)
         if found is None:
             continue
         if not hasattr(leaf, "__array__"):
@@ -511,11 +557,11 @@ def _sort(
     layout: Layout, entries: Entries, asked: Iterable[Drop], report: Report
 ) -> tuple[dict[str, _Group], list[str]]:
     """Puts every key into its group or into the report's dropped ones; the rest is unexpected."""
-    match = _Matcher(layout.rules, "source")
+    match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(asked), _Dropper(layout.drops)
     groups: dict[str, _Group] = {}
     unexpected = []
     for name in entries:
-        left_out = _first_drop(asked, name)
+        left_out = asked_for(name)
         found = None if left_out else match(name)
         if found:
             rule, numbers = found
@@ -530,12 +576,32 @@ def _sort(
             groups.setdefault(path, _Group(rule, numbers)).names[place] = name
             report.used[name] = path
             continue
-        left_out = left_out or _first_drop(layout.drops, name)
+        left_out = left_out or dropped(name)
         if left_out:
             report.dropped[name] = left_out.reason
         else:
             unexpected.append(name)
     return groups, unexpected
+
+
+def _sort_unreadable(
+    layout: Layout, unreadable: Mapping[str, str], asked: Iterable[Drop], report: Report
+) -> tuple[list[str], list[str]]:
+    """Of the tensors that are not read: those that a rule asks for, in words, and those that are unexpected."""
+    match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(asked), _Dropper(layout.drops)
+    needed, unexpected = [], []
+    for name, what in unreadable.items():
+        left_out = asked_for(name)
+        found = None if left_out else match(name)
+        if found and found[0].target.format(**found[1]) not in report.kept:
+            needed.append(f"{name}: {what}")
+        elif found:
+            report.dropped[name] = "the model keeps its own"
+        elif left_out := left_out or dropped(name):
+            report.dropped[name] = left_out.reason
+        else:
+            unexpected.append(name)
+    return needed, unexpected
 
 
 def _slots_of_model(layout: Layout, wanted: Mapping[str, Any]) -> tuple[dict[str, _Slot], list[str]]:
@@ -578,11 +644,16 @@ def _slots_of_file(layout: Layout, groups: Mapping[str, _Group], entries: int) -
     return slots
 
 
+_Shapes = tuple[tuple[int, ...], tuple[int, ...] | None]
+"""Of an entry in the file, and in the model where one is given."""
+
+
 def _compare(
     slots: Mapping[str, _Slot], groups: Mapping[str, _Group], entries: Entries, report: Report
-) -> tuple[list[str], list[str], list[str]]:
-    """Names that are missing, that nothing needs, and misfits in words; notes defaults in the report."""
-    missing, misfits = [], []
+) -> tuple[list[str], list[str], list[tuple[str, str, _Shapes]]]:
+    """Names that are missing, that nothing needs, and misfits (name, words, shapes); notes defaults in the report."""
+    missing: list[str] = []
+    misfits: list[tuple[str, str, _Shapes]] = []
     unclaimed = dict.fromkeys(report.used)
     for path, slot in slots.items():
         present = groups[path].names if path in groups else {}
@@ -596,7 +667,7 @@ def _compare(
             unclaimed.pop(names[place])
             value = entries[names[place]]
             misfit = _misfit(value, expected, slot)
-            misfits += [f"{names[place]}: {misfit}"] if misfit else []
+            misfits += [(names[place], misfit, (value.shape, expected))] if misfit else []
             expected = value.shape if expected is None else expected
     return missing, list(unclaimed), misfits
 
@@ -609,6 +680,24 @@ def _misfit(value: np.ndarray, expected: tuple[int, ...] | None, slot: _Slot) ->
     if slot.dtype is not None and _is_floating(slot.dtype) != _is_floating(value.dtype):
         return f"{value.dtype} in the file, {slot.dtype} in the model"
     return None
+
+
+def _check_classes(source: str, misfits: list[tuple[str, _Shapes]]) -> None:
+    """`UserError` that names the setting, where files and model differ in the number of identities alone."""
+    counts = set()
+    for name, (theirs, ours) in misfits:
+        if "classifier" not in name or ours is None or len(theirs) != len(ours) or theirs[1:] != ours[1:]:
+            return
+        counts.add((theirs[0], ours[0]))
+    if len(counts) == 1:
+        name, (theirs, ours) = misfits[0]
+        shapes = f"{printable(name)}: {list(theirs)} in the file, {list(ours or ())} in the model"
+        raise UserError(f"{source} was trained on another number of identities ({shapes}); {set_classes(theirs[0])}")
+
+
+def set_classes(count: int) -> str:
+    """What to do about weights that were trained on so many identities."""
+    return f"give the model its {count} classes with --config.model.num_classes={count}"
 
 
 def _complaint(layout: str, source: str, entries: Mapping[str, np.ndarray], problems: Mapping[str, list[str]]) -> str:
@@ -644,7 +733,7 @@ def export_state(layout: AnyLayout, variables: Mapping[str, Any]) -> Entries:
     """
     flat = flatten(variables)
     chosen = choose(layout, flat, "target")
-    match = _Matcher(chosen.rules, "target")
+    match, local = _Matcher(chosen.rules, "target"), _Dropper(chosen.local)
     index = {rule: number for number, rule in enumerate(chosen.rules)}
     # The entries of one module stay together: blocks.0.*, then blocks.1.*.
     start: dict[str, int] = {}
@@ -655,7 +744,7 @@ def export_state(layout: AnyLayout, variables: Mapping[str, Any]) -> Entries:
     for path, leaf in flat.items():
         hit = match(path)
         if hit is None:
-            unknown += [] if _first_drop(chosen.local, path) else [path]
+            unknown += [] if local(path) else [path]
             continue
         rule, numbers = hit
         used.add(rule)

@@ -1,9 +1,11 @@
 """Reads pickles without ever running what they ask for.
 
 Python's own `pickle` looks up any function that a stream names and calls it. This reader interprets the opcodes itself
-and knows only a table of names given by the caller; everything else is `Refused`. It also never sets attributes, never
-hashes nested keys (whose cost can grow exponentially) and never recurses, so that a hostile stream can do no more than
-be refused. Opcodes: PEP 307, PEP 3154, PEP 574 and the module ``pickletools`` of the standard library.
+and knows only a table of names given by the caller. An object of any other name becomes an inert `Placeholder`, so that
+the weights beside it can be read; names that only an attack uses are `Refused`. It also never sets attributes, never
+hashes nested keys (whose cost can grow exponentially) and never recurses, and every opcode draws from a `Budget`: a
+hostile stream can do no more than be refused. Opcodes: PEP 307, PEP 3154, PEP 574 and the module ``pickletools`` of the
+standard library.
 """
 
 from __future__ import annotations
@@ -14,6 +16,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+
+from mmreid_jax.convert.budget import Budget
+from mmreid_jax.errors import printable
 
 
 class Refused(Exception):
@@ -26,9 +31,38 @@ class Damaged(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class Broken:
-    """A value that could not be built; an error as soon as it gets a name in a dictionary."""
+    """A value that is damaged; an error as soon as it gets a name in a dictionary."""
 
     why: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Unsupported:
+    """A sound value of a kind that is not read, such as a sparse tensor; an error only where it is asked for."""
+
+    what: str
+
+
+class Placeholder:
+    """An object, or the class or function that makes it, of a name that is not known; nothing of it is run.
+
+    Attributes:
+      name: "module.name".
+      items: its entries, if it is filled like a dictionary.
+      is_module: whether its attributes are those of PyTorch's modules.
+    """
+
+    __slots__ = ("is_module", "items", "name")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.items: dict[Any, Any] = {}
+        self.is_module = name.startswith("torch.nn.modules.")
+
+    def take_attributes(self, state: Any) -> None:
+        """Looks at what would become its attributes; they are not kept."""
+        if isinstance(state, dict) and "_parameters" in state and "_modules" in state:
+            self.is_module = True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +83,31 @@ class Shell:
         raise NotImplementedError
 
 
+# Names that start programs, run text as code, or open files, and that no checkpoint holds: a stream with one of them is
+# refused as a whole, however good the weights beside it, because its owner should know.
+_ATTACKS = frozenset(
+    ("os", "posix", "nt", "subprocess", "_posixsubprocess", "sys", "pty", "shutil", "importlib", "runpy", "codeop")
+) | {"ctypes", "webbrowser", "popen2"}
+_ATTACKING_BUILTINS = frozenset(
+    ["eval", "exec", "execfile", "compile", "__import__", "open", "input", "breakpoint", "exit", "quit"]
+)
+_BUILTINS = ("builtins", "__builtin__")
+
 _MARK = object()
-_SCALARS = (str, bytes, int, float, bool, type(None), np.generic)
-_LONGEST_KEY = 16
+# Longer numbers, names and lines of text are in no checkpoint.
+_LONGEST_NUMBER, _LONGEST_NAME, _USUAL_LINE, _LONGEST_LINE = 255, 512, 128, 1 << 16
+_MOST_ARGUMENTS = 64
+# Keys that are numbers stay below the modulus of Python's hash, so that they cannot be made to collide.
+_LARGEST_KEY = 1 << 60
 # The faults that nonsense in a stream provokes in the handlers below.
-_FAULTS = (IndexError, KeyError, ValueError, TypeError, OverflowError, struct.error, AttributeError)
+_FAULTS = (LookupError, ValueError, TypeError, ArithmeticError, struct.error, AttributeError)
 
 
 def load(
     data: Any,
     start: int,
     names: Mapping[str, Name],
+    budget: Budget,
     persistent: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, int]:
     """Reads one pickle.
@@ -68,48 +116,63 @@ def load(
       data: bytes or another buffer, such as a memory map.
       start: where in it the pickle starts.
       names: "module.name" -> what that may be.
+      budget: of the file.
       persistent: reference to an object outside of the pickle -> the object; None: such references are refused.
 
     Returns:
-      The object (numbers, strings, lists, tuples, dicts, sets and what `names` builds) and the position behind it.
+      The object (numbers, strings, lists, tuples, dicts, sets, what `names` builds, and a `Placeholder` for anything
+      else) and the position behind it.
 
     Raises:
-      Refused: the stream names anything else.
+      Refused: the stream names what only an attack does.
       Damaged: the stream is cut short or no pickle.
+      Excessive: it costs more than the budget.
     """
-    reader = _Reader(data, start, names, persistent)
+    reader = _Reader(data, start, names, budget, persistent)
     try:
         return reader.run(), reader.at
     except _FAULTS as error:
         raise Damaged(f"nonsense at byte {reader.at}") from error
 
 
-def _check_key(key: Any) -> None:
-    flat = key if isinstance(key, tuple) and len(key) <= _LONGEST_KEY else (key,)
-    if not all(isinstance(part, _SCALARS) for part in flat):
-        raise TypeError("a key that is no number and no text")
+def _key(key: Any) -> Any:
+    """A key as it is hashed: what is no text and no plain number is replaced, because its hash may cost anything."""
+    kind = type(key)
+    if kind in (str, bytes, bool, type(None), float, Placeholder, Name):
+        return key
+    if kind is int:
+        return key if -_LARGEST_KEY < key < _LARGEST_KEY else Placeholder("a large number")
+    if isinstance(key, np.generic):
+        value = key.item()
+        return _key(value) if type(value) in (str, bytes, bool, int, float) else Placeholder("a number")
+    if kind in (tuple, complex, frozenset, np.ndarray, Unsupported):
+        return Placeholder(kind.__name__)
+    raise TypeError("a key that is no number and no text")
 
 
-def dictionary(pairs: Any) -> dict[Any, Any]:
-    """A dictionary of a list of pairs, or of a dictionary, with keys that may be hashed."""
+def dictionary(pairs: Any, budget: Budget) -> dict[Any, Any]:
+    """A dictionary of a list of pairs, or of a dictionary."""
+    budget.pay(112 * len(pairs), len(pairs))
     if isinstance(pairs, dict):
         return dict(pairs)
-    out = {}
+    out: dict[Any, Any] = {}
     for key, value in pairs:
-        _check_key(key)
-        if isinstance(value, Broken):
-            raise Damaged(f"{key}: {value.why}")
-        out[key] = value
+        _put(out, key, value)
     return out
 
 
-def members(kind: Callable[[Any], Any]) -> Callable[..., Any]:
-    """A maker of sets of things that may be hashed."""
+def _put(target: dict[Any, Any], key: Any, value: Any) -> None:
+    if isinstance(value, Broken):
+        raise Damaged(f"{printable(key)}: {value.why}")
+    target[_key(key)] = value
+
+
+def members(kind: Callable[[Any], Any], budget: Budget) -> Callable[..., Any]:
+    """A maker of sets."""
 
     def make(items: Any = ()) -> Any:
-        for item in items:
-            _check_key(item)
-        return kind(items)
+        budget.pay(216 + 112 * len(items), len(items))
+        return kind([_key(item) for item in items])
 
     return make
 
@@ -118,19 +181,29 @@ class _Reader:
     """The pickle machine: a stack, a memo, and a position in the data."""
 
     def __init__(
-        self, data: Any, start: int, names: Mapping[str, Name], persistent: Callable[[Any], Any] | None
+        self,
+        data: Any,
+        start: int,
+        names: Mapping[str, Name],
+        budget: Budget,
+        persistent: Callable[[Any], Any] | None,
     ) -> None:
         self.data = memoryview(data)
         self.at = start
         self.names = names
+        self.budget = budget
         self.persistent = persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self) -> Any:
+        data, budget = self.data, self.budget
         while True:
-            opcode = bytes(self.take(1))
-            if opcode == b".":
+            if self.at >= len(data):
+                raise Damaged(f"it ends at byte {len(data)}, in the middle of its description")
+            opcode = data[self.at]
+            self.at += 1
+            if opcode == _STOP:
                 value = self.stack.pop()
                 return value.value if isinstance(value, Shell) else value
             handler = _HANDLERS.get(opcode)
@@ -138,6 +211,7 @@ class _Reader:
                 if opcode not in _REFUSED:
                     raise ValueError("unknown opcode")
                 raise Refused(f"the pickle opcode {_REFUSED[opcode]}")
+            budget.pay(_COSTS[opcode])
             handler(self)
 
     # Reading.
@@ -152,13 +226,25 @@ class _Reader:
         return struct.unpack("<" + form, self.take(struct.calcsize("<" + form)))[0]
 
     def sized(self, form: str) -> bytes:
-        return bytes(self.take(self.number(form)))
+        raw = self.take(self.number(form))
+        self.budget.pay(len(raw))
+        return bytes(raw)
+
+    def text(self, form: str, encoding: str = "utf-8") -> str:
+        raw = self.take(self.number(form))
+        # A character beyond the first 65,536 makes all of a text four bytes wide.
+        self.budget.pay(4 * len(raw))
+        return str(raw, encoding, "surrogatepass" if encoding == "utf-8" else "strict")
 
     def line(self) -> str:
-        start = self.at
-        while self.take(1) != b"\n":
-            pass
-        return bytes(self.data[start : self.at - 1]).decode("utf-8")
+        for reach in (_USUAL_LINE, _LONGEST_LINE):
+            raw = bytes(self.data[self.at : self.at + reach])
+            length = raw.find(b"\n")
+            if length >= 0:
+                self.at += length + 1
+                self.budget.pay(4 * length)
+                return raw[:length].decode("utf-8")
+        raise Damaged(f"it ends at byte {len(self.data)}, or a line of text has no end")
 
     # Stack and memo.
 
@@ -172,6 +258,8 @@ class _Reader:
         return items[::-1]
 
     def remember(self, index: int) -> None:
+        if not 0 <= index < 1 << 32:
+            raise ValueError("a place in the memo that is none")
         self.memo[index] = self.stack[-1]
 
     def recall(self, index: int) -> None:
@@ -183,46 +271,62 @@ class _Reader:
 
     def extend(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if not isinstance(target, list):
+        if isinstance(target, list):
+            self.budget.pay(16 * len(items))
+            target.extend(items)
+        elif not isinstance(target, Placeholder):
             raise TypeError("items for what is no list")
-        target.extend(items)
 
     def assign(self, items: list[Any]) -> None:
         target = self.stack[-1]
+        target = target.items if isinstance(target, Placeholder) else target
         if type(target) is not dict or len(items) % 2:
             raise TypeError("entries for what is no dictionary")
+        self.budget.pay(60 * len(items), len(items))
         for key, value in zip(items[::2], items[1::2], strict=True):
-            _check_key(key)
-            if isinstance(value, Broken):
-                raise Damaged(f"{key}: {value.why}")
-            target[key] = value
+            _put(target, key, value)
 
     def gather(self, items: list[Any]) -> None:
         target = self.stack[-1]
-        if not isinstance(target, set):
+        if isinstance(target, set):
+            self.budget.pay(112 * len(items), len(items))
+            target.update(map(_key, items))
+        elif not isinstance(target, Placeholder):
             raise TypeError("members for what is no set")
-        for item in items:
-            _check_key(item)
-            target.add(item)
 
     # Names and calls.
 
     def name(self, module: Any, name: Any) -> None:
         if not (isinstance(module, str) and isinstance(name, str)):
             raise TypeError("a name that is no text")
+        if len(module) + len(name) > _LONGEST_NAME:
+            raise Damaged(f"a name of {len(module) + len(name):,} characters")
         full = f"{module}.{name}"
-        if full not in self.names:
+        if full in self.names:
+            self.push(self.names[full])
+            return
+        first = module.partition(".")[0]
+        if first in _ATTACKS or (first in _BUILTINS and name.partition(".")[0] in _ATTACKING_BUILTINS):
             raise Refused(full)
-        self.push(self.names[full])
+        self.push(Placeholder(full))
 
-    def reduce(self) -> None:
-        arguments = self.stack.pop()
-        function = self.stack.pop()
-        if not isinstance(function, Name) or not isinstance(arguments, tuple):
+    def call(self, function: Any, arguments: Any) -> None:
+        if not isinstance(arguments, tuple):
+            raise TypeError("arguments that are none")
+        if isinstance(function, Placeholder):
+            self.push(Placeholder(function.name))
+            return
+        if not isinstance(function, Name):
             raise TypeError("a call of what is no function")
         if function.call is None:
             raise Refused(f"a call of {function.name}")
+        if len(arguments) > _MOST_ARGUMENTS:
+            raise TypeError("a call with arguments without end")
         self.push(function.call(*arguments))
+
+    def reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.call(self.stack.pop(), arguments)
 
     def build(self) -> None:
         state = self.stack.pop()
@@ -230,7 +334,9 @@ class _Reader:
         if isinstance(target, Shell):
             target.value = target.fill(state)
             self.stack[-1] = target.value
-        elif not (type(target) is dict and isinstance(state, dict)):
+        elif isinstance(target, Placeholder):
+            target.take_attributes(state)
+        elif not (type(target) is dict and isinstance(state, dict)) and not isinstance(target, Unsupported):
             raise Refused(f"attributes for a {type(target).__name__}")
         # Attributes of a dictionary (PyTorch's version notes, `_metadata`) are of no use here.
 
@@ -241,9 +347,15 @@ class _Reader:
         self.push(self.persistent(key))
 
 
+def _integer(text: str) -> int:
+    if len(text) > _LONGEST_NUMBER:
+        raise ValueError("a number without end")
+    return int(text)
+
+
 def _text_number(reader: _Reader) -> None:
     text = reader.line()
-    reader.push({"00": False, "01": True}[text] if text in ("00", "01") else int(text))
+    reader.push({"00": False, "01": True}[text] if text in ("00", "01") else _integer(text))
 
 
 def _text_string(reader: _Reader) -> None:
@@ -260,8 +372,11 @@ def _tuple(reader: _Reader, count: int) -> None:
     reader.push(tuple(items))
 
 
-def _long(form: str) -> Callable[[_Reader], None]:
-    return lambda r: r.push(int.from_bytes(r.sized(form), "little", signed=True))
+def _long(reader: _Reader, form: str) -> None:
+    length = reader.number(form)
+    if length > _LONGEST_NUMBER:
+        raise ValueError("a number without end")
+    reader.push(int.from_bytes(reader.take(length), "little", signed=True))
 
 
 def _dictionary(reader: _Reader) -> None:
@@ -270,11 +385,9 @@ def _dictionary(reader: _Reader) -> None:
     reader.assign(items)
 
 
-def _set(reader: _Reader, kind: type) -> None:
+def _frozen(reader: _Reader) -> None:
     items = reader.pop_to_mark()
-    for item in items:
-        _check_key(item)
-    reader.push(kind(items))
+    reader.push(members(frozenset, reader.budget)(items))
 
 
 def _stack_global(reader: _Reader) -> None:
@@ -282,87 +395,117 @@ def _stack_global(reader: _Reader) -> None:
     reader.name(module, name)
 
 
+# The oldest ways to make an object; no checkpoint uses them for what may be built, so they give placeholders.
+
+
 def _instance(reader: _Reader) -> None:
-    """The oldest way to make an object; no checkpoint uses it for what may be built."""
-    module, name = reader.line(), reader.line()
-    raise Refused(f"{module}.{name}")
+    reader.name(reader.line(), reader.line())
+    function = reader.stack.pop()
+    reader.pop_to_mark()
+    _make(reader, function)
 
 
+def _object(reader: _Reader) -> None:
+    items = reader.pop_to_mark()
+    _make(reader, items[0])
+
+
+def _with_keywords(reader: _Reader) -> None:
+    _, _, function = (reader.stack.pop() for _ in range(3))
+    _make(reader, function)
+
+
+def _make(reader: _Reader, function: Any) -> None:
+    if not isinstance(function, Name | Placeholder):
+        raise TypeError("a call of what is no function")
+    reader.push(Placeholder(function.name))
+
+
+_STOP = ord(".")
 # What no checkpoint uses, and what would need objects from elsewhere.
 _REFUSED = {
-    b"o": "OBJ",
-    b"P": "PERSID",
-    b"\x82": "EXT1",
-    b"\x83": "EXT2",
-    b"\x84": "EXT4",
-    b"\x92": "NEWOBJ_EX",
-    b"\x97": "NEXT_BUFFER",
-    b"\x98": "READONLY_BUFFER",
+    ord("P"): "PERSID",
+    0x82: "EXT1",
+    0x83: "EXT2",
+    0x84: "EXT4",
+    0x97: "NEXT_BUFFER",
+    0x98: "READONLY_BUFFER",
 }
-_HANDLERS: dict[bytes, Callable[[_Reader], Any]] = {
-    # Framing.
-    b"\x80": lambda r: r.take(1),
-    b"\x95": lambda r: r.take(8),
-    # Constants and numbers.
-    b"N": lambda r: r.push(None),
-    b"\x88": lambda r: r.push(True),
-    b"\x89": lambda r: r.push(False),
-    b"K": lambda r: r.push(r.number("B")),
-    b"M": lambda r: r.push(r.number("H")),
-    b"J": lambda r: r.push(r.number("i")),
-    b"\x8a": _long("B"),
-    b"\x8b": _long("i"),
-    b"I": _text_number,
-    b"L": lambda r: r.push(int(r.line().removesuffix("L"))),
-    b"F": lambda r: r.push(float(r.line())),
-    b"G": lambda r: r.push(struct.unpack(">d", r.take(8))[0]),
-    # Text and bytes. Python 2 made no difference: latin-1 keeps names and bytes alike.
-    b"S": _text_string,
-    b"T": lambda r: r.push(r.sized("i").decode("latin-1")),
-    b"U": lambda r: r.push(r.sized("B").decode("latin-1")),
-    b"V": lambda r: r.push(r.line().encode("latin-1").decode("raw_unicode_escape")),
-    b"X": lambda r: r.push(r.sized("I").decode("utf-8", "surrogatepass")),
-    b"\x8c": lambda r: r.push(r.sized("B").decode("utf-8", "surrogatepass")),
-    b"\x8d": lambda r: r.push(r.sized("Q").decode("utf-8", "surrogatepass")),
-    b"B": lambda r: r.push(r.sized("I")),
-    b"C": lambda r: r.push(r.sized("B")),
-    b"\x8e": lambda r: r.push(r.sized("Q")),
-    b"\x96": lambda r: r.push(r.sized("Q")),
-    # Containers.
-    b"(": lambda r: r.push(_MARK),
-    b")": lambda r: r.push(()),
-    b"t": lambda r: r.push(tuple(r.pop_to_mark())),
-    b"\x85": lambda r: _tuple(r, 1),
-    b"\x86": lambda r: _tuple(r, 2),
-    b"\x87": lambda r: _tuple(r, 3),
-    b"]": lambda r: r.push([]),
-    b"l": lambda r: r.push(r.pop_to_mark()),
-    b"a": lambda r: r.extend([r.stack.pop()]),
-    b"e": lambda r: r.extend(r.pop_to_mark()),
-    b"}": lambda r: r.push({}),
-    b"d": _dictionary,
-    b"s": lambda r: r.assign([r.stack.pop(), r.stack.pop()][::-1]),
-    b"u": lambda r: r.assign(r.pop_to_mark()),
-    b"\x8f": lambda r: r.push(set()),
-    b"\x90": lambda r: r.gather(r.pop_to_mark()),
-    b"\x91": lambda r: _set(r, frozenset),
-    # Stack and memo.
-    b"0": lambda r: r.stack.pop(),
-    b"1": lambda r: r.pop_to_mark(),
-    b"2": lambda r: r.push(r.stack[-1]),
-    b"p": lambda r: r.remember(int(r.line())),
-    b"q": lambda r: r.remember(r.number("B")),
-    b"r": lambda r: r.remember(r.number("I")),
-    b"\x94": lambda r: r.remember(len(r.memo)),
-    b"g": lambda r: r.recall(int(r.line())),
-    b"h": lambda r: r.recall(r.number("B")),
-    b"j": lambda r: r.recall(r.number("I")),
-    # Names, calls, states, outside references.
-    b"c": lambda r: r.name(r.line(), r.line()),
-    b"\x93": _stack_global,
-    b"i": _instance,
-    b"R": _Reader.reduce,
-    b"\x81": _Reader.reduce,
-    b"b": _Reader.build,
-    b"Q": _Reader.reference,
+# Bytes of memory that an opcode takes beside those of the text and the entries that it reads.
+_COSTS = [40] * 256
+for _opcodes, _cost in ((b"}d(]l", 64), (b"pqr\x94", 104), (b"c\x93", 120), (b"R\x81\x92oibQ", 208), (b"\x8f", 216)):
+    for _opcode in _opcodes:
+        _COSTS[_opcode] = _cost
+_HANDLERS: dict[int, Callable[[_Reader], Any]] = {
+    opcode: handler
+    for key, handler in {
+        # Framing.
+        b"\x80": lambda r: r.take(1),
+        b"\x95": lambda r: r.take(8),
+        # Constants and numbers.
+        b"N": lambda r: r.push(None),
+        b"\x88": lambda r: r.push(True),
+        b"\x89": lambda r: r.push(False),
+        b"K": lambda r: r.push(r.number("B")),
+        b"M": lambda r: r.push(r.number("H")),
+        b"J": lambda r: r.push(r.number("i")),
+        b"\x8a": lambda r: _long(r, "B"),
+        b"\x8b": lambda r: _long(r, "i"),
+        b"I": _text_number,
+        b"L": lambda r: r.push(_integer(r.line().removesuffix("L"))),
+        b"F": lambda r: r.push(float(r.line())),
+        b"G": lambda r: r.push(struct.unpack(">d", r.take(8))[0]),
+        # Text and bytes. Python 2 made no difference: latin-1 keeps names and bytes alike.
+        b"S": _text_string,
+        b"T": lambda r: r.push(r.text("i", "latin-1")),
+        b"U": lambda r: r.push(r.text("B", "latin-1")),
+        b"V": lambda r: r.push(r.line().encode("latin-1").decode("raw_unicode_escape")),
+        b"X": lambda r: r.push(r.text("I")),
+        b"\x8c": lambda r: r.push(r.text("B")),
+        b"\x8d": lambda r: r.push(r.text("Q")),
+        b"B": lambda r: r.push(r.sized("I")),
+        b"C": lambda r: r.push(r.sized("B")),
+        b"\x8e": lambda r: r.push(r.sized("Q")),
+        b"\x96": lambda r: r.push(r.sized("Q")),
+        # Containers.
+        b"(": lambda r: r.push(_MARK),
+        b")": lambda r: r.push(()),
+        b"t": lambda r: r.push(tuple(r.pop_to_mark())),
+        b"\x85": lambda r: _tuple(r, 1),
+        b"\x86": lambda r: _tuple(r, 2),
+        b"\x87": lambda r: _tuple(r, 3),
+        b"]": lambda r: r.push([]),
+        b"l": lambda r: r.push(r.pop_to_mark()),
+        b"a": lambda r: r.extend([r.stack.pop()]),
+        b"e": lambda r: r.extend(r.pop_to_mark()),
+        b"}": lambda r: r.push({}),
+        b"d": _dictionary,
+        b"s": lambda r: r.assign([r.stack.pop(), r.stack.pop()][::-1]),
+        b"u": lambda r: r.assign(r.pop_to_mark()),
+        b"\x8f": lambda r: r.push(set()),
+        b"\x90": lambda r: r.gather(r.pop_to_mark()),
+        b"\x91": _frozen,
+        # Stack and memo.
+        b"0": lambda r: r.stack.pop(),
+        b"1": lambda r: r.pop_to_mark(),
+        b"2": lambda r: r.push(r.stack[-1]),
+        b"p": lambda r: r.remember(_integer(r.line())),
+        b"q": lambda r: r.remember(r.number("B")),
+        b"r": lambda r: r.remember(r.number("I")),
+        b"\x94": lambda r: r.remember(len(r.memo)),
+        b"g": lambda r: r.recall(_integer(r.line())),
+        b"h": lambda r: r.recall(r.number("B")),
+        b"j": lambda r: r.recall(r.number("I")),
+        # Names, calls, states, outside references.
+        b"c": lambda r: r.name(r.line(), r.line()),
+        b"\x93": _stack_global,
+        b"i": _instance,
+        b"o": _object,
+        b"R": _Reader.reduce,
+        b"\x81": _Reader.reduce,
+        b"\x92": _with_keywords,
+        b"b": _Reader.build,
+        b"Q": _Reader.reference,
+    }.items()
+    for opcode in key
 }

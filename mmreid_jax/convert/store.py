@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.convert import known, torch_file
+from mmreid_jax.convert import fitting, folders, included, known, owned, torch_file
 from mmreid_jax.convert.layout import AnyLayout, Report, Variables, export_state, flatten, import_state, unflatten
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 
-META, ARRAYS = "meta.json", "variables"
+ARRAYS = "variables"
 _FORMAT = 1
+META = owned.META
 
 Path = str | os.PathLike[str]
 
@@ -33,16 +34,22 @@ def open_weights(
     keep: Iterable[str] = (),
     drop: Mapping[str, str] | None = None,
     floating: Any = None,
+    under: str | None = None,
+    prefix: str | None = None,
 ) -> tuple[Variables, Report]:
     """Loads weights of a family into our tree, from whatever form they are kept in.
 
     Args:
-      path: a PyTorch or safetensors file, or a directory made by ``python -m mmreid_jax convert``.
+      path: a PyTorch or safetensors file, the index of several or a folder of Hugging Face's, a directory made by
+        ``python -m mmreid_jax convert``, or the name of weights that come with the package (``drawn/resnet_mini``, see
+        `included`).
       layout: a layout, or the name of one.
       like: tree that the result must fit; see `import_state` for this and the rest.
       keep: patterns of our paths that stay as they are in `like`.
       drop: patterns of PyTorch names to leave out -> reason.
       floating: dtype of floating leaves.
+      under: key of the file that the weights lie under; None: found, where only one fits.
+      prefix: what the names of the weights begin with; None: found, where only one fits.
 
     Returns:
       Variables of numpy arrays and the accounts of the import.
@@ -51,16 +58,30 @@ def open_weights(
       UserError: the path cannot be read or does not fit.
     """
     layout = known.named(layout) if isinstance(layout, str) else layout
-    if pathlib.Path(path).is_dir():
+    path = included.resolve(path)
+    if is_converted(path):
         # By way of the PyTorch names: so a directory is checked, cut and resized exactly as the file that it came from.
         variables, meta = load(path)
-        entries, notes = export_state(known.named(meta["layout"]), variables), []
+        states = [torch_file.StateDict(export_state(known.named(meta["layout"]), variables), None, [])]
     else:
-        read = torch_file.state_dict(path)
-        entries, notes = read.entries, [f"found under {read.under!r}"] * (read.under is not None) + read.notes
-    result, report = import_state(layout, entries, like, keep=keep, drop=drop, floating=floating, source=str(path))
-    report.notes = notes + report.notes
+        states = torch_file.state_dicts(path, under)
+    if prefix is not None:
+        states = [fitting.under_prefix(state, prefix, str(path)) for state in states]
+
+    def fit(state: torch_file.StateDict) -> tuple[Variables, Report]:
+        options: dict[str, Any] = {"keep": keep, "drop": drop, "floating": floating, "unreadable": state.unreadable}
+        return import_state(layout, state.entries, like, source=str(path), **options)
+
+    state, result, report = fitting.import_fitting(states, fit, str(path))
+    found = [f"found under {printable(state.under)!r}"] if state.under is not None else []
+    report.notes = [*found, *state.notes, *report.notes]
     return result, report
+
+
+def is_converted(path: Path) -> bool:
+    """Whether a path is a directory of converted weights, or was one (and nothing else that can be read)."""
+    path = pathlib.Path(path)
+    return os.path.isdir(path) and ((path / META).is_file() or not folders.is_folder_of_weights(path))
 
 
 def meta_of(report: Report, layout: str, variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,31 +105,26 @@ def save(directory: Path, variables: Mapping[str, Any], meta: Mapping[str, Any],
       directory: to make.
       variables: tree of arrays.
       meta: as JSON; ``layout`` is needed to open the directory later, the rest is for people.
-      overwrite: replace a directory that is there already.
+      overwrite: replace a directory that is there already, if this program wrote all that is in it (see `owned`).
 
     Raises:
-      UserError: the directory exists, or the disk does not take it.
+      UserError: the directory exists, holds what this program did not write, or the disk does not take it.
     """
     import orbax.checkpoint as ocp
 
-    directory = pathlib.Path(directory).absolute()
-    if directory.exists() and not overwrite:
-        raise UserError(f"{directory} exists already; choose another directory, or overwrite it")
-    if directory.exists() and not (directory / META).is_file():
-        raise UserError(f"{directory} is no converted directory and is not overwritten; choose another one")
+    directory = pathlib.Path(os.path.realpath(directory))
+    owned.check_directory(directory, overwrite)
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
-        beside = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    except OSError as error:
-        raise UserError(f"{directory} cannot be written: {error.strerror or error}") from error
+        beside = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name[:80]}.", dir=directory.parent))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{directory} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     try:
         with ocp.StandardCheckpointer() as writer:
             writer.save(beside / ARRAYS, dict(variables))
-        (beside / META).write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+        owned.mark(beside, meta)
         beside.chmod(0o755)
-        if directory.exists():
-            shutil.rmtree(directory)
-        beside.rename(directory)
+        owned.replace_directory(beside, directory, overwrite)
     except (OSError, ValueError) as error:
         # Orbax wraps what the file system says into ValueError.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -148,9 +164,9 @@ def read_meta(directory: Path) -> dict[str, Any]:
         meta = json.loads((directory / META).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{directory} is no directory of converted weights: it has no {META}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{directory / META} cannot be read: {error}") from error
-    if not isinstance(meta, dict) or not {"layout", "arrays"} <= meta.keys():
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{directory / META} cannot be read: {printable(str(error))}") from error
+    if not isinstance(meta, dict) or not (isinstance(meta.get("layout"), str) and isinstance(meta.get("arrays"), dict)):
         raise UserError(f"{directory / META} does not describe converted weights; convert them again")
     return meta
 

@@ -86,8 +86,9 @@ def _prepare(entries: Entries, grid: tuple[int, int] | None, distilled: bool | N
 def resize_position_table(table: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Resizes the grid rows of a position table bilinearly, with half-pixel centres and without antialiasing.
 
-    Float32 tables are resized in float32 in the order of PyTorch's CPU kernel, and give its numbers to the bit
-    (where the width is a multiple of eight, as all real ones are).
+    Tables of 32 and of 16 bits are resized in float32 in the order of PyTorch's CPU kernels, and give their numbers to
+    the bit (where the width is a multiple of eight, as all real ones are). The two kernels add up in different orders,
+    and 16 bits show it: near the middle of two of their numbers one order rounds up and the other down.
 
     Args:
       table: [1, 1 + n * n, D]; row 0 belongs to the class token and is kept.
@@ -112,13 +113,12 @@ def resize_position_table(table: np.ndarray, grid: tuple[int, int]) -> np.ndarra
     left, right, nearer, farther = neighbours(side, grid[1], dtype)
     upper, lower = upper[:, None, None], lower[:, None, None]
     nearer, farther = nearer[None, :, None], farther[None, :, None]
-    out = (lower * nearer) * square[bottom][:, left]
-    for weight, rows, columns in (
-        (lower * farther, bottom, right),
-        (upper * farther, top, right),
-        (upper * nearer, top, left),
-    ):
-        out = _multiply_add(weight, square[rows][:, columns], out)
+    near, far = (lower * nearer, bottom, left), (lower * farther, bottom, right)
+    start, then = (far, near) if table.dtype.itemsize == 2 else (near, far)
+    weight, rows, columns = start
+    out = weight * square[rows][:, columns]
+    for weight, rows, columns in (then, (upper * farther, top, right), (upper * nearer, top, left)):
+        out = multiply_add(weight, square[rows][:, columns], out)
     resized = out.reshape(1, -1, table.shape[2]).astype(table.dtype)
     return np.concatenate([table[:, :1], resized], axis=1)
 
@@ -132,7 +132,7 @@ def neighbours(old: int, new: int, dtype: type) -> tuple[np.ndarray, np.ndarray,
     return first, np.minimum(first + 1, old - 1), dtype(1) - weight, weight
 
 
-def _multiply_add(weight: np.ndarray, value: np.ndarray, addend: np.ndarray) -> np.ndarray:
+def multiply_add(weight: np.ndarray, value: np.ndarray, addend: np.ndarray) -> np.ndarray:
     """``weight * value + addend``, for float32 with a single rounding as the fused instruction has."""
     wide = weight.astype(np.float64) * value.astype(np.float64) + addend.astype(np.float64)
     return wide.astype(addend.dtype)

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import read_json
 
 FOLDER = "Text"
 CAPTIONER = "Blip"
@@ -270,7 +271,7 @@ def _write(path: pathlib.Path, content: Any) -> None:
             if isinstance(content, np.ndarray):
                 np.save(stream, content, allow_pickle=False)
             else:
-                stream.write(json.dumps(content, indent=1, ensure_ascii=False).encode())
+                stream.write(json.dumps(content, indent=1, ensure_ascii=False).encode(errors="backslashreplace"))
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -359,7 +360,7 @@ def _identity_captions(path: pathlib.Path) -> dict[int, tuple[str, ...]]:
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise _missing(path) from None
     except (OSError, ValueError) as error:

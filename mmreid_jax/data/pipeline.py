@@ -472,6 +472,7 @@ def concatenate(tables: Sequence[Records], name: str) -> Records:
         views=first.views,
         source=JoinedSource(tuple(table.source for table in tables), offsets),
         rows=np.concatenate([table.rows + offset for table, offset in zip(tables, offsets[:-1], strict=True)]),
+        value_range=first.value_range,
     )
 
 

@@ -3,10 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+
+from mmreid_jax.errors import UserError
+
+ValueRange = tuple[float, float] | tuple[()]
+"""(low, high): the values of images of more than 8 bits that become 0 and 255; empty: chosen for each image."""
+
+
+def check_value_range(value: Sequence[float]) -> ValueRange:
+    """The range as a tuple; `UserError` where it is none: two finite numbers, the lower first, or empty."""
+    try:
+        numbers = tuple(float(number) for number in value)
+    except (TypeError, ValueError):
+        raise UserError(f"value_range is {value!r}; it must be (LOW, HIGH), two numbers, or empty") from None
+    if not numbers:
+        return ()
+    if len(numbers) != 2 or not (math.isfinite(numbers[0]) and math.isfinite(numbers[1])) or numbers[0] >= numbers[1]:
+        raise UserError(f"value_range is {numbers}; it must be (LOW, HIGH), the lower value first, or empty")
+    return numbers[0], numbers[1]
+
 
 # Every column but the captions, which are several.
 _COLUMNS = ("identity", "camera", "scene", "file", "rows", "label", "modality")
@@ -56,6 +76,8 @@ class Records:
       captions: name -> texts [N], an object array of str; None: the table has no text. Training samples have a
         ``caption`` of their own and ``rephrased``, the same in other words ("" for none). Infrared test samples have
         two by modality: ``rgb``, a visible caption of their true identity, and their own (``nir`` or ``tir``).
+      value_range: how images of more than 8 bits are scaled, see `images.decode`.
+      left_out: name of a file -> why it is not in the table, where files could not be used.
     """
 
     name: str
@@ -69,6 +91,8 @@ class Records:
     label: np.ndarray | None = None
     modality: np.ndarray | None = None
     captions: Mapping[str, np.ndarray] | None = None
+    value_range: ValueRange = ()
+    left_out: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.identity)

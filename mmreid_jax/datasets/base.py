@@ -13,9 +13,6 @@ from mmreid_jax.drawn.layouts import Layout
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval.protocols import Protocol
 
-JUNK_IDENTITY = -1
-"""Identity of boxes that the Market protocol counts neither as right nor as wrong."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Known:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import types
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow_datasets as tfds
 
 from mmreid_jax.datasets.base import Dataset
-from mmreid_jax.datasets.disk import SOURCE_FILE, Sample, describe_source, find_root, list_samples, with_texts
+from mmreid_jax.datasets.disk import SOURCE_FILE, Sample, describe_source, find_root, list_samples, usable, with_texts
 
 
 class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -27,12 +28,14 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
       DATASET: the data set; of several parts, each is a config.
       captioner: whose texts the records hold, "" for none.
       progress: wraps the list of samples of a split while it is written, for a progress bar.
+      left_out: path of an image file that cannot be used -> why; samples with such an image are not written.
     """
 
     DATASET: ClassVar[Dataset]
 
     captioner: str = ""
     progress: Callable[[Sequence[Sample]], Iterable[Sample]] = staticmethod(iter)
+    left_out: Mapping[pathlib.Path, str] = types.MappingProxyType({})
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Gives TFDS what it wants to know of a data set."""
@@ -63,9 +66,11 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         config = self.builder_config.name if self.builder_config else ""
         folders = (self.DATASET.of_part(config) if config else self.DATASET).folders
         root = find_root(folders, dl_manager.manual_dir)
-        samples = {split: list_samples(folders, root, split) for split in folders.splits}
+        samples = {split: usable(list_samples(folders, root, split), self.left_out) for split in folders.splits}
         every = [sample for listed in samples.values() for sample in listed]
         source = describe_source(folders, root, every, self.captioner)
+        if self.left_out:
+            source["left_out"] = {path.relative_to(root).as_posix(): why for path, why in self.left_out.items()}
         if self.captioner:
             samples = {split: with_texts(root, self.captioner, split, listed) for split, listed in samples.items()}
         # At this time data_path is the unfinished folder, so records and source become visible in one rename.

@@ -13,17 +13,19 @@ import json
 import os
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data import captions
 from mmreid_jax.data.records import Records
-from mmreid_jax.datasets.base import JUNK_IDENTITY
 from mmreid_jax.datasets.disk import SOURCE_FILE, SingleFolders
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import read_json
+from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 
 DATA_DIR_VARIABLE = "MMREID_DATA"
 """Environment variable that names the folder of prepared data sets."""
@@ -117,9 +119,10 @@ def load(
     )
     rows = np.flatnonzero(table["identity"] != JUNK_IDENTITY)
     source = PreparedImages(str(directory), split, tuple(dict.fromkeys(view.image for view in views_of.values())))
+    chosen: dict[str, Any] = {column: table[column][rows] for column in shown_columns}
     return Records(
         name=f"{dataset}/{split}",
-        **{column: table[column][rows] for column in shown_columns},
+        **chosen,
         views=views_of,
         source=source,
         rows=rows.astype(np.int64),
@@ -162,6 +165,16 @@ class PreparedImages:
         """True when the images were drawn, not taken by cameras."""
         return _read_source(pathlib.Path(self.directory))["drawn"] is not None
 
+    def stamp(self) -> str:
+        """See `mmreid_jax.data.store.Stamped`: names, sizes, times and places of the files of the records."""
+        states = [
+            (path.name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+            for path in sorted(pathlib.Path(self.directory).iterdir())
+            if "array_record" in path.name
+            for state in (path.stat(),)
+        ]
+        return repr((self.directory, self.split, self.images, states))
+
     def encoded(self, indices: Sequence[int]) -> list[dict[str, bytes]]:
         """The image files of the records `indices`: one dict {stored image name: bytes} each."""
         return [{image: row[image] for image in self.images} for row in self.rows(indices)]
@@ -187,7 +200,8 @@ def _labels(
     """The label columns of all records of a split, from the small table beside the records if it belongs to them."""
     fingerprint = _read_source(directory)["fingerprint"]
     cached = directory / f"labels-{split}.npz"
-    with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), np.load(cached) as table:
+    damages = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+    with contextlib.suppress(*damages), np.load(cached) as table:
         if str(table["fingerprint"]) == fingerprint:
             return {column: table[f"column_{column}"] for column in columns}
     table = _scan(PreparedImages(str(directory), split, images), columns)
@@ -242,7 +256,7 @@ def _texts(directory: pathlib.Path, split: str, images: tuple[str, ...]) -> dict
     fingerprint = [source["fingerprint"], source["text"]["fingerprint"]]
     cached = directory / f"text-{split}.json"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        stored = json.loads(cached.read_text(encoding="utf-8"))
+        stored = read_json(cached)
         if stored["fingerprint"] == fingerprint:
             groups_of_captions = stored["visible"]
             return {**stored["columns"], "visible": [groups_of_captions[group] for group in stored["visible_of"]]}
@@ -305,9 +319,15 @@ def _data_source(directory: pathlib.Path, split: str, images: Sequence[str]) -> 
 
 def _read_source(directory: pathlib.Path) -> dict[str, Any]:
     try:
-        return json.loads((directory / SOURCE_FILE).read_text())
+        source = read_json(directory / SOURCE_FILE)
+        text = source.get("text") if isinstance(source, dict) else None
+        if not isinstance(source, dict) or not {"fingerprint", "folder", "files", "bytes", "drawn"} <= source.keys():
+            raise ValueError(f"{SOURCE_FILE} does not say what they were made from")
+        if text is not None and not (isinstance(text, dict) and {"captioner", "fingerprint"} <= text.keys()):
+            raise ValueError(f"{SOURCE_FILE} does not say whose texts they hold")
     except (OSError, ValueError) as error:
         raise _damaged(directory, error) from error
+    return source
 
 
 def _damaged(directory: str | os.PathLike[str], cause: object) -> UserError:

@@ -8,17 +8,19 @@ A data set whose samples are single images of one modality each (visible-infrare
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import pathlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from mmreid_jax.data import captions
-from mmreid_jax.errors import UserError
+from mmreid_jax.data import captions, listing
+from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import path_of, read_json, reason_of
 
 SOURCE_FILE = "source.json"
 """Name of the file beside the prepared records that says which image files they were made from."""
@@ -142,7 +144,10 @@ class AlignedFolders(_Described):
         stored = {image: _image_files(self, folder, sub) for image, sub in self.images.items()}
         everything = sorted(set().union(*stored.values()), key=lambda key: (key[1], key[0]))
         if not everything:
-            raise UserError(f"{self.name}: no images in {folder}; expected tree: {self.tree}. {self.source}")
+            raise UserError(
+                f"{self.name}: no images in {folder} with the suffix {' or '.join(_IMAGE_SUFFIXES)}; expected tree: "
+                f"{self.tree}. {self.source}"
+            )
         for image, files in stored.items():
             alone = [str(next(s[key] for s in stored.values() if key in s)) for key in everything if key not in files]
             if alone:
@@ -327,9 +332,10 @@ def find_root(folders: Folders, manual_dir: str | os.PathLike[str]) -> pathlib.P
     Raises:
       UserError: a required folder or list is missing; names them all.
     """
-    given = pathlib.Path(manual_dir).expanduser()
+    given = path_of(manual_dir)
     candidates = [given / folders.folder / folders.inner, given / folders.folder, given / folders.inner, given]
-    missing = {candidate: folders.missing(candidate) for candidate in dict.fromkeys(candidates)}
+    with _readable(folders.name):
+        missing = {candidate: folders.missing(candidate) for candidate in dict.fromkeys(candidates)}
     root = min(missing, key=lambda candidate: len(missing[candidate]))
     if not missing[root]:
         return root
@@ -348,7 +354,33 @@ def list_samples(folders: Folders, root: pathlib.Path, split: str) -> list[Sampl
       UserError: the split is empty, an image lacks its counterpart in another modality, a name or a line of a list has
         the wrong form, or a file that a list names is not there.
     """
-    return folders.samples(root, split)
+    with _readable(folders.name):
+        return folders.samples(root, split)
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Says in a sentence what folder of a data set cannot be read."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{name}: {printable(error.filename)} cannot be read ({reason_of(error)})") from None
+
+
+def other_images(folders: Folders, samples: Sequence[Sample]) -> dict[str, str]:
+    """Images beside those of `samples` that a data set does not know: path -> why they are no part of it."""
+    known = {path for sample in samples for path in sample.images.values()}
+    others: dict[str, str] = {}
+    for folder in sorted({path.parent for path in known}):
+        for name in os.listdir(folder):
+            suffix = os.path.splitext(name)[1].lower()
+            if folder / name in known or suffix not in (*listing.SUFFIXES, *listing.UNREAD):
+                continue
+            if suffix not in _IMAGE_SUFFIXES and isinstance(folders, AlignedFolders):
+                others[str(folder / name)] = f"{folders.name} holds JPEG files, not {suffix}"
+            elif name.startswith("."):
+                others[str(folder / name)] = "a hidden file"
+    return others
 
 
 def captioner_of(folders: Folders, root: pathlib.Path, wanted: str = "") -> str:
@@ -391,7 +423,8 @@ def describe_source(
 
     Returns:
       ``fingerprint``, ``folder``, ``files`` (their number), ``bytes`` and ``drawn`` (the drawing's parameters or None);
-      with a captioner also ``text``: its name and a fingerprint of its texts.
+      with a captioner also ``text``: its name and a fingerprint of its texts. What is written beside the records also
+      has ``left_out`` where images were left out: their names with the reasons.
     """
     paths = {path for sample in samples for path in sample.images.values()}
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}
@@ -416,14 +449,19 @@ def describe_source(
     return source
 
 
+def usable(samples: Sequence[Sample], left_out: Collection[pathlib.Path]) -> list[Sample]:
+    """The samples none of whose images are among those left out."""
+    return [sample for sample in samples if not any(path in left_out for path in sample.images.values())]
+
+
 def read_drawn(folders: Folders, root: pathlib.Path) -> dict[str, Any] | None:
     """The parameters of a drawn data set, None for a real one."""
     for folder in (root, root.parent) if root.name == folders.inner else (root,):
         marker = folder / DRAWN_FILE
         if marker.is_file():
             try:
-                return {"parameters": json.loads(marker.read_text())}
-            except ValueError as error:
+                return {"parameters": read_json(marker)}
+            except (OSError, ValueError) as error:
                 raise UserError(f"{marker} is not valid JSON ({error}); draw the data again") from None
     return None
 

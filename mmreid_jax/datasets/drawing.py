@@ -7,10 +7,13 @@ import pathlib
 from collections import Counter
 from typing import Any
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.drawn import sheet, writer
 from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.errors import UserError
+
+VERSION = writer.DRAWING_VERSION
+"""Of the drawing: other images for the same parameters have another."""
 
 
 def names() -> tuple[str, ...]:

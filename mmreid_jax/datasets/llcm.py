@@ -12,6 +12,7 @@ from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import SingleFolders
 from mmreid_jax.drawn import layouts
+from mmreid_jax.drawn.attributes import Scenario
 from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import protocols
@@ -248,6 +249,8 @@ DATASET = Dataset(
     ),
     captions=CAPTIONS,
     drawing=Layout(
+        # Zhang and Wang, CVPR 2023: nine cameras above paths, at night and in dim light.
+        scenario=Scenario(headings={"towards": 0.45, "away": 0.35, "sideways": 0.20}),
         name="llcm",
         root=FOLDERS.folder,
         kind="person",

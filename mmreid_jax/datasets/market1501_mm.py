@@ -8,6 +8,7 @@ from mmreid_jax.datasets import disk
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import AlignedFolders
 from mmreid_jax.drawn import layouts
+from mmreid_jax.drawn.attributes import Scenario
 from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.retrieval.protocols import MARKET
 
@@ -114,6 +115,8 @@ Identity -1 marks junk boxes, identity 0 distractors.""",
     },
     protocols=(MARKET,),
     drawing=Layout(
+        # Zheng et al., ICCV 2015: six cameras in front of a supermarket, by day; people cross in all directions.
+        scenario=Scenario(headings={"towards": 0.35, "away": 0.35, "sideways": 0.30}),
         name="market1501_mm",
         root=FOLDERS.folder,
         kind="person",

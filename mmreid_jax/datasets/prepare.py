@@ -12,7 +12,9 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import io
+import logging
 import os
 import pathlib
 import shutil
@@ -21,13 +23,17 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets, locks
-from mmreid_jax.data import captions
+import mmreid_jax.datasets as datasets
+from mmreid_jax import locks
+from mmreid_jax.data import captions, images, listing
 from mmreid_jax.datasets import catalogue, disk, verify
-from mmreid_jax.errors import UserError
+from mmreid_jax.datasets.folder import POLICIES
+from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import file_problem, path_of
 
 _UNFINISHED = "incomplete."
 _READERS = 8
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +62,8 @@ def prepare(
     *,
     captioner: str = "",
     check_images: bool = False,
+    broken: str = "stop",
+    follow_links: bool = False,
     force: bool = False,
     progress: bool = False,
 ) -> Prepared:
@@ -67,7 +75,11 @@ def prepare(
       data_dir: folder of prepared data sets.
       captioner: whose texts to put into the records; "" for those of the usual one, or of the one whose texts are in
         the records, if they are there.
-      check_images: decode every image and name those that cannot be read.
+      check_images: decode every image and name those that cannot be read; without it, that each is a file of its own
+        and begins like an image is looked at once, before the records are written.
+      broken: ``stop`` refuses a data set with images that cannot be used and names them; ``skip`` leaves out their
+        samples, which the log and the records' description name.
+      follow_links: take images that are links to files outside of the data set's folder.
       force: write the records again even if they are there.
       progress: show progress bars on standard error.
 
@@ -77,21 +89,21 @@ def prepare(
     """
     folders = datasets.get(dataset).folders
     directory = catalogue.prepared_dir(dataset, data_dir)
-    folder = pathlib.Path(data_dir).expanduser()
     if manual_dir is not None:
         with _alone(directory.parent):
             earlier = None if force else catalogue.source_of(dataset, data_dir)
-            source = _listed(dataset, manual_dir, directory, earlier, captioner)
+            look = _Look(check_images, broken, follow_links)
+            source = _listed(dataset, manual_dir, directory, earlier, captioner, look, progress)
             # What cannot be compared raises here, before anything is written.
             verify.compare(dataset, verify.tables_of(source.samples), source.described["drawn"] is not None)
-            fresh = _write_if_needed(dataset, source, directory, earlier, check_images, progress)
+            fresh = _write_if_needed(dataset, source, directory, earlier, progress)
     elif force or check_images or catalogue.source_of(dataset, data_dir) is None:
         raise UserError(
             f"name the folder of {dataset}'s images with --manual_dir. {folders.instructions} {folders.without_data}"
         )
     else:
         fresh = False
-    return Prepared(dataset, folder, directory, fresh, verify.check(dataset, _load_all(dataset, data_dir)))
+    return Prepared(dataset, path_of(data_dir), directory, fresh, verify.check(dataset, _load_all(dataset, data_dir)))
 
 
 def summary(prepared: Prepared) -> str:
@@ -119,13 +131,15 @@ class _Source:
 
     Attributes:
       root: the folder that holds them.
-      samples: split -> its samples.
+      samples: split -> its samples, but for those with an image that is left out.
+      left_out: image -> why it cannot be used.
       captioner: whose texts go into the records, "" for none.
       described: see `disk.describe_source`.
     """
 
     root: pathlib.Path
     samples: Mapping[str, Sequence[disk.Sample]]
+    left_out: Mapping[pathlib.Path, str]
     captioner: str
     described: Mapping[str, Any]
 
@@ -141,11 +155,28 @@ def _listed(
     directory: pathlib.Path,
     earlier: Mapping[str, Any] | None,
     captioner: str,
+    look: _Look,
+    progress: bool,
 ) -> _Source:
     """The files of a data set, which must be those of the records of before if there are any."""
     folders = datasets.get(dataset).folders
     root = disk.find_root(folders, manual_dir)
-    samples = {split: disk.list_samples(folders, root, split) for split in folders.splits}
+    everything = {split: disk.list_samples(folders, root, split) for split in folders.splits}
+    # What is prepared already was looked at then, unless something was left out that may be there now.
+    whole = look.decode or not earlier or "left_out" in earlier or look.broken == "skip"
+    # To decode takes minutes; the rest is over soon.
+    bar = _bar(progress, "check images") if look.decode else lambda items, total: items
+    left_out = _look_at(everything, root, folders.width, look, whole, bar)
+    samples = {split: disk.usable(listed, left_out) for split, listed in everything.items()}
+    if empty := [split for split, listed in samples.items() if not listed]:
+        raise UserError(
+            f"{folders.name}: no image of {empty[0]} can be used: {_few_of(left_out, root)}; get them again"
+        )
+    if left_out:
+        count = sum(len(everything[split]) - len(listed) for split, listed in samples.items())
+        _log.warning("%d samples of %s are left out: %s", count, folders.name, _few_of(left_out, root))
+    if others := disk.other_images(folders, [sample for listed in everything.values() for sample in listed]):
+        _log.warning("%d images are no part of %s: %s", len(others), folders.name, listing.in_words(others))
     known = (earlier or {}).get("text")
     if not captioner and known and known["captioner"] in captions.captioners(root):
         captioner = known["captioner"]
@@ -162,7 +193,7 @@ def _listed(
             f"{folders.name} was prepared in {directory} with the texts of {known['captioner']} as they were then, not "
             f"with those now in {root / captions.FOLDER}; prepare again with --force, or use another --data_dir"
         )
-    return _Source(root, samples, captioner, described)
+    return _Source(root, samples, left_out, captioner, described)
 
 
 def _write_if_needed(
@@ -170,13 +201,10 @@ def _write_if_needed(
     source: _Source,
     directory: pathlib.Path,
     earlier: Mapping[str, Any] | None,
-    check_images: bool,
     progress: bool,
 ) -> bool:
     """Writes the records unless the same ones are there; True if it wrote."""
-    samples, width = source.every_sample, datasets.get(dataset).folders.width
-    if check_images or (width and not earlier):
-        _check_images(samples, width, check_images, _bar(progress, "check images"))
+    samples = source.every_sample
     if earlier and earlier.get("text") == source.described.get("text"):
         return False
     _check_space(directory.parent, samples)
@@ -194,7 +222,7 @@ def _write(dataset: str, source: _Source, directory: pathlib.Path, bar: Callable
     described = datasets.get(dataset)
     options: dict[str, Any] = {"config": described.part or None, "captioner": source.captioner}
     writer = builder_of(described)(data_dir=unfinished, file_format="array_record", **options)
-    writer.progress = bar
+    writer.progress, writer.left_out = bar, source.left_out
     settings = tfds.download.DownloadConfig(manual_dir=source.root, try_download_gcs=False)
     tfds.disable_progress_bar()
     try:
@@ -234,35 +262,81 @@ def _check_space(folder: pathlib.Path, samples: Sequence[Any]) -> None:
         raise UserError(f"{folder} has {sizes}; choose another --data_dir")
 
 
-def _check_images(samples: Sequence[Any], width: int | None, decode: bool, bar: Callable[..., Any]) -> None:
-    """Raises UserError naming the images that cannot be read or whose width is not that of the data set."""
-    from PIL import ImageFile
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """How images are looked at before they are written.
 
-    paths = sorted({path for sample in samples for path in sample.images.values()})
-    tolerant = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    Attributes:
+      decode: each as a whole.
+      broken: see `prepare`.
+      follow_links: see `prepare`.
+    """
+
+    decode: bool
+    broken: str
+    follow_links: bool
+
+    def __post_init__(self) -> None:
+        if self.broken not in POLICIES:
+            raise UserError(f"broken is {self.broken!r}; choose one of {', '.join(POLICIES)}")
+
+
+def _look_at(
+    samples: Mapping[str, Sequence[disk.Sample]],
+    root: pathlib.Path,
+    width: int | None,
+    look: _Look,
+    whole: bool,
+    bar: Callable[..., Any],
+) -> dict[pathlib.Path, str]:
+    """The images that cannot be used, with the reasons.
+
+    Args:
+      samples: split -> its samples.
+      root: folder of the data set.
+      width: that side-by-side images must have.
+      look: how.
+      whole: whether to open the files; else only that they are files is looked at.
+      bar: around the files.
+
+    Raises:
+      UserError: there are such images, and they are to stop the preparation.
+    """
+    paths = sorted({path for listed in samples.values() for sample in listed for path in sample.images.values()})
+    home = root.resolve()
+    problem = functools.partial(_image_problem, home=home, width=width, look=look, whole=whole)
+    with images.truncated_files(False), concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        found = list(bar(pool.map(problem, paths), total=len(paths)))
+    bad = {path: reason for path, reason in zip(paths, found, strict=True) if reason}
+    if bad and look.broken == "stop":
+        raise UserError(
+            f"{len(bad)} of {len(paths)} images cannot be used: {_few_of(bad, root)}; get them again, or leave out "
+            "their samples with --broken skip (main.py: --config.data.broken_images=skip)"
+        )
+    return bad
+
+
+def _image_problem(path: pathlib.Path, home: pathlib.Path, width: int | None, look: _Look, whole: bool) -> str:
+    if reason := file_problem(path, listing.MOST_BYTES):
+        return reason
+    if not look.follow_links and path.is_symlink() and not path.resolve().is_relative_to(home):
+        return f"a link out of the data set's folder, to {printable(path.resolve())}; --follow_links takes it"
+    if not whole:
+        return ""
     try:
-        with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-            problems = list(bar(pool.map(lambda path: _image_problem(path, width, decode), paths), total=len(paths)))
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = tolerant
-    bad = [f"{path} ({problem})" for path, problem in zip(paths, problems, strict=True) if problem]
-    if bad:
-        raise UserError(f"{len(bad)} of {len(paths)} images cannot be used: {disk.few(bad)}; get them again")
+        encoded = listing.read_file(path)
+        size = images.check_header(encoded, path.name)
+        if width and size[1] != width:
+            return f"{size[1]} pixels wide, not {width}"
+        if look.decode:
+            images.decode(encoded, path.name)
+    except images.BrokenImage as error:
+        return error.reason
+    return ""
 
 
-def _image_problem(path: pathlib.Path, width: int | None, decode: bool) -> str | None:
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            if width and image.width != width:
-                return f"{image.width} pixels wide, not {width}"
-            if decode:
-                image.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        return "not a readable image" if "cannot identify" in str(error) else str(error)
-    return None
+def _few_of(bad: Mapping[pathlib.Path, str], root: pathlib.Path) -> str:
+    return listing.in_words({str(path.relative_to(root)): reason for path, reason in bad.items()})
 
 
 def _in_words(source: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import SingleFolders
 from mmreid_jax.drawn import layouts
+from mmreid_jax.drawn.attributes import Scenario
 from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.drawn.streams import generator
 from mmreid_jax.errors import UserError
@@ -94,7 +95,17 @@ def _drawn(file: str, frame: int) -> Sample:
     modality = "rgb" if "_v_" in file else "tir"
     (identity,) = layouts.numbers(r".*_(\d+)\.bmp", file)
     thermal = modality == "tir"
-    return Sample((), file, identity, 1 + thermal, frame=2 * frame + thermal, modality=modality, light="day", place=1)
+    return Sample(
+        (),
+        file,
+        identity,
+        1 + thermal,
+        frame=2 * frame + thermal,
+        modality=modality,
+        light="day",
+        place=1,
+        heading="away" if "_back_" in file else "towards",
+    )
 
 
 def _small(size: Size) -> list[Sample]:
@@ -219,6 +230,8 @@ visible images as query and 2,060 thermal ones as gallery. Results are means ove
         native_size=(128, 64),
         configs=tuple(f"trial_{trial}" for trial in TRIALS),
         regroup=_regroup,
+        # Nguyen et al., Sensors 2017: seen from above at one place, walking to or from it as the file's name says.
+        scenario=Scenario(spread=0.12, turn=0.25),
         captions=CAPTIONS,
     ),
 )

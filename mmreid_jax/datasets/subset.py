@@ -7,9 +7,9 @@ import pathlib
 
 import numpy as np
 
+from mmreid_jax.data import listing
 from mmreid_jax.data.records import Records
-from mmreid_jax.datasets.folder import SUFFIXES
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 
 
 def listed(records: Records, place: str | os.PathLike[str]) -> Records:
@@ -36,9 +36,15 @@ def listed(records: Records, place: str | os.PathLike[str]) -> Records:
 
 def _names(place: pathlib.Path) -> set[str]:
     if place.is_dir():
-        names = {path.name for path in place.rglob("*") if path.suffix.lower() in SUFFIXES}
+        # Names alone count: the images are those of the table, whatever has become of these files.
+        found = listing.list_images(place, below=True)
+        names = {os.path.basename(path) for path in (*found.files, *found.unusable)}
+        names = {name for name in names if not name.startswith(".")}
     elif place.is_file():
-        lines = (line.split() for line in place.read_text(encoding="utf-8").splitlines())
+        try:
+            lines = [line.split() for line in place.read_text(encoding="utf-8").splitlines()]
+        except UnicodeDecodeError:
+            raise UserError(f"{printable(place)} is no text in UTF-8; give a text file with one name a line") from None
         names = {pathlib.PurePosixPath(words[0]).name for words in lines if words}
     else:
         raise UserError(f"there is neither a folder nor a list {place}; give the part of the data set to train on")

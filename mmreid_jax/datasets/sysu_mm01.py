@@ -15,6 +15,7 @@ from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import SingleFolders
 from mmreid_jax.drawn import layouts
+from mmreid_jax.drawn.attributes import Scenario
 from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import protocols
@@ -268,6 +269,9 @@ DATASET = Dataset(
         files=_files,
         lists=_lists,
         made=tuple(f"cam{camera}" for camera in range(1, 7)),
+        # Wu et al., ICCV 2017, and the data set's own description: people walk about in two rooms, with "different
+        # poses and viewpoints" in the frames of one camera, and pass a gate, a garden and a passage.
+        scenario=Scenario(headings={"towards": 0.45, "away": 0.25, "sideways": 0.30}, leg=2),
         captions=CAPTIONS,
     ),
 )

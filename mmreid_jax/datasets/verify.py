@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets import disk
-from mmreid_jax.datasets.base import JUNK_IDENTITY, Known
+from mmreid_jax.datasets.base import Known
 from mmreid_jax.errors import UserError
+from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 
 _SHOWN = 5
 

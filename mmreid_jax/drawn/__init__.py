@@ -6,9 +6,11 @@ draw; `describe` puts the attributes into words.
 """
 
 from mmreid_jax.drawn.attributes import (
+    RESERVED_SEEDS,
     Camera,
     Garment,
     Person,
+    Scenario,
     Shot,
     Vehicle,
     camera,
@@ -21,14 +23,17 @@ from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.drawn.person import draw_person
 from mmreid_jax.drawn.sheet import contact_sheet
 from mmreid_jax.drawn.vehicle import draw_vehicle
-from mmreid_jax.drawn.writer import Summary, draw_sample, read_marker, write
+from mmreid_jax.drawn.writer import DRAWING_VERSION, Summary, draw_sample, read_marker, write
 
 __all__ = [
+    "DRAWING_VERSION",
+    "RESERVED_SEEDS",
     "Camera",
     "Garment",
     "Layout",
     "Person",
     "Sample",
+    "Scenario",
     "Shot",
     "Size",
     "Summary",

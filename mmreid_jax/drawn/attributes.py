@@ -1,9 +1,11 @@
 """What is drawn: identities (people, vehicles), cameras and shots, as plain data classes sampled from a seed.
 
 Every attribute of an identity takes a handful of values that many identities share, so no single cue names anybody.
-Colours are reflectances (linear, 0...1); `nir` is the reflectance in the near infrared, which the fabric and not the
-dye decides; temperatures run from 0 (clear sky) over 0.3 (surroundings) to 1 (warm skin, hot engine).
-`describe` gives the attributes as words, for whoever writes captions.
+Colours are reflectances (linear, 0...1); `nir` is the reflectance in the near infrared, which follows the luminance,
+the fabric and the dye (`near_infrared_of`); temperatures run from 0 (clear sky) over 0.3 (surroundings) to 1 (warm
+skin, hot engine). `Scenario` says how the subjects of one data set move and in what light. `describe` gives the
+attributes as words, for whoever writes captions. What each choice rests on, and how much each cue tells:
+docs/drawn_data.md.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ HAIR_COLOURS: Mapping[str, Colour] = {
     "grey": _linear(160, 158, 156),
     "red": _linear(140, 70, 40),
 }
-# Fabric -> (near-infrared reflectance, how much body warmth comes through). Neither follows from the colour.
+# Fabric -> (brightness in the near infrared, how much body warmth comes through). Neither follows from the colour.
 FABRICS: Mapping[str, tuple[float, float]] = {
     "cotton": (0.62, 0.72),
     "linen": (0.90, 0.85),
@@ -62,7 +64,32 @@ FABRICS: Mapping[str, tuple[float, float]] = {
     "leather": (0.22, 0.28),
     "coated nylon": (0.10, 0.46),
 }
+# How much of its darkness a dye keeps in the near infrared -> how common it is. Pigments and carbon black absorb there
+# as well; some dyes do not, and a black garment comes out bright: figures of SYSU-MM01 and RGBNT201 show both kinds,
+# most of them dark. No paper counts them; the shares are choices.
+DYES: Mapping[float, float] = {1.0: 6, 0.7: 2, 0.3: 1}
 SURROUNDINGS = 0.30
+RESERVED_SEEDS = range(1_000_000, 1_000_100)
+"""Seeds of the people that trunks are trained on; data sets are drawn with smaller ones, and so are disjoint."""
+
+
+def luminance(colour: Colour) -> float:
+    """Relative luminance of linear red, green and blue (ITU-R BT.709)."""
+    return 0.2126 * colour[0] + 0.7152 * colour[1] + 0.0722 * colour[2]
+
+
+def near_infrared_of(colour: Colour, body: float, dye: float = 1.0) -> float:
+    """Near-infrared reflectance: what is light to the eye mostly stays light, what is dark mostly stays dark.
+
+    Args:
+      colour: linear reflectances.
+      body: brightness of the material without its dye, 0...1.
+      dye: share of the colour's darkness that the dye keeps, an exponent: 1 all of it, 0 none.
+
+    Returns:
+      0.75 luminance^(0.6 dye) + 0.3 body, at most 0.95.
+    """
+    return min(0.95, 0.75 * luminance(colour) ** (0.6 * dye) + 0.30 * body)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +129,8 @@ class Person:
     """Everything that stays the same about one person; lengths in metres, temperatures in 0...1.
 
     `warm_spot` is the place where most warmth leaves the upper garment; `hand_temperature` tells cold from warm hands.
+    `heat` is the pattern of warmth of the trunk below the garment, whatever that is: chest, waist and hips in front,
+    then behind.
     """
 
     index: int
@@ -133,6 +162,7 @@ class Person:
     hand_temperature: float
     hair_temperature: float
     warm_spot: str
+    heat: tuple[float, ...]
     leg_warmth: float
 
 
@@ -219,6 +249,38 @@ class Camera:
 
 
 @dataclasses.dataclass(frozen=True)
+class Scenario:
+    """How the subjects of one data set move past its cameras, and in what light.
+
+    Attributes:
+      headings: direction of a walk -> how common: ``towards`` the camera, ``away`` from it, or ``sideways``.
+      spread: standard deviation of a passage's heading about its direction, radians.
+      turn: how far the subject turns to both sides along a passage, radians.
+      leg: images after which the subject takes another direction; 0: it keeps its own.
+      lights: ``day``, ``dusk`` and ``night`` -> how common, where the sample does not say.
+    """
+
+    headings: Mapping[str, float] = dataclasses.field(
+        default_factory=lambda: {"towards": 0.40, "away": 0.35, "sideways": 0.25}
+    )
+    spread: float = 0.22
+    turn: float = 0.45
+    leg: int = 0
+    lights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"day": 0.60, "dusk": 0.25, "night": 0.15})
+
+
+CAMPUS = Scenario()
+"""The usual scenario."""
+
+HEADINGS: Mapping[str, tuple[float, ...]] = {
+    "towards": (0.0,),
+    "away": (math.pi,),
+    "sideways": (-math.pi / 2, math.pi / 2),
+}
+"""Directions of a walk as `Shot.azimuth`."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Shot:
     """One moment in front of one camera: all that changes between two images of the same identity.
 
@@ -228,6 +290,7 @@ class Shot:
       phase: of the walk, radians; stride: 0 stands still, 1 walks at full stride.
       light: ``day``, ``dusk`` or ``night``; brightness: factor on it; glare: 0...1, strength of a lamp in view.
       warmth: factor on how much the subject stands out in the thermal image.
+      clothing: added to the temperature of what is worn: somebody comes from a warm room, or from the cold.
       occluder: ``none``, ``pole``, ``hedge``, ``box`` or ``passer-by``; occluder_place: -1...1 across the image.
       zoom: share of the image height (person) or width (vehicle) that the subject fills.
       shift: (right, down) of the crop, as a share of the image size.
@@ -244,6 +307,7 @@ class Shot:
     brightness: float
     glare: float
     warmth: float
+    clothing: float
     occluder: str
     occluder_place: float
     zoom: float
@@ -254,7 +318,7 @@ class Shot:
     key: int
 
 
-def _pick(random: np.random.Generator, values: Mapping[str, float] | Sequence[Any]) -> Any:
+def _pick(random: np.random.Generator, values: Mapping[Any, float] | Sequence[Any]) -> Any:
     """One of `values`; of a mapping, in proportion to the weights."""
     if isinstance(values, Mapping):
         weights = np.fromiter(values.values(), float)
@@ -297,22 +361,21 @@ def _garment(
         random, [name for name in ("black", "grey", "white", "blue", "red", "beige", "yellow") if name != colour]
     )
     fabric = _pick(random, fabrics)
-    nir, through = FABRICS[fabric]
-    # A woven pattern shows in the near infrared with its own contrast, whatever its dyes.
-    accent_nir = nir + (0.42 if nir < 0.5 else -0.42) * _pick(random, (0.6, 1.0))
+    body, through = FABRICS[fabric]
     warmth = through * _COVER.get(kind, 1.0)
+    rgb, accent_rgb = _shade(random, COLOURS[colour]), _shade(random, COLOURS[accent])
     return Garment(
         kind=kind,
         colour=colour,
         accent=accent,
-        rgb=_shade(random, COLOURS[colour]),
-        accent_rgb=_shade(random, COLOURS[accent]),
+        rgb=rgb,
+        accent_rgb=accent_rgb,
         pattern=_pick(random, patterns),
         period=_pick(random, (0.05, 0.08, 0.13)),
         motif=int(random.integers(2**15)),
         fabric=fabric,
-        nir=nir,
-        accent_nir=accent_nir,
+        nir=near_infrared_of(rgb, body, _pick(random, DYES)),
+        accent_nir=near_infrared_of(accent_rgb, body, _pick(random, DYES)),
         temperature=SURROUNDINGS + warmth * (0.92 - SURROUNDINGS),
         width=_pick(random, (0.9, 1.0, 1.12)),
     )
@@ -336,6 +399,7 @@ def person_identity(seed: int, index: int) -> Person:
     heavy = upper_kind in ("jacket", "coat", "hoodie")
     patterns = {"plain": 3, "print": 1} if upper_kind == "hoodie" else plain if upper_kind == "jacket" else _PATTERNS
     face = _pick(random, (0.84, 0.89, 0.94, 0.99))
+    hair_rgb = _shade(random, HAIR_COLOURS[hair_colour])
     return Person(
         index=index,
         sex=sex,
@@ -351,8 +415,8 @@ def person_identity(seed: int, index: int) -> Person:
         skin_nir=_pick(random, (0.52, 0.6, 0.68)),
         hair=hair,
         hair_colour=hair_colour,
-        hair_rgb=_shade(random, HAIR_COLOURS[hair_colour]),
-        hair_nir=_pick(random, (0.16, 0.3, 0.44)),
+        hair_rgb=hair_rgb,
+        hair_nir=near_infrared_of(hair_rgb, _pick(random, (0.1, 0.35, 0.6))),
         hat=_pick(random, {"none": 7, "cap": 1.5, "beanie": 1}),
         hat_garment=_garment(random, "hat", _SMALL_COLOURS, plain, ("cotton", "wool", "coated nylon")),
         glasses=bool(random.random() < 0.3),
@@ -382,6 +446,7 @@ def person_identity(seed: int, index: int) -> Person:
         hand_temperature=_pick(random, (0.5, 0.64, 0.78, 0.92)),
         hair_temperature=_pick(random, (0.48, 0.58, 0.68)),
         warm_spot=_pick(random, ("chest", "shoulders", "belly", "back", "none")),
+        heat=tuple(_pick(random, (-0.09, 0.0, 0.09)) for _ in range(6)),
         leg_warmth=_pick(random, (0.8, 1.0, 1.16)),
     )
 
@@ -414,7 +479,8 @@ def vehicle_identity(seed: int, index: int) -> Vehicle:
         random, [name for name in ("white", "black", "red", "blue", "yellow", "green") if name != colour]
     )
     wheel_grey = _pick(random, (0.06, 0.22, 0.5))
-    nir = _pick(random, (0.14, 0.3, 0.46, 0.62, 0.8))
+    body_nir, dye = _pick(random, (0.1, 0.5, 0.9)), _pick(random, DYES)
+    rgb, decal_rgb = _shade(random, COLOURS[colour]), _shade(random, COLOURS[decal_colour])
     roofs = {"plain": 4, "rack": 2, "dark roof": 1.5, "sunroof": 1.5, "taxi sign": 1}
     return Vehicle(
         index=index,
@@ -426,8 +492,8 @@ def vehicle_identity(seed: int, index: int) -> Vehicle:
         hood=hood * _pick(random, (0.9, 1.0, 1.12)),
         wheelbase=wheelbase,
         colour=colour,
-        rgb=_shade(random, COLOURS[colour]),
-        nir=nir,
+        rgb=rgb,
+        nir=near_infrared_of(rgb, body_nir, dye),
         gloss=_pick(random, (0.05, 0.12, 0.2)),
         bumper=_pick(random, {"painted": 3, "black": 2}),
         window_tint=_pick(random, (0.012, 0.03, 0.07)),
@@ -435,8 +501,8 @@ def vehicle_identity(seed: int, index: int) -> Vehicle:
         roof="plain" if body in ("truck", "pickup") else _pick(random, roofs),
         decal=_pick(random, {"none": 5, "side stripe": 2, "door logo": 2, "lower band": 1.5, "hood stripes": 1}),
         decal_colour=decal_colour,
-        decal_rgb=_shade(random, COLOURS[decal_colour]),
-        decal_nir=nir + (0.4 if nir < 0.45 else -0.4),
+        decal_rgb=decal_rgb,
+        decal_nir=near_infrared_of(decal_rgb, body_nir, dye),
         motif=int(random.integers(2**15)),
         wheel=_pick(random, {"spokes": 3, "disc": 1.5, "steel": 1}),
         wheel_rgb=(wheel_grey, wheel_grey, wheel_grey * 1.03),
@@ -480,7 +546,8 @@ def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: fl
         "pitch": float(random.uniform(0.05, 0.34) if kind == "person" else random.uniform(0.10, 0.42)),
         "gap": float(random.uniform(1.5, 6.0) if kind == "person" else random.uniform(3.0, 9.0)),
     }
-    cast = np.exp(random.normal(0, 0.07, 3))
+    # What the white balance of a surveillance camera leaves: a few percent from channel to channel.
+    cast = np.exp(random.normal(0, 0.04, 3))
     sensor = {
         "gain": math.exp(random.normal(0, 0.14)),
         "gamma": math.exp(random.normal(0, 0.10)),
@@ -496,7 +563,7 @@ def camera(seed: int, kind: Kind, index: int, *, split: str = "train", shift: fl
     if split != "train":
         moved = generator(seed, f"{kind} camera shift", index)
         towards = moved.choice((-1.0, 1.0), 8)
-        cast = cast * np.exp(shift * 0.24 * moved.uniform(-1, 1, 3))
+        cast = cast * np.exp(shift * 0.14 * moved.uniform(-1, 1, 3))
         sensor["gain"] *= math.exp(-0.3 * shift * moved.uniform(0.5, 1))
         sensor["gamma"] *= math.exp(0.2 * shift * towards[0] * moved.uniform(0.6, 1))
         sensor["noise"] *= 1 + shift
@@ -536,48 +603,64 @@ def shot(
     size: tuple[int, int] | None = None,
     light: str | None = None,
     view: int | None = None,
+    heading: str | None = None,
+    scenario: Scenario = CAMPUS,
 ) -> Shot:
     """The moment `frame` of the passage of `identity` in front of a camera in a scene (time id).
 
-    What a passage keeps (light, where it happens, which way it goes) is drawn from identity, camera and scene; the rest
-    from the frame as well. A vehicle's cameras look at it from one side each, 45 degrees apart, as in the vehicle data
-    sets.
+    What a passage keeps (light, where it begins, which way it goes) is drawn from identity, camera and scene; the rest
+    from the frame as well, so that two images of one passage are different views: the subject turns, walks on past
+    other things, in sun and shade, and the detector cuts it out in another way. A vehicle's cameras look at it from one
+    side each, 45 degrees apart, as in the vehicle data sets.
 
     Args:
       size: (height, width); the native size of the kind where None.
       light: ``day``, ``dusk`` or ``night``, if it must be that.
       view: side from which a vehicle is seen, 0...7; the camera's number minus one where None.
+      heading: one of `HEADINGS`, if a person must go that way.
+      scenario: of the data set.
     """
     passage = generator(seed, f"{kind} passage", identity, camera_index, scene)
     moment = generator(seed, f"{kind} moment", identity, camera_index, (scene % 2**31) * 2**31 + frame)
     moved = shift if split != "train" else 0.0
     # Both are drawn always, so that asking for a light changes nothing else.
-    drawn_light = _pick(passage, {"day": 0.46, "dusk": 0.26, "night": 0.26 + 0.12 * moved})
+    drawn_light = _pick(passage, {**scenario.lights, "night": scenario.lights["night"] + 0.10 * moved})
     light = light or drawn_light
     night_glare = float(moment.beta(1.2, 1.6)) if moment.random() < (0.5 if kind == "vehicle" else 0.3) else 0.0
     day_glare = 0.35 if moment.random() < 0.04 else 0.0
-    heading = passage.uniform(-math.pi, math.pi)
+    sway = scenario.turn * math.sin(passage.uniform(0, 2 * math.pi) + 1.3 * frame)
     if kind == "vehicle":
         side_seen = camera_index - 1 if view is None else view
-        azimuth = side_seen * math.pi / 4 + passage.normal(0, 0.16) + moment.normal(0, 0.08)
+        azimuth = side_seen * math.pi / 4 + passage.normal(0, 0.16) + 0.3 * sway + moment.normal(0, 0.08)
     else:
-        azimuth = heading + 0.12 * frame * passage.choice((-1.0, 1.0)) + moment.normal(0, 0.15)
+        leg = frame // scenario.leg if scenario.leg else 0
+        way = generator(seed, f"{kind} way", identity, camera_index, (scene % 2**31) * 2**31 + leg)
+        drawn_heading = _pick(way, scenario.headings)
+        middle = HEADINGS[heading or drawn_heading]
+        azimuth = _pick(way, middle) + way.normal(0, scenario.spread) + sway + moment.normal(0, 0.12)
     occluders = {"none": 0.80, "pole": 0.06, "hedge": 0.05, "box": 0.05, "passer-by": 0.04}
     side = moment.choice((-1.0, 1.0))
+    zoom, down = float(moment.uniform(0.82, 0.97)), float(moment.normal(0, 0.02))
+    if kind == "person" and moment.random() < 0.08:  # the detector's box ends above the feet
+        zoom = float(moment.uniform(1.05, 1.25))
+        down = (zoom - 0.94) / 2
+    shaded = moment.random() < 0.25
+    shade = 0.55 if shaded and light == "day" else 1.0
     return Shot(
         camera=camera(seed, kind, camera_index, split=split, shift=shift),
         azimuth=float(azimuth),
-        phase=float(passage.uniform(0, 2 * math.pi) + 0.9 * frame + moment.normal(0, 0.2)),
+        phase=float(moment.uniform(0, 2 * math.pi)),
         stride=float(0.08 if passage.random() < 0.12 else passage.uniform(0.7, 1.1)),
         light=light,
-        brightness=float(math.exp(passage.normal(0, 0.16) + moment.normal(0, 0.06) - 0.15 * moved)),
+        brightness=float(shade * math.exp(passage.normal(0, 0.14) + moment.normal(0, 0.10) - 0.15 * moved)),
         glare=night_glare if light == "night" else day_glare,
         warmth=float(np.clip(passage.normal(1, 0.07), 0.8, 1.2)),
+        clothing=float(np.clip(passage.normal(0, 0.04), -0.1, 0.1)) if kind == "person" else 0.0,
         occluder=_pick(moment, occluders),
         occluder_place=float(side * moment.uniform(0.15, 0.9)),
-        zoom=float(moment.uniform(0.83, 0.97)),
-        shift=(float(moment.normal(0, 0.03)), float(moment.normal(0, 0.02))),
-        place=float((passage.random() + 0.012 * frame) % 1.0),
+        zoom=zoom,
+        shift=(float(moment.normal(0, 0.035)), down),
+        place=float((passage.random() + 0.09 * frame + moment.normal(0, 0.02)) % 1.0),
         mirrored=bool(passage.random() < 0.5),
         size=size or NATIVE_SIZE[kind],
         key=int(moment.integers(2**31)),

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 from mmreid_jax.data.captions import TextForm
-from mmreid_jax.drawn.attributes import NATIVE_SIZE, Kind
+from mmreid_jax.drawn.attributes import CAMPUS, NATIVE_SIZE, Kind, Scenario
 
 JUNK, DISTRACTOR = -1, 0
 """Identities that are no person: badly cut boxes, and boxes without anybody."""
@@ -37,6 +37,7 @@ class Sample:
       modality: the only one that sees this moment, None for all.
       light: ``day``, ``dusk`` or ``night``, if it must be that.
       place: camera whose place this one shares, if not a place of its own.
+      heading: ``towards`` the camera, ``away`` from it or ``sideways``, if the name says so.
     """
 
     splits: tuple[str, ...]
@@ -49,6 +50,7 @@ class Sample:
     modality: str | None = None
     light: str | None = None
     place: int | None = None
+    heading: str | None = None
 
     @property
     def trained_on(self) -> bool:
@@ -95,6 +97,8 @@ class Layout:
       regroup: (samples, one of `configs`) -> the same samples in that split.
       image_folders: modality -> folder of its images, where every modality has one.
       captions: how the captions are written that come with the images, None for no captions.
+      scenario: how its subjects move and in what light. No paper counts headings or lights, so the shares are choices
+        in the light of what the papers say and show; docs/drawn_data.md lists them.
     """
 
     name: str
@@ -117,6 +121,7 @@ class Layout:
     regroup: Callable[[Sequence[Sample], str], list[Sample]] | None = None
     image_folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
     captions: TextForm | None = None
+    scenario: Scenario = CAMPUS
 
     def paths(self, sample: Sample) -> dict[str, tuple[str, ...]]:
         """{path below the root: modalities} of every file of a sample."""

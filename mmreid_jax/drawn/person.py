@@ -36,6 +36,7 @@ _BELLY = (0.9, 1.05, 1.25, 1.25, 1.05, 0.8, 0.5, 0.35, 0.2, 0.1)
 _NECK_BASE, _HIP, _SHOULDER = 0.848, 0.515, 0.797
 _THIGH, _SHIN, _ANKLE, _UPPER_ARM, _FOREARM = 0.240, 0.235, 0.042, 0.165, 0.150
 _HEAD = (0.079, 0.094, 0.118)
+_HEAT_LEVELS = (0.80, 0.50, 0.18)  # chest, waist and hips, as shares of the way from hem to neck
 _HEMS = {"t-shirt": 0.475, "shirt": 0.47, "jacket": 0.465, "hoodie": 0.46, "coat": 0.46}
 
 
@@ -253,7 +254,7 @@ class _Painter:
         ]
         relief = self.creases(patch, crease)
         warmth = garment.temperature if temperature is None else temperature
-        warmth = self.warm(warmth) + 0.18 * (relief - 1)
+        warmth = self.warm(warmth) + self.shot.clothing + 0.18 * (relief - 1)
         paint(
             self.canvas,
             patch,
@@ -432,18 +433,23 @@ class _Painter:
             )
         return np.interp(np.linspace(0, 1, 25), _TRUNK_PLACES, widths).tolist()
 
-    def _leak(self, patch: Patch) -> np.ndarray | float:
-        """Extra warmth of the garment where this person loses most."""
+    def _leak(self, patch: Patch) -> np.ndarray:
+        """Warmth of the garment beyond its mean: the body's own pattern, and where this person loses most."""
+        around, along = self.view.around(patch), patch.along
+        front = 0.5 + 0.5 * np.cos(around)
+        heat = np.zeros_like(patch.cover)
+        for number, level in enumerate(_HEAT_LEVELS):
+            before, behind = self.person.heat[number], self.person.heat[number + len(_HEAT_LEVELS)]
+            heat += np.exp(-(((along - level) / 0.15) ** 2)) * (behind + (before - behind) * front)
         spot = self.person.warm_spot
         if spot == "none":
-            return 0.0
-        around = self.view.around(patch)
+            return heat
         place = {"chest": (0.72, 0.0), "belly": (0.25, 0.0), "shoulders": (0.9, None), "back": (0.6, math.pi)}[spot]
-        bump = np.exp(-(((patch.along - place[0]) / 0.16) ** 2))
+        bump = np.exp(-(((along - place[0]) / 0.16) ** 2))
         if place[1] is not None:
             turn = np.cos(around - place[1])
             bump = bump * np.clip(turn, 0, 1)
-        return (0.22 * (self.person.upper.temperature - SURROUNDINGS) + 0.06) * bump
+        return heat + (0.22 * (self.person.upper.temperature - SURROUNDINGS) + 0.06) * bump
 
     def _darken(self, patch: Patch | None, share: np.ndarray) -> None:
         if patch is not None:

@@ -16,8 +16,8 @@ _NATIVE_ROWS = {"person": 256, "vehicle": 128}
 # light -> (ambient, direct, level, colour of the light, share of the lamp in the near infrared)
 _LIGHTS = {
     "day": (0.62, 0.62, 1.0, (1.0, 0.98, 0.95), 0.55),
-    "dusk": (0.80, 0.22, 0.40, (1.08, 0.90, 0.82), 0.75),
-    "night": (0.45, 0.55, 0.085, (1.12, 0.92, 0.66), 0.95),
+    "dusk": (0.80, 0.22, 0.45, (1.04, 0.97, 0.92), 0.75),
+    "night": (0.45, 0.55, 0.13, (1.10, 0.95, 0.78), 0.95),
 }
 
 

@@ -11,6 +11,7 @@ from collections import defaultdict
 
 import numpy as np
 
+from mmreid_jax.data import images, listing
 from mmreid_jax.drawn.layouts import Layout, Sample
 from mmreid_jax.errors import UserError
 
@@ -51,14 +52,11 @@ def _place(sample: Sample) -> str:
 
 
 def _load(layout: Layout, root: pathlib.Path, sample: Sample) -> dict[str, np.ndarray]:
-    from PIL import Image
-
-    images: dict[str, np.ndarray] = {}
+    shown: dict[str, np.ndarray] = {}
     for path, parts in layout.paths(sample).items():
-        with Image.open(root / path) as picture:
-            whole = np.asarray(picture.convert("RGB"))
-        images.update(zip(parts, np.split(whole, len(parts), axis=1), strict=True))
-    return images
+        whole = images.decode(listing.read_file(root / path), str(root / path))
+        shown.update(zip(parts, np.split(whole, len(parts), axis=1), strict=True))
+    return shown
 
 
 def contact_sheet(
@@ -107,8 +105,8 @@ def contact_sheet(
             if c >= len(row):
                 draw.rectangle((left, top, left + block - 1, top + height - 1), _EMPTY)
                 continue
-            images = _load(layout, root, row[c])
-            strip = np.concatenate([images[name] for name in _shown(layout, row[c])], axis=1)
+            seen = _load(layout, root, row[c])
+            strip = np.concatenate([seen[name] for name in _shown(layout, row[c])], axis=1)
             sheet.paste(Image.fromarray(strip), (left, top))
             if _place(row[c]) != titles[c]:
                 draw.text((left + 4, top + 2), _place(row[c]), _NOTE, font)

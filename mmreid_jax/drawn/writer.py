@@ -19,15 +19,22 @@ import numpy as np
 
 from mmreid_jax.data import captions
 from mmreid_jax.drawn import layouts, person, sensor, vehicle, words
-from mmreid_jax.drawn.attributes import describe, person_identity, shot, vehicle_identity
+from mmreid_jax.drawn.attributes import (
+    RESERVED_SEEDS,
+    describe,
+    person_identity,
+    shot,
+    vehicle_identity,
+)
 from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.drawn.streams import generator
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import read_json
 
 MARKER = "drawn.json"
 """File in the folder of a drawn data set that holds the parameters of the drawing; written last."""
 
-DRAWING_VERSION = 2
+DRAWING_VERSION = 3
 """Goes up when the same parameters give other images, so that old sets are not taken for new ones."""
 
 TEXT_MARKER = f"{captions.FOLDER}/{MARKER}"
@@ -39,6 +46,8 @@ TEXT_VERSION = 1
 DEFAULT_SHIFT = 0.5
 _QUALITY = 92
 _CHUNK = 48
+_WORTH_A_PROCESS = 200
+"""Samples that take about as long to draw as another process to start."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +99,8 @@ def draw_sample(
         shift=shift,
         size=image_size or layout.image_size,
         light=sample.light or ("day" if layout.darken else None),
+        heading=sample.heading,
+        scenario=layout.scenario,
     )
     if layout.kind == "vehicle":
         images = vehicle.draw_vehicle(vehicle_identity(seed, sample.identity), moment)
@@ -163,7 +174,7 @@ def _write_text(layout: Layout, samples: Sequence[Sample], root: pathlib.Path, s
 def _has_text(root: pathlib.Path) -> bool:
     """Whether the captions in a drawn data set are those that would be written today."""
     try:
-        return bool(json.loads((root / TEXT_MARKER).read_text()) == {"text_version": TEXT_VERSION})
+        return bool(read_json(root / TEXT_MARKER) == {"text_version": TEXT_VERSION})
     except (OSError, ValueError):
         return False
 
@@ -179,7 +190,7 @@ def _counts(layout: Layout, samples: Sequence[Sample]) -> dict[str, Count]:
 def read_marker(root: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The parameters a folder was drawn with, None if it is not a completely drawn data set."""
     try:
-        found = json.loads(pathlib.Path(root, MARKER).read_text())
+        found = read_json(pathlib.Path(root, MARKER))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
@@ -236,6 +247,11 @@ def _unfinished(out: pathlib.Path, name: str) -> Iterator[pathlib.Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def processes(jobs: int, samples: int) -> int:
+    """How many processes draw so many samples where `jobs` are asked for; 0: as many as there are cores and work."""
+    return jobs or max(1, min(os.cpu_count() or 1, samples // _WORTH_A_PROCESS))
+
+
 def _results(work: Any, chunks: Sequence[Sequence[Sample]], jobs: int) -> Iterator[int]:
     if jobs == 1:
         yield from map(work, chunks)
@@ -274,10 +290,11 @@ def write(
       out: where the folder of the data set goes; made if needed.
       dataset: name of the data set, with its part; "" for that of the layout.
       size: of a small set; None for one with the public names and counts.
-      seed: another seed, other people. The same parameters give the same bytes, whatever `jobs`.
+      seed: another seed, other people; not one of `attributes.RESERVED_SEEDS`, on whose people trunks were trained. The
+        same parameters give the same bytes, whatever `jobs`.
       shift: 0...1, how far light and sensors of the test cameras differ from training; None for 0.5.
       image_size: (height, width) of one modality; None for the data set's own.
-      jobs: processes that draw.
+      jobs: processes that draw; 0: one for each core, as far as they are worth starting.
       progress: shows a progress bar.
 
     Raises:
@@ -285,7 +302,7 @@ def write(
     """
     dataset = dataset or layout.name
     shift = DEFAULT_SHIFT if shift is None else float(shift)
-    _check(layout, shift, image_size, jobs)
+    _check(layout, seed, shift, image_size, jobs)
     parameters = {
         "dataset": layout.name,
         "seed": seed,
@@ -318,7 +335,7 @@ def write(
             chunks = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
             work = functools.partial(_draw_chunk, layout, str(folder), seed, shift, image_size)
             with _bar(len(samples), f"drawing {dataset}", progress) as advance:
-                for done in _results(work, chunks, jobs):
+                for done in _results(work, chunks, processes(jobs, len(samples))):
                     advance(done)
             if layout.captions:
                 _write_text(layout, samples, folder, seed)
@@ -335,11 +352,15 @@ def write(
     return summary
 
 
-def _check(layout: Layout, shift: float, image_size: tuple[int, int] | None, jobs: int) -> None:
+def _check(layout: Layout, seed: int, shift: float, image_size: tuple[int, int] | None, jobs: int) -> None:
+    if seed >= RESERVED_SEEDS.start:
+        raise UserError(
+            f"seed is {seed}; those from {RESERVED_SEEDS.start} on are kept for the people that trunks are trained on"
+        )
     if not 0 <= shift <= 1:
         raise UserError(f"shift is {shift}; it must be between 0 (test cameras as in training) and 1")
-    if jobs < 1:
-        raise UserError(f"jobs is {jobs}; it must be at least 1")
+    if jobs < 0:
+        raise UserError(f"jobs is {jobs}; it must be 0 (all cores) or more")
     if image_size is None:
         return
     if layout.fixed_size and tuple(image_size) != layout.image_size:

@@ -57,7 +57,12 @@ def image_to_text(images: Array, texts: Array, scale: Array | float) -> Array:
 def text_to_image(images: Array, texts: Array, labels: Array, scale: Array | float) -> Array:
     """Every text shall be similar to all images of its identity.
 
-    -mean_j mean_{i in P_j} log softmax_i(s cos(image_i, text_j)), P_j the images with the label of text j.
+    -sum_j (S / N^2) / |P_j| with S = sum_ij [i in P_j] log softmax_i(s cos(image_i, text_j)), P_j the images with the
+    label of text j; sum_j 1 / |P_j| is the number of identities. Where all identities have the same number of images
+    that is the mean over texts of the mean over their images.
+
+    Parity: the released function divides one mean over all N x N pairs by each text's number of images and returns the
+    N quotients, whose sum this is; an identity of many images weighs more than one of few.
 
     Args:
       images: [N, D].
@@ -67,4 +72,4 @@ def text_to_image(images: Array, texts: Array, labels: Array, scale: Array | flo
     """
     predicted = jax.nn.log_softmax(scale * cosines(images, texts), axis=0)
     same = (labels[:, None] == labels[None, :]).astype(predicted.dtype)
-    return -jnp.mean(jnp.sum(predicted * same, axis=0) / jnp.sum(same, axis=0))
+    return -jnp.mean(predicted * same) * jnp.sum(1.0 / jnp.sum(same, axis=0))

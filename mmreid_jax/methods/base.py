@@ -15,10 +15,33 @@ import optax
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.training import checkpoints
+from mmreid_jax.training.inputs import Batch
+
+__all__ = [
+    "Adapts",
+    "Array",
+    "Attends",
+    "Batch",
+    "Comparison",
+    "DataFacts",
+    "Examines",
+    "HasMaps",
+    "Loads",
+    "Method",
+    "Remembers",
+    "Terms",
+    "Variables",
+    "build",
+    "check_choices",
+    "classes_of",
+    "load_trained",
+    "names",
+    "shapes",
+    "start_memory",
+]
 
 Array = jax.Array
 Variables = dict[str, Any]
-Batch = Mapping[str, Any]
 Terms = dict[str, Array]
 
 

@@ -27,6 +27,7 @@ RESNETS: dict[str, dict[str, Any]] = {
     "resnet50": {"stages": STAGES, "width": 64},
     "resnet18": {"stages": (2, 2, 2, 2), "width": 64, "bottleneck": False},
     # For drawn data, and for tests.
+    "resnet_mini": {"stages": (1, 1, 1, 1), "width": 16},
     "resnet_micro": {"stages": (1, 1, 1, 1), "width": 8},
     "resnet_nano": {"stages": (1,), "width": 8},
     "resnet_nano2": {"stages": (2,), "width": 8},

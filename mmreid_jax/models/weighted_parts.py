@@ -20,7 +20,8 @@ class WeightedParts(nn.Module):
     """Adds to a feature the gated sum of its image's parts, each refined by attention over all of them.
 
     Parts are pooled (adaptive average) and have a query, a key and a value. With refined_i = sum_j softmax_j(q_i . k_j)
-    v_j, without scaling, and s = sum_i softmax(gate)_i refined_i, the output is the batch norm of s + feature.
+    v_j, without scaling, and s = sum_i softmax(gate)_i refined_i, the output is the batch norm of s + feature. Without
+    scaling the softmax may be near a tie of large numbers, where it magnifies float32 rounding (docs/results.md).
 
     Attributes:
       parts: number of horizontal parts.

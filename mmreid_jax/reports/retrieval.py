@@ -21,7 +21,7 @@ from mmreid_jax.embedder import of_few
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment
 from mmreid_jax.methods.base import Attends, Comparison, HasMaps
-from mmreid_jax.scoring.retrieval import COLUMNS, Result, protocols_of, untrained
+from mmreid_jax.scoring.retrieval import COLUMNS, Result, at_first, protocols_of
 from mmreid_jax.training import compilation, logs, step
 from mmreid_jax.training import config as configs
 from mmreid_jax.visualize import (
@@ -77,7 +77,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
         )
 
     entries = logs.entries(experiment.workdir)
-    rows: dict[str, Mapping[str, tables.Score]] = dict(untrained(experiment.workdir))
+    rows: dict[str, Mapping[str, tables.Score]] = dict(at_first(experiment.workdir))
     rows.update({result.label: result.table_row() for result in complete})
     calibrated = calibration.calibrate(main_result.distances, query, gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)

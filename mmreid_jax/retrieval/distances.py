@@ -7,14 +7,14 @@ the gallery first and makes of product and sum one program that is slower than t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 
 Kind = Literal["squared_euclidean", "euclidean", "cosine"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -101,6 +101,28 @@ def check_features(kind: Kind, query: np.ndarray, gallery: np.ndarray) -> None:
             f"query and gallery features must be [number, dimension] of one dimension; they are"
             f" {list(np.shape(query))} and {list(np.shape(gallery))}"
         )
+
+
+def check_finite(features: np.ndarray, names: Sequence[object] | np.ndarray, what: str) -> None:
+    """`UserError` naming the images whose features are NaN or infinite.
+
+    Args:
+      features: [N, D].
+      names: of the images, [N].
+      what: one of them is, as in ``query``.
+    """
+    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
+    if len(bad):
+        raise not_finite(bad, [names[row] for row in bad[:3]], what)
+
+
+def not_finite(rows: np.ndarray | Sequence[int], names: Sequence[object], what: str) -> UserError:
+    """The sentence about images `rows` whose features are NaN or infinite; `names`: of the first of them."""
+    shown = ", ".join(printable(name) for name in names)
+    more = f" and of {len(rows) - len(names)} more" if len(rows) > len(names) else ""
+    return UserError(
+        f"features of {what} {shown}{more} are not finite; look at the image and the weights, and extract them again"
+    )
 
 
 def check_kind(kind: str, where: str = "distance") -> Kind:

@@ -11,16 +11,23 @@ import dataclasses
 import hashlib
 import io
 import json
+import lzma
+import math
 import os
+import struct
+import tokenize
 import zipfile
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import jax
 import numpy as np
 
-from mmreid_jax.errors import UserError
+from mmreid_jax.convert import owned
+from mmreid_jax.convert.budget import BoundedFile, Excessive
+from mmreid_jax.errors import UserError, printable
 from mmreid_jax.retrieval import metrics
 
 ROWS, TABLE = "features.npy", "table.npz"
@@ -53,43 +60,278 @@ def is_feature_file(path: Path) -> bool:
 
 def save(path: Path, stored: Features) -> None:
     """Writes a feature file; complete or not at all."""
+    check_target(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write_table(path, stored.files, stored.labels, stored.note, features=stored.features)
+
+
+def check_target(path: Path) -> None:
+    """Says whether features may be written to a path, before there are any.
+
+    Raises:
+      UserError: there is a file that is no feature file of this program, or a folder with features of another one.
+    """
+    if path.suffix == ".npz":
+        owned.check_file(path, _is_ours, "feature file")
+    elif path.is_dir():
+        owned.check_file(path / TABLE, _is_ours, "table of features")
+        if not (path / TABLE).is_file() and (path / ROWS).exists():
+            raise UserError(
+                f"{path / ROWS} is not overwritten: {path} has no {TABLE} beside it, so mmreid_jax did not write it; "
+                f"choose another folder"
+            )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is one that `_write_table` wrote."""
+    try:
+        return {"files", "note"} <= _members(path).keys() and isinstance(
+            _note(path, _read_members(path, ("note",))), dict
+        )
+    except (OSError, UserError, *_FAULTS):
+        return False
 
 
 def load(path: Path) -> Features:
     """Reads a feature file; another program's needs ``features`` alone, and ``identity`` and ``camera`` for scores.
 
-    A ``.npy`` file holds features alone, [N, D].
+    A ``.npy`` file holds features alone, [N, D]. Features are float16, float32 or float64 and finite (a memory map is
+    not read through here: who compares its rows looks at them, see `retrieval.streamed`); identities, cameras and
+    scenes are whole numbers, names are text, and the note is what `mmreid_jax extract` writes.
 
     Raises:
-      UserError: the file is none, its arrays do not belong together, or it is not complete yet.
+      UserError: the file is none, its arrays are of other kinds or do not belong together, or it is not complete yet.
     """
     try:
         if path.is_dir():
             if not (path / ROWS).is_file() and (path / _UNFINISHED).is_file():
                 raise UserError(f"{path} is not complete; run the same mmreid_jax extract again, and it will go on")
-            features = np.load(path / ROWS, mmap_mode="r", allow_pickle=False)
-            _, files, labels, note = _read_table(path / TABLE, len(features))
+            features = _mapped(path / ROWS)
+            arrays = _read_members(path / TABLE, ("files", "note", *_LABELS))
         elif path.suffix == ".npy":
-            features = np.load(path, mmap_mode="r", allow_pickle=False)
-            files, labels, note = _numbers(len(features)), None, {}
+            features, arrays = _mapped(path), {}
         else:
-            arrays, files, labels, note = _read_table(path)
+            arrays = _read_members(path, ("features", "files", "note", *_LABELS))
+            if "features" not in arrays:
+                raise ValueError("it holds no array called features")
             features = arrays["features"]
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is not a feature file of mmreid_jax extract ({error})") from None
+    except (OSError, *_FAULTS) as error:
+        reason = printable(getattr(error, "strerror", None) or str(error) or type(error).__name__, 200)
+        raise UserError(f"{path} is not a feature file of mmreid_jax extract ({reason})") from None
+    features = _checked_features(path, features)
+    files = _checked_files(path, arrays.get("files"), len(features))
+    labels = _checked_labels(path, arrays, len(features))
     columns = [files] if labels is None else [files, labels.identity, labels.camera, labels.scene]
-    if features.ndim != 2 or any(column.shape != features.shape[:1] for column in columns):
-        shapes = ", ".join(str(list(column.shape)) for column in columns)
+    if any(column.shape != features.shape[:1] for column in columns):
+        raise UserError(_misfit(path, features, columns))
+    if not isinstance(features, np.memmap):
+        check_values(path, features, files)
+    return Features(features, files, labels, _note(path, arrays))
+
+
+# ------------------------------------------------------------------------------------------------- reading safely
+
+_LABELS = ("identity", "camera", "scene")
+# What damaged, hostile and foreign files provoke in `zipfile` and `numpy.lib.format`.
+_FAULTS = (
+    ValueError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    EOFError,
+    SyntaxError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    Excessive,
+)
+# Arrays may be compressed, and names of files are so by twenty times; more is a file that only wants memory.
+_FREE_BYTES, _BYTES_PER_BYTE = 256 << 20, 20
+_LONGEST_DIRECTORY, _LONGEST_HEADER, _PIECE = 8 << 20, 10_000, 1 << 20
+_LONGEST_NOTE, _LONGEST_NAME = 1 << 20, 4096
+# Larger values have squares whose sum float32 cannot hold.
+_LARGEST_VALUE = 1e15
+_ROWS_TOGETHER = 4096
+
+
+def _members(path: Path) -> dict[str, zipfile.ZipInfo]:
+    """Array name -> its record, of an ``.npz`` file."""
+    with BoundedFile(path, _LONGEST_DIRECTORY) as file, zipfile.ZipFile(file) as archive:
+        return {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+
+
+def _read_members(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Those of the named arrays that an ``.npz`` file has; every size is compared before anything is allocated.
+
+    Raises:
+      ValueError and the rest of `_FAULTS`: the file makes no sense, or wants more memory than its size explains.
+    """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path.name}" if not path.exists() else f"{path.name} is no file")
+    left = _FREE_BYTES + _BYTES_PER_BYTE * path.stat().st_size
+    arrays: dict[str, np.ndarray] = {}
+    with zipfile.ZipFile(path) as archive:
+        for name, info in _members(path).items():
+            if name not in names or not info.filename.endswith(".npy"):
+                continue
+            left -= info.file_size
+            if left < 0:
+                raise ValueError(f"{name} unfolds to {info.file_size:,} bytes, far more than the file has")
+            with archive.open(info) as member:
+                arrays[name] = _read_array(member, name, info.file_size)
+    return arrays
+
+
+def _read_array(member: IO[bytes], name: str, size: int) -> np.ndarray:
+    """One array of a record of so many bytes."""
+    version = np.lib.format.read_magic(member)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"{name} is of the unknown version {version} of numpy's format")
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(member, max_header_size=_LONGEST_HEADER)
+    count = math.prod(shape)
+    if dtype.hasobject or not dtype.itemsize:
+        raise ValueError(f"{name} holds Python objects, or nothing at all")
+    if min(shape, default=0) < 0 or count * dtype.itemsize > size:
+        raise ValueError(f"{name} says that it is {list(shape)}, which its {size:,} bytes do not hold")
+    flat = np.empty(count, dtype)
+    left = flat.view(np.uint8) if count else np.empty(0, np.uint8)
+    while left.size:
+        piece = np.frombuffer(member.read(min(left.size, _PIECE)), np.uint8)
+        if not piece.size:
+            raise ValueError(f"{name} is cut short")
+        left[: piece.size] = piece
+        left = left[piece.size :]
+    # There must be no more; to ask also compares the record's check sum.
+    if member.read(1):
+        raise ValueError(f"{name} is longer than it says")
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def _mapped(path: Path) -> np.ndarray:
+    """A memory map of a ``.npy`` file."""
+    if not path.is_file():
+        raise ValueError(f"there is no file {path.name}" if not path.exists() else f"{path.name} is no file")
+    return np.lib.format.open_memmap(path, mode="r", max_header_size=_LONGEST_HEADER)
+
+
+def _checked_features(path: Path, features: np.ndarray) -> np.ndarray:
+    """Features as float16, float32 or float64 [N, D] in the machine's byte order."""
+    if features.dtype.kind != "f" or features.dtype.itemsize > 8:
         raise UserError(
-            f"{path}: features must be [number, dimension] and labels [number]; they are {list(features.shape)} and "
-            f"{shapes}"
+            f"{path}: features are {printable(str(features.dtype))}; store them as float32 (numpy: x.astype('float32'))"
         )
-    # A memory map is not read through here: who compares its rows looks at them (`retrieval.streamed`).
-    if not isinstance(features, np.memmap) and not np.all(np.isfinite(features)):
-        raise UserError(f"{path}: some features are not finite; extract them again")
-    return Features(features, files, labels, note)
+    if features.ndim != 2:
+        raise UserError(_misfit(path, features, []))
+    if not features.size:
+        raise UserError(f"{path} holds no features (they are {list(features.shape)})")
+    return features if features.dtype.isnative else features.astype(features.dtype.newbyteorder("="))
+
+
+def check_values(path: Path, features: np.ndarray, files: np.ndarray) -> None:
+    """Reads all features, a memory map too, and says which cannot be compared.
+
+    Args:
+      path: where they are from, for the message.
+      features: [N, D].
+      files: str [N], names of the images.
+
+    Raises:
+      UserError: some are not finite, or so large that float32 does not hold their squares; names the first image.
+    """
+    parts = (features[start : start + _ROWS_TOGETHER] for start in range(0, len(features), _ROWS_TOGETHER))
+    largest = np.concatenate([np.abs(part).max(axis=1).astype(np.float64) for part in parts])
+    for wrong, what in ((~np.isfinite(largest), "not finite"), (largest > _LARGEST_VALUE, "too large to compare")):
+        if np.any(wrong):
+            row = int(np.argmax(wrong))
+            raise UserError(
+                f"{path}: some features are {what}: those of {np.count_nonzero(wrong)} of {len(features)} images, "
+                f"first of {printable(str(files[row]))} (row {row}); extract them again"
+            )
+
+
+def _checked_files(path: Path, files: np.ndarray | None, count: int) -> np.ndarray:
+    """Names of images, str [N]; numbers where there are none."""
+    if files is None:
+        return _numbers(count)
+    if files.dtype.kind not in "US" or files.ndim != 1:
+        raise UserError(f"{path}: files must be names of images, text [number]; they are {_kind(files)}")
+    if files.dtype.kind == "S":
+        return np.char.decode(files, "utf-8", "replace")
+    native = files if files.dtype.isnative else files.astype(files.dtype.newbyteorder("="))
+    if native.size and np.ascontiguousarray(native).view(np.uint32).max(initial=0) > 0x10FFFF:
+        raise UserError(f"{path}: files hold what is no text; extract them again")
+    if native.dtype.itemsize > 4 * _LONGEST_NAME:
+        raise UserError(
+            f"{path}: files hold a name of {native.dtype.itemsize // 4:,} characters; no image has such a name"
+        )
+    return native
+
+
+def _checked_labels(path: Path, arrays: Mapping[str, np.ndarray], count: int) -> metrics.Labels | None:
+    """Identity, camera and scene as int64 [N]; None unless identity and camera are there."""
+    if "identity" not in arrays or "camera" not in arrays:
+        return None
+    columns = {"scene": np.zeros(count, np.int64), **{name: arrays[name] for name in _LABELS if name in arrays}}
+    for name, column in columns.items():
+        if column.dtype.kind not in "iu" or column.ndim != 1:
+            raise UserError(f"{path}: {name} must be whole numbers [number]; it is {_kind(column)}")
+        if column.size and column.dtype.kind == "u" and column.max() > np.iinfo(np.int64).max:
+            raise UserError(f"{path}: {name} holds numbers beyond those of 64 bits")
+        columns[name] = column.astype(np.int64)
+    return metrics.Labels(*(columns[name] for name in _LABELS))
+
+
+def _kind(array: np.ndarray) -> str:
+    return f"{printable(str(array.dtype))} {list(array.shape)}"
+
+
+def _misfit(path: Path, features: np.ndarray, columns: Sequence[np.ndarray]) -> str:
+    shapes = ", ".join(str(list(column.shape)) for column in columns)
+    return f"{path}: features must be [number, dimension] and labels [number]; they are {list(features.shape)}" + (
+        f" and {shapes}" if shapes else ""
+    )
+
+
+def _note(path: Path, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """What a file says of its features, with the types that this program writes; empty where it says nothing."""
+    stored = arrays.get("note")
+    if stored is None:
+        return {}
+    try:
+        if stored.dtype.kind not in "US" or stored.ndim or stored.nbytes > 4 * _LONGEST_NOTE:
+            raise ValueError(f"it is {_kind(stored)}")
+        text = stored.item()
+        note = json.loads(text if isinstance(text, str) else text.decode())
+        if not isinstance(note, dict):
+            raise ValueError("it is no JSON object")
+        for key in ("dataset", "protocol", "distance"):
+            if not isinstance(note.get(key, ""), str):
+                raise ValueError(f"its {key} is no text")
+        _check_rerank(note.get("rerank", {}))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"{path}: the note is not one of mmreid_jax extract ({printable(error)}); leave it out of the file, or "
+            f"extract the features again"
+        ) from None
+    return note
+
+
+def _check_rerank(options: Any) -> None:
+    """`ValueError` where a note's options of the re-ranking are none."""
+    if not isinstance(options, dict):
+        raise ValueError("its rerank is no JSON object")
+    kinds: dict[str, tuple[type, ...]] = {"k1": (int,), "k2": (int,), "lambda_value": (int, float), "distance": (str,)}
+    for name, value in options.items():
+        if name not in kinds or not isinstance(value, kinds[name]) or isinstance(value, bool):
+            raise ValueError(f"its rerank has {printable(name)} = {printable(value)}")
+
+
+# --------------------------------------------------------------------------------------------------------- folders
 
 
 def write(
@@ -116,8 +358,10 @@ def write(
       (N, D).
 
     Raises:
-      UserError: the folder holds unfinished features of other images or another model, or cannot be written.
+      UserError: the folder holds unfinished features of other images or another model, features that this program did
+        not write, or cannot be written.
     """
+    check_target(folder)
     processes, index = jax.process_count(), jax.process_index()
     first, last = (len(files) * part // processes for part in (index, index + 1))
     facts = json.dumps([note, model, processes, "\n".join(files.tolist())])
@@ -212,21 +456,6 @@ def _write_table(
     columns: dict[str, Any] = {} if labels is None else dataclasses.asdict(labels)
     np.savez(unfinished, files=files, note=json.dumps(note), **more, **columns)
     unfinished.replace(path)
-
-
-def _read_table(
-    path: Path, count: int | None = None
-) -> tuple[dict[str, np.ndarray], np.ndarray, metrics.Labels | None, dict[str, Any]]:
-    """(arrays, files, labels, note) of an ``.npz`` file about `count` rows, or about its features."""
-    with np.load(path, allow_pickle=False) as stored:
-        arrays = dict(stored)
-    count = len(arrays["features"]) if count is None else count
-    labels = None
-    if "identity" in arrays and "camera" in arrays:
-        scene = arrays["scene"] if "scene" in arrays else np.zeros(count, np.int32)
-        labels = metrics.Labels(arrays["identity"], arrays["camera"], scene)
-    note = json.loads(str(arrays["note"])) if "note" in arrays else {}
-    return arrays, arrays["files"] if "files" in arrays else _numbers(count), labels, note
 
 
 def _numbers(count: int) -> np.ndarray:

@@ -22,11 +22,21 @@ from mmreid_jax.retrieval.ranking import Groups, Places, Ranking, Scratch
 
 @dataclasses.dataclass(frozen=True)
 class Labels:
-    """Identity, camera and scene of N samples, each int [N]."""
+    """What is known of N samples.
+
+    Attributes:
+      identity: int [N].
+      camera: int [N].
+      scene: int [N]; not given: 0 everywhere, for data sets without scenes.
+    """
 
     identity: np.ndarray
     camera: np.ndarray
-    scene: np.ndarray
+    scene: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+
+    def __post_init__(self) -> None:
+        if not len(self.scene):
+            object.__setattr__(self, "scene", np.zeros_like(self.identity))
 
 
 class FiledTable(Table, Pool, Interface):

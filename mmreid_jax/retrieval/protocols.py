@@ -150,6 +150,8 @@ class Protocol:
         return f"protocol {self.name} v{self.version}: {'; '.join(parts)}"
 
 
+JUNK_IDENTITY = -1
+"""Identity of boxes that the Market protocol counts neither as right nor as wrong."""
 MARKET = Protocol("rgbnt")
 """The rule of Market-1501, which most data sets of aligned modalities share."""
 CROSS_MODAL = Protocol("", distance="cosine", max_rank=20)

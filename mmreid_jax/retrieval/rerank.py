@@ -151,7 +151,8 @@ def _neighbours(
     for distances in watch(blocks("squared_euclidean", samples, samples, block), parts, "distances"):
         rows = slice(start, start + len(distances))
         near[rows], distances = nearest(distances, count), _squared(distance, distances)
-        scale[rows] = distances.max(axis=1)
+        # Samples that are all alike have no distance to divide by.
+        scale[rows] = np.maximum(distances.max(axis=1), np.finfo(scale.dtype).tiny)
         asked = direct[rows]
         asked[:] = distances[: len(asked), queries:] / scale[rows][: len(asked), None]
         start += len(distances)

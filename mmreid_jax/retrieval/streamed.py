@@ -13,7 +13,7 @@ import hashlib
 import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -21,7 +21,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.retrieval.distances import Kind, check_features, pairwise, squared_lengths
+from mmreid_jax.retrieval.distances import (
+    Kind,
+    check_features,
+    check_finite,
+    not_finite,
+    pairwise,
+    squared_lengths,
+)
 
 CHUNK = 1 << 26
 """Bytes of gallery features that a device holds at a time."""
@@ -29,6 +36,7 @@ CHUNK = 1 << 26
 _TILE, _QUERIES, _GROUP = 4096, 512, 32
 
 Best = tuple[jax.Array, jax.Array]
+Names = Sequence[object] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +71,7 @@ def top_k(
     kind: Kind = "squared_euclidean",
     chunk: int = CHUNK,
     progress: Progress | None = None,
+    names: tuple[Names, Names] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest gallery rows of every query, best first, equally distant ones in the order of the gallery.
 
@@ -75,9 +84,11 @@ def top_k(
       kind: of distance.
       chunk: bytes of the gallery that a device holds at a time.
       progress: of a search that may be interrupted; one that was goes on where it stopped.
+      names: of the query and the gallery images, for messages; None: their numbers.
 
     Returns:
-      (int64 [Q, K] gallery rows, float32 [Q, K] distances), K = min(count, G); float64 under 64-bit types.
+      (int64 [Q, K] gallery rows, float32 [Q, K] distances), K = min(count, G); float64 under 64-bit types. Distances
+      are at least 0, which rounding takes away from those of equal features.
 
     Raises:
       UserError: the features are not [Q, D] and [G, D], some are not finite, or `progress` is that of another search.
@@ -86,19 +97,19 @@ def top_k(
     kept = min(count, len(gallery))
     if not len(query) or not kept:
         return np.zeros((len(query), kept), np.int64), np.zeros((len(query), kept), np.float32)
-    if not np.isfinite(query).all():
-        row = np.flatnonzero(~np.isfinite(query).all(axis=1))[0]
-        raise UserError(f"features of query {row} are not finite; extract them again")
+    query_names, gallery_names = names or (range(len(query)), range(len(gallery)))
+    check_finite(query, query_names, "query")
     processes, index = jax.process_count(), jax.process_index()
     first, last = (len(gallery) * part // processes for part in (index, index + 1))
-    values, rows = _Search(query, gallery, kept, kind, chunk, progress).run(first, last)
+    values, rows = _Search(query, gallery, kept, kind, chunk, progress, gallery_names).run(first, last)
     if processes > 1:
         from jax.experimental import multihost_utils
 
         # One part from each, however many devices it has.
         rows, values = merged(values, rows, kept)
         values, rows = multihost_utils.process_allgather((values, rows.astype(np.int32)))
-    return merged(values, rows, kept)
+    rows, values = merged(values, rows, kept)
+    return rows, np.maximum(values, 0)
 
 
 def merged(distances: np.ndarray, rows: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -125,10 +136,17 @@ class _Search:
     """The part of a search that this process does."""
 
     def __init__(
-        self, query: np.ndarray, gallery: np.ndarray, count: int, kind: Kind, chunk: int, progress: Progress | None
+        self,
+        query: np.ndarray,
+        gallery: np.ndarray,
+        count: int,
+        kind: Kind,
+        chunk: int,
+        progress: Progress | None,
+        names: Names,
     ) -> None:
         self._query, self._gallery, self._count, self._kind = query, gallery, count, kind
-        self._progress = progress
+        self._progress, self._names = progress, names
         self._devices = jax.local_devices()
         dtype = jax.dtypes.canonicalize_dtype(np.promote_types(gallery.dtype, np.float32))
         rows = max(1, chunk // (gallery.shape[1] * dtype.itemsize))
@@ -194,9 +212,9 @@ class _Search:
             rows = filled
         lengths = squared_lengths(rows)
         if not np.isfinite(lengths).all():
-            raise UserError(
-                f"features of gallery rows {start} to {start + valid - 1} are not finite; extract them again"
-            )
+            # Also where numbers are so large that their squares are not.
+            bad = start + np.flatnonzero(~np.isfinite(lengths))
+            raise not_finite(bad, [self._names[row] for row in bad[:3]], "gallery image")
         lengths[valid:] = np.inf
         return rows, lengths
 

@@ -54,10 +54,9 @@ def spread(records: Records, most: int) -> Records:
     return records.select(np.linspace(0, len(records) - 1, most).round().astype(np.int64))
 
 
-def untrained(workdir: Path) -> list[dict[str, Any]]:
-    """The row of the network before its first step, where the run's log has one."""
-    scores = logs.untrained_scores(workdir)
-    return [{**scores, "label": "untrained"}] if scores else []
+def at_first(workdir: Path) -> list[dict[str, Any]]:
+    """The rows of the network before its first step, as far as the run's log has some."""
+    return [{**scores, "label": label} for label, scores in logs.first_scores(workdir).items()]
 
 
 def describe(rows: Sequence[Mapping[str, Any]], modalities: Sequence[str]) -> str:

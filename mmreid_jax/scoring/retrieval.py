@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import datasets
+import mmreid_jax.datasets as datasets
 from mmreid_jax.data.records import Records
 from mmreid_jax.embedder import of_experiment
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, Splits
 from mmreid_jax.methods.base import Comparison, Variables
-from mmreid_jax.retrieval import distances, metrics, protocols, rerank
+from mmreid_jax.retrieval import distances, features, metrics, protocols, rerank
 from mmreid_jax.training import distributed, logs
 from mmreid_jax.visualize import tables
 
@@ -104,7 +104,10 @@ class Embedded:
         """A feature of all samples of a table, float32 [N, D]; `absent`: modalities that the network does not see."""
         key = (id(records), tuple(absent))
         if key not in self._known:
-            self._known[key] = self._embedder(self._variables, records, self._names, absent)
+            features = self._embedder(self._variables, records, self._names, absent)
+            for values in features.values():
+                distances.check_finite(values, records.file, records.name)
+            self._known[key] = features
         return self._known[key][feature]
 
 
@@ -180,16 +183,12 @@ def compare(
         embedded(table, feature, tuple(name for name in table.modalities if name not in given or name in absent))
         for table, given, feature in sides
     ]
-    description, features = protocol.label, protocol.compared(*raw)
+    description, chosen = protocol.label, None
     if options.rerank:
         chosen = _rerank_options(options)
-        scores, first_distances = reranked(protocol, chosen, features, queries, pool)
         description += f", {chosen.describe()}"
-    else:
-        whole = distances.whole(protocol.distance, *features)
-        scores = metrics.evaluate_trials(whole, labels_of(queries), pool, protocol)
-        first_distances = whole[:, protocol.galleries(pool)[0]] if protocol.gallery else whole
-        first_distances = first_distances.T if protocol.swapped else first_distances
+    raw_query, raw_gallery = raw
+    scores, first_distances = features.score(raw_query, raw_gallery, queries, pool, protocol, chosen)
     gallery = pool.select(protocol.galleries(pool)[0]) if protocol.gallery else pool
     rows, columns = (gallery, queries) if protocol.swapped else (queries, gallery)
     if options.single_shot:
@@ -206,43 +205,32 @@ def compare(
     return Result(label, comparison.name, scores, description, first_distances, rows, columns, gap, missing)
 
 
-def reranked(
-    protocol: protocols.Protocol,
-    options: rerank.Options,
-    features: tuple[np.ndarray, np.ndarray],
-    queries: Records,
-    pool: Records,
-) -> tuple[metrics.Trials, np.ndarray]:
-    """Scores of every trial after re-ranking its gallery, and the re-ranked distances [Q, G] of the first."""
-    scores: list[metrics.Scores] = []
-    first: np.ndarray | None = None
-    every = labels_of(pool)
-    for rows in protocol.galleries(pool):
-        drawn = metrics.Labels(every.identity[rows], every.camera[rows], every.scene[rows])
-        sides = [(features[0], labels_of(queries)), (features[1][rows], drawn)]
-        (query, query_labels), (gallery, gallery_labels) = reversed(sides) if protocol.swapped else sides
-        values = rerank.k_reciprocal(query, gallery, **dataclasses.asdict(options))
-        first = values if first is None else first
-        scores.append(metrics.evaluate(values, query_labels, gallery_labels, protocol))
-    assert first is not None
-    return metrics.Trials(tuple(scores)), first
-
-
 def labels_of(records: Records) -> metrics.Labels:
     """Identity, camera and scene of a table, as retrieval wants them."""
     return metrics.Labels(records.identity, records.camera, records.scene)
 
 
 def run(
-    experiment: Experiment, embedder: Embeds, variables: Variables, label: str, missing: bool = False
+    experiment: Experiment,
+    embedder: Embeds,
+    variables: Variables,
+    label: str,
+    missing: bool = False,
+    absent: Sequence[str] = (),
 ) -> list[Result]:
     """Scores every comparison of the method under every protocol that it fits, the one that selects checkpoints first.
 
-    With `missing` a comparison of all modalities is also made without each combination of them.
+    Args:
+      experiment: with data, method and devices.
+      embedder: of `Method.embed`.
+      variables: of the method, placed on the devices.
+      label: for the results.
+      missing: comparisons of all modalities are also made without each combination of them.
+      absent: modalities without which they are made alone.
 
     Raises:
-      UserError: no comparison fits, or a protocol that the config names cannot be used on these data; where it names
-        all, such a protocol is left out and named.
+      UserError: no comparison fits, modalities cannot be missing, or a protocol that the config names cannot be used on
+        these data; where it names all, such a protocol is left out and named.
     """
     config, splits, method = experiment.config, experiment.splits, experiment.method
     several, modalities, comparisons = (
@@ -262,6 +250,10 @@ def run(
         score = functools.partial(compare, splits, protocol, config.eval, seed=config.seed)
         for comparison in fitting:
             parts = [label, *([comparison.name] if results else []), *([protocol.name] if several else [])]
+            if absent:
+                case = missing_case(absent, comparison, modalities, ", ".join(parts))
+                results.append(score(comparison, embedded, f"{', '.join(parts)}, {case.name}", missing=case))
+                continue
             results.append(score(comparison, embedded, ", ".join(parts)))
             if missing and set(comparison.query) == set(modalities):
                 for name, absent in protocols.missing_modality_cases(modalities):
@@ -324,6 +316,21 @@ def _rerank_options(options: Any) -> rerank.Options:
     return rerank.Options(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
 
 
+def missing_case(absent: Sequence[str], comparison: Comparison, modalities: Sequence[str], complete: str) -> Missing:
+    """The case in which these modalities are missing; `complete`: see `Missing`.
+
+    Raises:
+      UserError: they are not some but not all of what both sides of the comparison see.
+    """
+    cases = {frozenset(gone): (name, gone) for name, gone in protocols.missing_modality_cases(modalities)}
+    if set(comparison.query) != set(modalities) or frozenset(absent) not in cases:
+        raise UserError(
+            f"{', '.join(absent)} cannot be missing from {comparison.name}; name some but not all of "
+            f"{', '.join(modalities)}, of a method that sees all of them at once"
+        )
+    return Missing(*cases[frozenset(absent)], complete)
+
+
 def why_unusable(splits: Splits, protocol: protocols.Protocol, comparison: Comparison) -> str:
     """Why no gallery of a protocol can be drawn from these data; empty where it can."""
     try:
@@ -338,15 +345,14 @@ def keep(workdir: Path, results: Sequence[Result], **extra: Any) -> None:
     logs.keep_scores(workdir, [result.row() for result in results], **extra)
 
 
-def untrained(workdir: Path) -> dict[str, dict[str, tables.Score]]:
-    """The scores before the first step as a row {"untrained": scores}, where the run's log has them; else nothing."""
-    scores = logs.untrained_scores(workdir)
-    return {"untrained": with_spread(scores)} if scores else {}
+def at_first(workdir: Path) -> dict[str, dict[str, tables.Score]]:
+    """The scores before the first step, {label: scores}: those that the run's log has."""
+    return {label: with_spread(scores) for label, scores in logs.first_scores(workdir).items()}
 
 
 def describe(results: Sequence[Result], workdir: Path) -> str:
     """A table of scores for the console, with the protocol and what was skipped."""
-    rows: dict[str, Mapping[str, tables.Score]] = {**untrained(workdir), **{r.label: r.table_row() for r in results}}
+    rows: dict[str, Mapping[str, tables.Score]] = {**at_first(workdir), **{r.label: r.table_row() for r in results}}
     lines = [tables.text_table(tables.ScoreTable(title="", rows=rows, columns=COLUMNS))]
     first = results[0]
     trials = f", mean ± standard deviation of {count} trials" if (count := len(first.scores.scores)) > 1 else ""

@@ -36,4 +36,4 @@ def _own(method: str, name: str, otherwise: Any) -> Any:
     module = f"{__name__}.{method}"
     if not isinstance(method, str) or not method.isidentifier() or importlib.util.find_spec(module) is None:
         return otherwise
-    return getattr(importlib.import_module(module), name)
+    return getattr(importlib.import_module(module), name, otherwise)

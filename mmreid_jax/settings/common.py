@@ -63,6 +63,7 @@ DATA = Section(
         "rgbnt100_third": Text("thermal"),
         "rgbn300_third": Text(""),
         "broken_images": Choice("error", ("error", "skip", "truncated")),
+        "value_range": Several((), Number(0.0), counts=(0, 2), ascending=True),
         "on_device": Choice("auto", ("auto", "on", "off")),
         "cache_gib": Number(8.0, 0, 1e6),
         "threads": Whole(2, 0, 1024),

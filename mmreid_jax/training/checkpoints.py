@@ -22,7 +22,7 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -34,7 +34,9 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mmreid_jax import __version__
+from mmreid_jax.convert import layout
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import read_json
 from mmreid_jax.training import config, devices
 
 FOLDER = "checkpoints"
@@ -42,6 +44,8 @@ FOLDER = "checkpoints"
 
 _SCORE = "score"  # What decides, under one name whatever the metric of the run.
 _SHOWN_DIFFERENCES = 3
+_METRICS = Path("metrics") / "metrics"
+_log = logging.getLogger(__name__)
 
 
 _SLICE = 1 << 20
@@ -64,8 +68,9 @@ class Checkpoints:
         self.directory = _absolute(directory)
         self.metric = metric
         self._quiet = _QuietOrbax()
+        damaged = _set_damaged_scores_aside(self.directory)
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_BestAndLatest(),
+            preservation_policy=_BestAndLatest(damaged),
             best_fn=_score,
             enable_async_checkpointing=True,
             # Else a directory could appear after a failed write was cleaned up.
@@ -75,9 +80,13 @@ class Checkpoints:
         # By default every array is cut among the devices that hold it, by a program compiled for its shape.
         arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE)
         ocp.type_handlers.register_type_handler(jax.Array, arrays, override=True)
-        with self._readable_errors("open"):
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
         logging.getLogger("absl").addFilter(self._quiet)
+        try:
+            with self._readable_errors("open"):
+                self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except BaseException:
+            logging.getLogger("absl").removeFilter(self._quiet)
+            raise
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> bool:
         """Starts to write a checkpoint and returns as soon as the arrays are copied; the state may then be donated.
@@ -267,9 +276,9 @@ def load_variables(
     if (folder / "meta.json").is_file():
         return _load_converted(folder, like)
     checkpoint = _choose(folder, which)
-    with _readable_damage(checkpoint):
+    with _readable_damage(checkpoint), _quietly():
         saved = _saved_leaves(checkpoint / "state")
-        meta = json.loads((checkpoint / "meta" / "metadata").read_text())
+        meta = read_json(checkpoint / "meta" / "metadata")
     saved = {name: leaf for name, leaf in saved.items() if name.split("/")[0] in ("params", "batch_stats")}
     wanted: dict[str, Any] = {"params": {}, "batch_stats": {}, **({} if like is None else like)}
     if like is None:
@@ -278,7 +287,7 @@ def load_variables(
             functools.reduce(lambda tree, key: tree.setdefault(key, {}), parents, wanted)[last] = leaf
     check_fits(saved, wanted, f"checkpoint {checkpoint}")
     target = jax.tree.map(_target, wanted)
-    with _readable_damage(checkpoint), ocp.PyTreeCheckpointer() as reader:
+    with _readable_damage(checkpoint), _quietly(), ocp.PyTreeCheckpointer() as reader:
         args = ocp.args.PyTreeRestore(
             item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
@@ -326,28 +335,63 @@ def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = Fa
         elif told(saved[name]) != told(wanted[name]):
             problems.append(f"{name} is {told(saved[name])} in the checkpoint but {told(wanted[name])} in the model")
     if problems:
+        _check_classes(saved, wanted, what, len(problems))
         listed = "; ".join(problems[:_SHOWN_DIFFERENCES])
         rest = len(problems) - _SHOWN_DIFFERENCES
         more = f"; and {rest} more" if rest > 0 else ""
         raise UserError(f"{what} is of another model: {listed}{more}. Use the config that it was trained with")
 
 
+def _check_classes(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: str, differences: int) -> None:
+    """`UserError` that names the setting, where the number of identities is the one difference."""
+    pairs = {
+        name: (tuple(saved[name].shape), tuple(np.shape(leaf)))
+        for name, leaf in wanted.items()
+        if name in saved and tuple(saved[name].shape) != tuple(np.shape(leaf))
+    }
+    counts = {(theirs[-1:], ours[-1:]) for theirs, ours in pairs.values()}
+    alike = all("classifier" in name and theirs[:-1] == ours[:-1] for name, (theirs, ours) in pairs.items())
+    if len(pairs) == differences and len(counts) == 1 and alike:
+        name, (theirs, ours) = next(iter(pairs.items()))
+        raise UserError(
+            f"{what} was trained on another number of identities ({name} is {list(theirs)}, {list(ours)} in the "
+            f"model); {layout.set_classes(theirs[-1])}"
+        )
+
+
 class _BestAndLatest:
-    """Orbax's question which checkpoints stay: the latest, and the earliest of those with the highest score."""
+    """Orbax's question which checkpoints stay: the latest, and the earliest of those with the highest score.
+
+    So do those whose scores are damaged (`damaged`, their steps), for one of them may be the best.
+    """
+
+    def __init__(self, damaged: Collection[int] = ()) -> None:
+        self._damaged = frozenset(damaged)
 
     def should_preserve(self, checkpoints: Sequence[policies.PolicyCheckpointInfo], *, context: Any) -> Sequence[bool]:
         """One answer for each checkpoint; they come in the order of their steps."""
         del context
         best = _best({info.step: info.metrics for info in checkpoints})
-        return [info.step in (best, checkpoints[-1].step) for info in checkpoints]
+        return [info.step in (best, checkpoints[-1].step, *self._damaged) for info in checkpoints]
 
 
 class _QuietOrbax(logging.Filter):
-    """Drops Orbax's tracebacks of failed writes: the error itself arrives as a sentence."""
+    """Drops Orbax's tracebacks and its own words for errors: the error itself arrives as a sentence."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to keep the record."""
-        return not (record.exc_info and "orbax" in record.pathname)
+        return not ("orbax" in record.pathname and (record.exc_info or record.levelno >= logging.ERROR))
+
+
+@contextlib.contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Orbax's tracebacks."""
+    quiet = _QuietOrbax()
+    logging.getLogger("absl").addFilter(quiet)
+    try:
+        yield
+    finally:
+        logging.getLogger("absl").removeFilter(quiet)
 
 
 def _absolute(path: str | Path) -> Path:
@@ -360,9 +404,42 @@ def _scores(directory: Path) -> dict[int, dict[str, float]]:
     scores = {}
     for path in directory.iterdir() if directory.is_dir() else ():
         if path.name.isdecimal() and (path / "state").is_dir():
-            metrics = path / "metrics" / "metrics"
-            scores[int(path.name)] = json.loads(metrics.read_text()) if metrics.is_file() else {}
+            metrics = path / _METRICS
+            scores[int(path.name)] = (_numbers(metrics) or {}) if metrics.is_file() else {}
     return scores
+
+
+def _numbers(file: Path) -> dict[str, float] | None:
+    """The scores in a file; None where it is damaged."""
+    try:
+        content = read_json(file)
+    except (OSError, ValueError):
+        return None
+    sound = isinstance(content, dict) and all(isinstance(value, (int, float)) for value in content.values())
+    return content if sound else None
+
+
+def _set_damaged_scores_aside(directory: Path) -> list[int]:
+    """Where the scores of a checkpoint cannot be read, it counts as not evaluated: nothing else is lost by that.
+
+    Returns:
+      The steps of all such checkpoints, also of those that were found earlier.
+    """
+    damaged = []
+    for step in _scores(directory):
+        file = directory / str(step) / _METRICS
+        aside = file.with_name("metrics.damaged")
+        if file.is_file() and _numbers(file) is None and jax.process_index() == 0:
+            _log.warning(
+                "the scores of checkpoint %s are damaged; it is kept and counts as not evaluated", file.parents[1]
+            )
+            # In a directory that cannot be written nothing is saved either.
+            with contextlib.suppress(OSError):
+                file.rename(aside)
+                file.write_text("{}", encoding="utf-8")
+        if aside.exists():
+            damaged.append(step)
+    return damaged
 
 
 def _score(metrics: Any) -> float:
@@ -486,7 +563,10 @@ def _load_converted(folder: Path, like: Any) -> tuple[dict[str, Any], dict[str, 
     """Variables and meta of a directory made by ``mmreid_jax convert``, placed like `like`."""
     from mmreid_jax.convert import store
 
-    variables, meta = store.load(folder)
+    try:
+        variables, meta = store.load(folder)
+    except RecursionError:
+        raise UserError(f"{folder / store.META} is nested too deeply to be read; convert the weights again") from None
     if like is None:
         return variables, meta
     check_fits({_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(variables)}, like, f"model {folder}")

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import path_of
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
@@ -30,6 +31,22 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     leaves = {key.split(".")[-1]: key for key in reversed(keys)}
     close = difflib.get_close_matches(name.split(".")[-1], leaves, n=1, cutoff=0.7)
     return leaves[close[0]] if close else None
+
+
+PATHS = (
+    *("data.data_dir", "data.manual_dir", "data.train_list"),
+    *("init.backbone", "init.checkpoint", "init.clip", "init.from_base", "init.from_mmgl"),
+)
+"""Keys whose values are paths."""
+
+
+def expand_paths(config: Any) -> Any:
+    """The same config, in whose paths ``~`` is a home: a shell leaves it in ``--config.data.data_dir=~/data``."""
+    for key in PATHS:
+        section, name = key.split(".")
+        if str(config.get(section, {}).get(name, "")).startswith("~"):
+            config[section][name] = str(path_of(config[section][name]))
+    return config
 
 
 def check_keys(section: Mapping[str, Any], known: Sequence[str], where: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Required, TypedDict, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,28 @@ import jax.numpy as jnp
 from mmreid_jax.errors import UserError
 
 Array = jax.Array
+
+
+class Batch(TypedDict, total=False):
+    """What a network gets to see of B samples.
+
+    The labels are in every batch of training; in one of evaluation only what side information is made of.
+
+    Keys:
+      images: modality (or second view, ``rgb_2``) -> float [B, H, W, 3], normalised.
+      identity: int [B], class of the sample.
+      camera: int [B], from 0.
+      scene: int [B], time or scene of the sample.
+      tokens: modality -> int32 [B, L], where captions are read.
+      index: int [B], row of the sample in its table; only where a method asks for it.
+    """
+
+    images: Required[Mapping[str, Array]]
+    identity: Array
+    camera: Array
+    scene: Array
+    tokens: Mapping[str, Array]
+    index: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +97,7 @@ def erase(images: Array, rectangles: Array, key: Array, fill: Sequence[float] | 
 
 def prepare(
     batch: Mapping[str, Any], normalization: Normalization, key: Array | None = None, absent: Sequence[str] = ()
-) -> dict[str, Any]:
+) -> Batch:
     """The batch with float images: normalised, erased where it holds rectangles, absent modalities set to zero.
 
     Args:
@@ -95,4 +117,4 @@ def prepare(
                 raise ValueError("a batch with rectangles to erase needs a random key")
             image = erase(image, rectangles[modality], jax.random.fold_in(key, position), normalization.fill)
         images[modality] = image
-    return {**{name: value for name, value in batch.items() if name != "erase"}, "images": images}
+    return cast(Batch, {**{name: value for name, value in batch.items() if name != "erase"}, "images": images})

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,12 +31,14 @@ import jax
 import numpy as np
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import parse_json
 from mmreid_jax.training import distributed
 
 FILE = "metrics.jsonl"
 SCORES_FILE = "scores.jsonl"
 """Name of the log in a workdir."""
 
+_log = logging.getLogger(__name__)
 _RESERVED = ("run", "kind", "step", "epoch", "images_per_second")
 
 
@@ -140,7 +144,8 @@ class RunLog:
         percents = {name: x for name, x in scores.items() if isinstance(x, float) and not name.endswith("_std")}
         # The gap between modalities is a length, everything else a share.
         words = [f"{name} {x:.3f}" if name == "gap" else f"{name} {100 * x:.2f} %" for name, x in percents.items()]
-        self.say(f"step {step}, epoch {epoch}: {'  '.join(words)}")
+        place = f"step {step}, epoch {epoch}" if step else f"before the first step, {scores.get('label', 'untrained')}"
+        self.say(f"{place}: {'  '.join(words)}")
         self._clock = None
 
     def check_finite(self) -> list[dict[str, float]]:
@@ -214,7 +219,12 @@ class RunLog:
                 return start_step > 0 and entry["step"] <= start_step
             return self.kind != "train" or start_step >= total_steps
 
-        kept = [entry for entry in read_metrics(self.path) if stays(entry)]
+        damaged: list[int] = []
+        kept = [entry for entry in read_metrics(self.path, damaged) if stays(entry)]
+        if damaged:
+            aside = self.path.with_name(f"{self.path.name}.damaged")
+            shutil.copyfile(self.path, aside)
+            self.say(f"{self.path} is damaged in {_lines(damaged)}, which are left out from now on; a copy is {aside}")
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
         os.replace(temporary, self.path)
@@ -303,44 +313,75 @@ def is_of_training(workdir: Path) -> bool:
     return any(entry["run"] == "train" for entry in entries(workdir))
 
 
-def untrained_scores(workdir: Path) -> dict[str, Any] | None:
-    """What the run's log says of the evaluation before the first step, if there was one."""
-    entries = read_metrics(workdir / FILE) if (workdir / FILE).exists() else []
-    rows = [entry for entry in entries if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0]
-    return rows[0] if rows else None
+def first_scores(workdir: Path) -> dict[str, dict[str, Any]]:
+    """What the run's log says of the evaluations before the first step, by label: ``untrained``, ``trunk alone``."""
+    return {
+        str(entry.get("label", "untrained")): entry
+        for entry in entries(workdir)
+        if entry["kind"] == "eval" and entry["run"] == "train" and entry["step"] == 0
+    }
 
 
 def entries(workdir: Path) -> list[dict[str, Any]]:
-    """Lines of the log of a run, none where it has no log."""
+    """The lines of the log of a run that can be read, none where it has no log; a warning names the others.
+
+    For what comes after the work: a damaged line of the log is no reason to lose it.
+    """
     path = workdir / FILE
-    return read_metrics(path) if path.exists() else []
+    if not path.exists():
+        return []
+    damaged: list[int] = []
+    found = read_metrics(path, damaged)
+    if damaged:
+        _log.warning("%s is damaged in %s, which are left out", path, _lines(damaged))
+    return found
 
 
-def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+def read_metrics(path: str | Path, damaged: list[int] | None = None) -> list[dict[str, Any]]:
     """The entries of a ``metrics.jsonl``; a last line cut off by a kill is left out.
+
+    Args:
+      path: of the file.
+      damaged: receives the numbers of the lines that are no entries of such a log; None: such a line is an error.
 
     Raises:
       UserError: the file cannot be read, or a line before the last is not an entry of such a log.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        lines = Path(path).read_bytes().split(b"\n")
     except OSError as error:
         raise UserError(f"cannot read the log {path}: {error.strerror}; give the metrics.jsonl of a run") from None
     entries = []
     for number, line in enumerate(lines, start=1):
-        try:
-            entry = json.loads(line) if line else None
-        except json.JSONDecodeError:
-            # Every complete line ends in a line break, so only a cut one can be last.
-            entry = None if number == len(lines) else line
-        if entry is None:
+        if not line:
             continue
-        if not isinstance(entry, dict) or not {"run", "kind", "step", "epoch"} <= entry.keys():
+        try:
+            entry = parse_json(line)
+        except ValueError:
+            # Every complete line ends in a line break, so only a cut one can be last.
+            if number == len(lines):
+                continue
+            entry = None
+        if _is_entry(entry):
+            entries.append(entry)
+        elif damaged is not None:
+            damaged.append(number)
+        else:
             raise UserError(
                 f"line {number} of {path} is no entry of a log; remove the line, or choose another --workdir"
             )
-        entries.append(entry)
     return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    kinds = {"run": str, "kind": str, "step": int, "epoch": int}
+    return isinstance(entry, dict) and all(isinstance(entry.get(name), kind) for name, kind in kinds.items())
+
+
+def _lines(numbers: Sequence[int]) -> str:
+    """``lines 3, 4, 9``; at most ten of them."""
+    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    return f"line{'s' if len(numbers) > 1 else ''} {shown}"
 
 
 def first_bad_term(terms: Mapping[str, Any]) -> str | None:

@@ -23,7 +23,7 @@ from mmreid_jax.training import devices as available
 from mmreid_jax.training.state import TrainState
 
 Array = jax.Array
-LossFunction = Callable[[Any, Mapping[str, Any], Array, Array, Any], tuple[Array, tuple[dict[str, Array], Any, Any]]]
+LossFunction = Callable[[Any, inputs.Batch, Array, Array, Any], tuple[Array, tuple[dict[str, Array], Any, Any]]]
 Step = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, dict[str, Array]]]
 Steps = Callable[[TrainState, Mapping[str, Any]], tuple[TrainState, list[dict[str, Array]]]]
 HOST_ONLY = ("index", "valid")
@@ -89,7 +89,7 @@ def several(step: Step) -> Steps:
 
 
 def embed_step(
-    embed: Callable[[Any, Mapping[str, Any]], dict[str, Array]],
+    embed: Callable[[Any, inputs.Batch], dict[str, Array]],
     normalization: inputs.Normalization | None = None,
     absent: Sequence[str] = (),
 ) -> Callable[[Any, Mapping[str, Any]], dict[str, Array]]:

@@ -125,8 +125,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, *, strength: float = 0.75, colo
     Raises:
       UserError: the image is not uint8 [H, W, 3], or the map is not a finite [h, w].
     """
-    import matplotlib
-
+    matplotlib = style.load_matplotlib()
     photo = as_uint8(image, "attention overlay").astype(np.float32) / 255
     values = np.asarray(heat, np.float32)
     if values.ndim != 2 or not np.isfinite(values).all():

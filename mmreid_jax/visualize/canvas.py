@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import io
+import warnings
 from typing import Any
 
 import numpy as np
 
-from mmreid_jax.visualize.style import DPI, LIGHT, Picture, new_figure, settings
+from mmreid_jax.errors import printable
+from mmreid_jax.visualize.style import DPI, LIGHT, Picture, load_matplotlib, new_figure, settings
+
+_LONGEST_TEXT = 1000
 
 
 class Canvas:
@@ -27,7 +31,7 @@ class Canvas:
 
     def write(self, x: float, y: float, text: str, **looks: Any) -> None:
         """Writes a text, its upper edge centred at (x, y) unless the matplotlib properties `looks` say otherwise."""
-        self._texts.append((x, y, text, looks))
+        self._texts.append((x, y, printable(text, _LONGEST_TEXT), looks))
 
     def picture(self, *, name: str, alt: str, caption: str) -> Picture:
         """The finished picture; equal canvases give equal bytes."""
@@ -38,7 +42,7 @@ class Canvas:
         return Picture(name, alt, caption, buffer.getvalue())
 
     def _with_texts(self) -> np.ndarray:
-        import matplotlib
+        matplotlib = load_matplotlib()
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.transforms import IdentityTransform
 
@@ -57,7 +61,10 @@ class Canvas:
                     "color": LIGHT.ink,
                 }
                 figure.text(x, height - y, text, **place | looks)
-            canvas.draw()
+            with warnings.catch_warnings():
+                # Letters that the font lacks are boxes here; the page beside has them.
+                warnings.filterwarnings("ignore", message="Glyph .* missing from")
+                canvas.draw()
             layer = np.asarray(canvas.buffer_rgba())
         rows, columns = np.nonzero(layer[..., 3])
         ink, share = layer[rows, columns, :3], layer[rows, columns, 3:] / 255

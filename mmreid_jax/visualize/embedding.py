@@ -189,6 +189,5 @@ def _colors(theme: style.Theme, count: int) -> Sequence[Any]:
     palette = COLORS[theme.name]
     if count <= len(palette):
         return palette[:count]
-    import matplotlib
-
+    matplotlib = style.load_matplotlib()
     return [tuple(color) for color in matplotlib.colormaps["turbo"](np.linspace(0.04, 0.96, count))]

@@ -66,8 +66,8 @@ class Section:
 
 
 def esc(text: object) -> str:
-    """Text made safe to stand in HTML, in an attribute as well."""
-    return html.escape(str(text), quote=True)
+    """Text made safe to stand in HTML, in an attribute as well, and to be written as UTF-8."""
+    return html.escape(str(text).encode(errors="backslashreplace").decode(), quote=True)
 
 
 def data_uri(kind: str, content: bytes) -> str:

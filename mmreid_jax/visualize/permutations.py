@@ -196,8 +196,7 @@ def _lay_order(canvas: Canvas, example: OrderExample, top: int, lefts: Sequence[
 
 
 def _lay_matrix(canvas: Canvas, example: OrderExample, top: int, left: int, step: int) -> None:
-    import matplotlib
-
+    matplotlib = style.load_matplotlib()
     values = np.clip(np.asarray(example.predicted, np.float64), 0, 1)
     stripes = len(values)
     colors = np.round(255 * matplotlib.colormaps["Blues"](0.9 * values)[..., :3]).astype(np.uint8)

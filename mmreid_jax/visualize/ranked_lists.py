@@ -205,7 +205,7 @@ def query_lines(item: RankedList) -> list[str]:
 def match_lines(match: Match) -> list[str]:
     """The lines of text under a match: rank, labels (its file's name where it has none), distance."""
     labels = _label_lines(match.sample) or [PurePath(match.sample.file.replace("\\", "/")).stem]
-    return [f"#{match.rank}", *filter(None, labels), f"{match.distance:.3f}"]
+    return [f"#{match.rank}", *filter(None, labels), f"{match.distance:z.3f}"]
 
 
 def _label_lines(sample: Sample) -> list[str]:

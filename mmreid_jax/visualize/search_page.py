@@ -23,7 +23,8 @@ class SearchResults:
     """What a search found.
 
     Attributes:
-      indices: int [Q, K], rows of the gallery, best first; K may be smaller than the gallery.
+      indices: int [Q, K], rows of the gallery, best first; K may be smaller than the gallery; -1 at the end of a row
+        that has fewer.
       distances: float [Q, K].
       gallery: names of the gallery samples, [G].
       threshold: distance up to which a match counts as the same identity; None where no threshold was chosen.
@@ -95,7 +96,7 @@ def _check(queries: Sequence[str], results: SearchResults) -> None:
             f"search results must have one row a query: {len(queries)} queries, indices {list(shape)}, "
             f"distances {list(np.shape(results.distances))}."
         )
-    if np.size(results.indices) and not 0 <= np.min(results.indices) <= np.max(results.indices) < len(results.gallery):
+    if np.size(results.indices) and not -1 <= np.min(results.indices) <= np.max(results.indices) < len(results.gallery):
         raise UserError(f"search results name gallery rows outside 0 to {len(results.gallery) - 1}.")
 
 
@@ -109,6 +110,7 @@ def _list(row: int, queries: Sequence[str], results: SearchResults, images: Imag
     matches = tuple(
         Match(sample("gallery", index, results.gallery[index]), rank, distance, beyond=distance > limit)
         for rank, (index, distance) in enumerate(pairs, start=1)
+        if index >= 0
     )
     comment = ""
     if results.threshold is not None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,8 +128,28 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise UserError(f"cannot write {path} ({error.strerror}); name a folder that can be written.") from error
 
 
+def load_matplotlib() -> Any:
+    """matplotlib, whatever backend the environment asks for.
+
+    Its import fails where ``MPLBACKEND`` names a backend that is not installed, as a notebook's does in the programs
+    that the notebook starts. Nothing here depends on the backend, so it is set afterwards, for whoever else draws, if
+    that is possible.
+    """
+    wanted = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if wanted is not None:
+            os.environ["MPLBACKEND"] = wanted
+    if wanted:
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = wanted
+    return matplotlib
+
+
 def new_figure(theme: Theme, width: float, height: float) -> Figure:
     """An empty figure of `width` x `height` inches on the theme's paper, drawn by Agg."""
+    load_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -178,7 +200,7 @@ def draw_picture(draw: Callable[[Theme], Figure], *, name: str, alt: str, captio
       name, alt, caption: see `Picture`.
       dpi: pixels per inch of the PNG.
     """
-    import matplotlib
+    matplotlib = load_matplotlib()
 
     def encoded(theme: Theme, *formats: str) -> list[bytes]:
         with matplotlib.rc_context(settings(theme)):

@@ -137,7 +137,18 @@ class TestConvert:
         for name, value in load_file(out).items():
             same_bits(value, vit_entries()[name])
         with pytest.raises(UserError, match="does not say what it holds; give --layout"):
-            command.main(["--export", "--source", str(tmp_path / "run"), "--out", out])
+            command.main(["--export", "--source", str(tmp_path / "run"), "--out", str(tmp_path / "more.safetensors")])
+
+    def test_a_run_knows_its_layout(self, tmp_path, capsys):
+        variables, _ = layouts.import_state(command.known.named("htt"), htt_entries())
+        state = {**variables, "step": np.array(3)}
+        with checkpoints.Checkpoints(tmp_path / "run") as run:
+            run.save(3, jax.tree.map(jax.numpy.asarray, state), {"config": {"method": "htt", "model": {}}})
+        out = tmp_path / "w.pth"
+        command.main(["--export", "--source", str(tmp_path / "run"), "--out", str(out)])
+        assert "layout htt" in capsys.readouterr().out
+        found = convert.open_weights(out, "htt")[0]
+        jax.tree.map(np.testing.assert_array_equal, found, variables)
 
     def test_as_a_program(self, source, tmp_path):
         run = [sys.executable, "-m", "mmreid_jax", "convert", "--layout", "resnet50", "--source", source]
@@ -184,9 +195,10 @@ class TestBadArguments:
             command.main(["--layout", "vit", "--source", source, "--out", "x", f"--size={size}"])
         assert "256x128" in capsys.readouterr().err
 
-    def test_export_writes_safetensors_alone(self, converted, tmp_path):
-        with pytest.raises(UserError, match=r"must end with \.safetensors"):
-            command.main(["--export", "--source", str(converted), "--out", str(tmp_path / "w.pth")])
+    @pytest.mark.parametrize("name", ["w", "w.npz", "w.pth.gz", "w.safetensors.index.json"])
+    def test_export_writes_two_formats(self, converted, tmp_path, name):
+        with pytest.raises(UserError, match=r"must end with \.safetensors, or for a PyTorch file with \.pth"):
+            command.main(["--export", "--source", str(converted), "--out", str(tmp_path / name)])
 
     def test_out_exists(self, source, converted):
         with pytest.raises(UserError, match="exists already"):

@@ -1,8 +1,10 @@
 """The re-ranking command on feature files."""
 
 import csv
+import dataclasses
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -93,7 +95,10 @@ def test_matches_without_labels(tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert len(rows) == 40 * 4
     reranked = k_reciprocal(side.features, side.features, 9, 3, 0.4, "squared_euclidean")
-    assert [row["match"] for row in rows[:4]] == side.files[distances.nearest(reranked, 4)[0]].tolist()
+    nearest = side.files[distances.nearest(reranked, 5)[0]].tolist()
+    # A sample is no match of its own.
+    assert rows[0]["query"] in nearest
+    assert [row["match"] for row in rows[:4]] == [name for name in nearest if name != rows[0]["query"]][:4]
 
 
 def test_junk_does_not_count(files, tmp_path, capsys):
@@ -126,13 +131,53 @@ def test_files_of_other_programs(tmp_path, capsys):
         ({"features": np.ones((3, 2)), "files": np.array(["a"])}, r"they are \[3, 2\] and \[1\]"),
         ({"features": np.full((3, 2), np.nan)}, "not finite"),
         ({"features": np.ones((60, 2), np.float32)}, "no identities and cameras to score with"),
-        ({"features": np.ones((3, 2), np.float32), "identity": np.zeros(3), "camera": np.zeros(3)}, "needs more than"),
+        ({"features": np.ones((3, 2), "f4"), "identity": np.arange(3), "camera": np.arange(3)}, "needs more than"),
     ],
 )
 def test_files_that_do_not_do(arrays, said, tmp_path):
     np.savez(tmp_path / "f.npz", **arrays)
     with pytest.raises(UserError, match=said):
         rerank.main([str(tmp_path / "f.npz")])
+
+
+def test_tables_of_others_are_not_overwritten(files, tmp_path, monkeypatch):
+    at_query, at_gallery, *_ = files
+    table = tmp_path / "m.csv"
+    rerank.main([str(at_query), str(at_gallery), "--matches", str(table)])
+    rerank.main([str(at_query), str(at_gallery), "--matches", str(table)])
+    (tmp_path / "link.csv").symlink_to(table)
+    table.write_text("my,own,words\n")
+    # Found out before anything is read.
+    monkeypatch.setattr(rerank, "opened", lambda _: 1 / 0)
+    for path in (table, tmp_path / "link.csv", tmp_path):
+        with pytest.raises(UserError, match="is not overwritten"):
+            rerank.main([str(at_query), str(at_gallery), "--matches", str(path)])
+    assert table.read_text() == "my,own,words\n"
+
+
+def test_samples_that_are_all_alike(tmp_path, capsys):
+    side = features(40)
+    feature_files.save(tmp_path / "f.npz", dataclasses.replace(side, features=np.ones_like(side.features)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rerank.main([str(tmp_path / "f.npz")])
+    assert set(printed(capsys)) == {"as they are", "re-ranked"}
+
+
+def test_a_gallery_of_junk_alone(tmp_path):
+    side = features(40)
+    labels = dataclasses.replace(side.labels, identity=np.full(40, -1))
+    feature_files.save(tmp_path / "f.npz", dataclasses.replace(side, labels=labels))
+    with pytest.raises(UserError, match="all 40 images have the identity -1"):
+        rerank.main([str(tmp_path / "f.npz")])
+
+
+def test_a_map_of_features_is_looked_at(tmp_path):
+    rows = features(40).features
+    rows[7, 3] = np.nan
+    np.save(tmp_path / "f.npy", rows)
+    with pytest.raises(UserError, match=r"some features are not finite: those of 1 of 40 images, first of 7 \(row 7\)"):
+        rerank.main([str(tmp_path / "f.npy"), "--matches", str(tmp_path / "m.csv")])
 
 
 def test_other_mistakes(files, tmp_path):

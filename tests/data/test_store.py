@@ -1,4 +1,6 @@
+import dataclasses
 import errno
+import os
 import pickle
 import resource
 import shutil
@@ -9,7 +11,7 @@ import pytest
 
 from mmreid_jax.data import images, store
 from mmreid_jax.errors import UserError
-from tests.data.noise_records import damage, noise_records
+from tests.data.noise_records import damage, encoded_noise, noise_records
 
 SIZE = (32, 16)
 GIB = 1.0
@@ -75,6 +77,7 @@ def test_other_content_is_another_store(records, cache, tmp_path):
         decoded(records.select([1, 0, 2])),
         decoded(records.select(np.arange(12), name="noise/other")),
         decoded(noise_records(tmp_path / "again", counts=(3, 5, 4), seed=1)),
+        decoded(dataclasses.replace(records, value_range=(0.0, 4095.0))),
     ]
     for other in others:
         stored = store.open_pixels(other, folder=cache, limit_gib=GIB)
@@ -122,11 +125,11 @@ class TestNoSpace:
 def test_a_build_that_was_interrupted_leaves_no_store(records, cache, monkeypatch):
     fly = decoded(records)
 
-    def interrupted(*_):
+    def interrupted(*_, **__):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", interrupted)
+        patch.setattr(np, "savez", interrupted)
         with pytest.raises(KeyboardInterrupt):
             store.open_pixels(fly, folder=cache, limit_gib=GIB)
     assert not folders(cache)
@@ -143,7 +146,7 @@ def test_appears_complete_and_at_once(records, cache, monkeypatch):
 
     monkeypatch.setattr(Path, "rename", watched)
     store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
-    assert seen == [(False, {"images.npy", "readable.npy"})]
+    assert seen == [(False, {"images.npy", "table.npz"})]
 
 
 def test_a_damaged_store_is_named(records, cache, tmp_path):
@@ -151,6 +154,99 @@ def test_a_damaged_store_is_named(records, cache, tmp_path):
     (stored.folder / "images.npy").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"damaged.*delete that folder"):
         store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+
+
+@pytest.mark.parametrize("row", range(12))
+def test_no_image_is_too_few_to_count(records, cache, row):
+    """Each of all images counts, also one that is replaced by another of the same size at the same time."""
+    path = records.source.folders["nir"] / str(records.file[row])
+    state = path.stat()
+    first = store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    other = encoded_noise([7, row], quality=60)
+    path.write_bytes(other[:-2] + bytes(state.st_size - len(other)) + other[-2:])
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert path.stat().st_size == state.st_size
+    again = store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    rows = np.arange(12)
+    np.testing.assert_array_equal(again.read(rows)[0], decoded(records).read(rows)[0])
+    assert np.flatnonzero((again.read(rows)[0] != first.read(rows)[0]).any(axis=(1, 2, 3, 4))).tolist() == [row]
+
+
+def test_a_broken_file_that_was_fetched_again_is_read(records, cache):
+    whole = (records.source.folders["nir"] / str(records.file[3])).read_bytes()
+    path = damage(records, 3)
+    assert store.open_pixels(decoded(records, broken="skip"), folder=cache, limit_gib=GIB).broken_rows == [3]
+    path.write_bytes(whole)
+    again = store.open_pixels(decoded(records, broken="skip"), folder=cache, limit_gib=GIB)
+    assert again.broken_rows == []
+    np.testing.assert_array_equal(again.read(np.array([3]))[0], decoded(records).read(np.array([3]))[0])
+
+
+@pytest.mark.parametrize("place", [0.0, 0.31, 0.99])
+def test_a_flipped_bit_is_noticed(records, cache, place):
+    stored = store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    file = stored.folder / "images.npy"
+    content = bytearray(file.read_bytes())
+    row = int(place * 12)
+    content[128 + int(place * (len(content) - 128))] ^= 4
+    file.write_bytes(content)
+    again = store.open_pixels(decoded(records), folder=cache, limit_gib=GIB)
+    again.read(np.setdiff1d(np.arange(12), [row]))
+    for read in (lambda: again.read(np.array([0, row])), lambda: again.whole(2)):
+        with pytest.raises(UserError, match=rf"damaged \(the pixels of row {row} are not .*delete that folder"):
+            read()
+
+
+@pytest.mark.parametrize("name", ["images.npy", "table.npz"])
+def test_no_single_bit_of_a_store_is_trusted(records, cache, name):
+    """A bit anywhere changes nothing, or is an error."""
+    fly = decoded(records)
+    stored = store.open_pixels(fly, folder=cache, limit_gib=GIB)
+    whole = (stored.folder / name).read_bytes()
+    expected = fly.read(np.arange(12))
+    for place in np.random.default_rng(0).integers(0, min(len(whole), 400), 60):
+        (stored.folder / name).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        try:
+            found = store.open_pixels(fly, folder=cache, limit_gib=GIB).read(np.arange(12))
+        except UserError as error:
+            said = str(error)
+        else:
+            said = "damaged, or" * all(map(np.array_equal, found, expected))
+        assert "damaged" in said
+
+
+class Counted:
+    """A source that says by its stamp whether something changed, and counts what is read."""
+
+    def __init__(self, source):
+        self.source, self.mark, self.read = source, "first", 0
+
+    def __len__(self):
+        return len(self.source)
+
+    def stamp(self):
+        return self.mark
+
+    def encoded(self, indices):
+        self.read += len(indices)
+        return self.source.encoded(indices)
+
+
+def test_bytes_are_read_through_once_while_the_source_says_that_nothing_changed(records, cache):
+    source = Counted(records.source)
+    table = dataclasses.replace(records, source=source)
+    first = store.open_pixels(decoded(table), folder=cache, limit_gib=GIB)
+    assert source.read == 2 * 12  # looked at, then decoded
+    assert store.open_pixels(decoded(table), folder=cache, limit_gib=GIB).folder == first.folder
+    assert source.read == 2 * 12
+    # Moved or touched, but the same bytes: the store stays.
+    source.mark = "second"
+    assert store.open_pixels(decoded(table), folder=cache, limit_gib=GIB).folder == first.folder
+    assert source.read == 3 * 12
+    # A damaged note is not believed.
+    for note in Path(cache).glob("content-*"):
+        note.write_text("nonsense")
+    assert store.open_pixels(decoded(table), folder=cache, limit_gib=GIB).folder == first.folder
 
 
 class TestBrokenImages:

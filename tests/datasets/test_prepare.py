@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -144,18 +145,24 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
     assert [path.name for path in (tmp_path / "data" / "rgbnt201").iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("kind", ["truncated", "empty", "not an image"])
+@pytest.mark.parametrize("kind", ["truncated", "cut in its header", "empty", "not an image"])
 def test_check_images_names_the_unreadable_ones(kind, tmp_path, monkeypatch):
     # Training may have switched PIL to tolerance; the check must see the damage all the same.
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     root = trees.write("rgbnt201", tmp_path / "raw")
     path = root / "test" / "NI" / "000258_cam2_0_01.jpg"
     whole = path.read_bytes()
-    path.write_bytes({"truncated": whole[: len(whole) // 2], "empty": b"", "not an image": b"hello" * 99}[kind])
+    damaged = {"truncated": whole[:-4], "cut in its header": whole[:90], "empty": b"", "not an image": b"hello" * 99}
+    path.write_bytes(damaged[kind])
     with pytest.raises(UserError, match=r"1 of 21 images cannot be used: .*test/NI/000258_cam2_0_01\.jpg"):
         prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", check_images=True)
     assert ImageFile.LOAD_TRUNCATED_IMAGES
     assert not catalogue.is_prepared("rgbnt201", tmp_path / "data")
+    if kind != "truncated":
+        # What does not begin like an image is seen without decoding.
+        with pytest.raises(UserError, match="000258_cam2_0_01"):
+            prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+        return
     assert prepare("rgbnt201", tmp_path / "raw", tmp_path / "data").fresh
     with pytest.raises(UserError, match="000258_cam2_0_01"):
         prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", check_images=True)
@@ -205,6 +212,103 @@ def test_the_command_prints_a_table_and_the_verdict(tmp_path, capsys):
     assert lines[5].startswith("rgbnt201: incomplete: train lacks")
     main([*arguments, "--check_images"])
     assert capsys.readouterr().out.startswith("rgbnt201: already prepared in")
+
+
+def break_one(root, kind):
+    """Makes an image of a tree something else; returns its path."""
+    path = root / "test" / "NI" / "000258_cam2_0_01.jpg"
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "a link out of the tree":
+        (root.parent / "elsewhere.jpg").write_bytes(content)
+        path.symlink_to(root.parent / "elsewhere.jpg")
+    elif kind == "a link in the tree":
+        (root / "test" / "other.bin").write_bytes(content)
+        path.symlink_to("../other.bin")
+    elif kind == "a pipe":
+        os.mkfifo(path)
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind in ("dangling", "circular"):
+        path.symlink_to("nowhere" if kind == "dangling" else path.name)
+    else:
+        path.write_bytes({"empty": b"", "text": b"hello", "too large": claiming(60_000, 60_000)}[kind])
+    return path
+
+
+def claiming(height, width):
+    """A bitmap of few bytes that claims to be of that size."""
+    return b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+
+
+BROKEN = ["a link out of the tree", "a pipe", "a folder", "dangling", "circular", "empty", "text", "too large"]
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_no_file_is_written_that_is_no_image_of_the_tree(kind, tmp_path, caplog):
+    root = trees.write("rgbnt201", tmp_path / "raw")
+    path = break_one(root, kind)
+    with pytest.raises(
+        UserError, match=r"1 of 21 images cannot be used: test/NI/000258_cam2_0_01\.jpg \(.*--broken skip"
+    ):
+        prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+    assert not catalogue.is_prepared("rgbnt201", tmp_path / "data")
+    assert prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", broken="skip").fresh
+    assert "samples of rgbnt201 are left out: test/NI/000258_cam2_0_01.jpg" in caplog.text
+    gallery = catalogue.load("rgbnt201", "gallery", tmp_path / "data")
+    assert path.name not in gallery.file.tolist()
+    assert len(gallery) == 2
+    source = catalogue.source_of("rgbnt201", tmp_path / "data")
+    assert list(source["left_out"]) == ["test/NI/000258_cam2_0_01.jpg"]
+    # The same again is the same; who does not skip is told, also after the file was mended.
+    assert not prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", broken="skip").fresh
+    with pytest.raises(UserError, match=r"1 of 21 images cannot be used"):
+        prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+    path.rmdir() if kind == "a folder" else path.unlink()
+    trees.write_image(path, (8, 16))
+    with pytest.raises(UserError, match=r"from other files .*--force"):
+        prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+    assert prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", force=True).fresh
+    assert "left_out" not in catalogue.source_of("rgbnt201", tmp_path / "data")
+    assert path.name in catalogue.load("rgbnt201", "gallery", tmp_path / "data").file.tolist()
+
+
+def test_links_are_followed_in_the_tree_and_on_demand(tmp_path):
+    break_one(trees.write("rgbnt201", tmp_path / "raw"), "a link in the tree")
+    assert prepare("rgbnt201", tmp_path / "raw", tmp_path / "data").fresh
+    break_one(trees.write("rgbnt201", tmp_path / "other"), "a link out of the tree")
+    assert prepare("rgbnt201", tmp_path / "other", tmp_path / "data2", follow_links=True).fresh
+
+
+def test_a_split_of_which_nothing_is_left(tmp_path):
+    root = trees.write("rgbnt201", tmp_path / "raw")
+    for path in (root / "train_171" / "TI").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="no image of train can be used"):
+        prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", broken="skip")
+
+
+def test_images_that_are_no_part_of_the_data_set_are_named(tmp_path, caplog):
+    root = trees.write("rgbnt201", tmp_path / "raw")
+    for name in ("000258_cam2_0_09.PNG", "._000258_cam2_0_01.jpg", "photo.heic", "Thumbs.db"):
+        (root / "test" / "NI" / name).write_bytes(b"x")
+    prepare("rgbnt201", tmp_path / "raw", tmp_path / "data")
+    assert "3 images are no part of rgbnt201" in caplog.text
+    assert "000258_cam2_0_09.PNG (rgbnt201 holds JPEG files, not .png)" in caplog.text
+    assert "Thumbs" not in caplog.text
+
+
+@pytest.mark.parametrize("source", ["a pipe", "a circle", "dangling", "a file", "too long"])
+def test_a_source_that_is_no_folder(source, tmp_path):
+    place = tmp_path / ("x" * 300 if source == "too long" else "raw")
+    if source == "a pipe":
+        os.mkfifo(place)
+    elif source == "a file":
+        place.write_text("x")
+    elif source != "too long":
+        place.symlink_to(place.name if source == "a circle" else "nowhere")
+    with pytest.raises(UserError, match=r"not a folder|cannot be read"):
+        prepare("rgbnt201", place, tmp_path / "data")
 
 
 def test_the_command_reports_errors_in_one_line(tmp_path):

@@ -347,7 +347,8 @@ def test_somebody_else_finishing_first_is_no_failure(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ({"shift": 1.5}, "shift is 1.5"),
-        ({"jobs": 0}, "jobs is 0"),
+        ({"jobs": -1}, "jobs is -1"),
+        ({"seed": drawn.RESERVED_SEEDS.start}, "kept for the people that trunks are trained on"),
         ({"image_size": (8, 8)}, "16 to 512"),
         ({"dataset": "rgbnt100", "image_size": (64, 128)}, "side by side"),
     ],

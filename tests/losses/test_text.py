@@ -47,12 +47,27 @@ def test_contrast_of_images_and_texts(x64):
     images, texts = drawn("images", "texts")
     scores = np.array([[SCALE * cosine(x, t) for t in texts] for x in images])
     own = np.mean([-log_softmax(row)[i] for i, row in enumerate(scores)]) / N
-    columns = []
-    for j, column in enumerate(scores.T):
-        columns.append(-np.mean([log_softmax(column)[i] for i in range(N) if LABELS[i] == LABELS[j]]))
     given = jnp.asarray(images), jnp.asarray(texts)
     assert float(text.image_to_text(*given, SCALE)) == pytest.approx(own, rel=1e-12)
-    assert float(text.text_to_image(*given, jnp.asarray(LABELS), SCALE)) == pytest.approx(np.mean(columns), rel=1e-12)
+
+
+def test_texts_find_the_images_of_an_identity(x64):
+    images, texts = drawn("images", "texts")
+    columns = [log_softmax(np.array([SCALE * cosine(x, t) for x in images])) for t in texts]
+
+    def own(labels, j):
+        return [columns[j][i] for i in range(N) if labels[i] == labels[j]]
+
+    given = jnp.asarray(images), jnp.asarray(texts)
+    # Of equal counts it is a mean of means, in any order; else every pair counts alike, and every identity once.
+    for labels in ([0, 0, 5, 5, 2, 2], [1, 0, 1, 0, 0, 1], [3, 1, 4, 0, 5, 9]):
+        means = [np.mean(own(labels, j)) for j in range(N)]
+        found = text.text_to_image(*given, jnp.asarray(labels), SCALE)
+        assert float(found) == pytest.approx(-np.mean(means), rel=1e-12)
+    for labels in (LABELS, [7, 7, 7, 7, 7, 7], [1, 1, 1, 1, 1, 0]):
+        pairs = sum(sum(own(labels, j)) for j in range(N)) / N**2
+        quotients = [-pairs / len(own(labels, j)) for j in range(N)]
+        assert float(text.text_to_image(*given, jnp.asarray(labels), SCALE)) == pytest.approx(sum(quotients), rel=1e-12)
 
 
 def test_weighted_triplet_between_two_sets_of_features(x64):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import agw_runs
+import described
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +21,16 @@ def test_case(path, dtype, x64):
     golden, recipe = goldens.load(path), goldens.recipe()
     case, outputs = golden.json, {}
     labels = jnp.asarray(case["labels"])
-    logits = recipe.array(case["seed"], "logits", (len(labels), case["n_class"]))
-    features = recipe.array(case["seed"], "features", (len(labels), case["feature_dim"])).astype(dtype)
+    logits, features = (
+        recipe.array(case["seed"], name, described.shape(case["inputs"], name)) for name in ("logits", "features")
+    )
+    features = features.astype(dtype)
+    # The rows of one identity stand together, K of them; where the file does not say K, as many as there are.
+    together = int(np.argmax(np.append(np.diff(case["labels"]) != 0, True))) + 1
+    per_identity = int(described.number(case.get("notes", ""), r"K=(\d+)", together))
     keys = agw_runs.keys_of(golden.arrays, dtype)
     for kind in {name.rsplit("/", 1)[0] for name in keys.values()}:
-        loss, x = loss_of(kind, labels, features, logits)
+        loss, x = loss_of(kind, labels, features, logits, per_identity)
         (value, compared), gradient = jax.value_and_grad(loss, has_aux=True)(jnp.asarray(x, dtype))
         outputs.update({f"{kind}/loss": value, f"{kind}/grad": gradient})
         if compared is not None:
@@ -33,7 +39,7 @@ def test_case(path, dtype, x64):
         agw_runs.check(key, outputs[name], golden.arrays[key], case["tolerances"].get(name), dtype)
 
 
-def loss_of(kind, labels, features, logits):
+def loss_of(kind, labels, features, logits, per_identity):
     """The loss that a key names, and what it is computed of."""
     family, _, variant = kind.partition("/")
     if family == "ce":
@@ -46,8 +52,6 @@ def loss_of(kind, labels, features, logits):
     elif variant.startswith("duplicates_margin"):
         margin = float(variant.removeprefix("duplicates_margin"))
         features = features.copy()
-        # The rows of one identity stand together, K of them.
-        per_identity = int(np.argmax(np.asarray(labels) != int(labels[0])))
         features[1], features[per_identity] = features[0], features[per_identity + 1]
     else:
         assert variant == "normalized", f"nothing computes {kind}"

@@ -22,14 +22,20 @@ CASES = [
 ]
 
 
+def plain(golden):
+    """Name of the case whose features the others share, and the words that tell them."""
+    ((name, words),) = ((name, words) for name, words in golden.json["cases"].items() if "'centre'" in words)
+    return name, words
+
+
 def features(golden):
     """Features of the whole query and gallery of the file, float64 [N, D] each, of length one."""
-    words = golden.json["cases"]["plain"]
+    whole, words = plain(golden)
     weight, people, width = re.search(r"\+ ([\d.]+)\*recipe\.array\(seed,'centre',\[(\d+),(\d+)\]", words).groups()
     recipe, seed = goldens.recipe(), golden.json["seed"]
     centre = recipe.array(seed, "centre", [int(people), int(width)], np.float64)
     for side in "qg":
-        identity = golden.arrays[f"plain/{side}_ids"]
+        identity = golden.arrays[f"{whole}/{side}_ids"]
         own = recipe.array(seed, side, [len(identity), int(width)], np.float64) + float(weight) * centre[identity]
         yield own / np.linalg.norm(own, axis=1, keepdims=True)
 
@@ -37,12 +43,12 @@ def features(golden):
 def distances_of(golden, name, protocol):
     """Distances that the description of a case asks for."""
     query, gallery = features(golden)
-    words = golden.json["cases"][name]
+    words, (whole, _) = golden.json["cases"][name], plain(golden)
     if match := re.match(r"gallery = every (\d+)-th item, first (\d+)", words):
         gallery = gallery[:: int(match[1])][: int(match[2])]
-    if match := re.match(r"dist = round\((\d+)\*plain\)/\1", words):
+    if match := re.match(rf"dist = round\((\d+)\*{re.escape(whole)}\)/\1", words):
         return np.round(-int(match[1]) * (query @ gallery.T)) / int(match[1])
-    assert match or name == "plain" or words.startswith(("as plain", "gallery =")), f"unknown case {name}: {words}"
+    assert match or name == whole or words.startswith((f"as {whole}", "gallery =")), f"unknown case {name}: {words}"
     return protocol.distances(query, gallery)
 
 

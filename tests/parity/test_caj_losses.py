@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import agw_runs
+import described
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,13 +24,11 @@ def test_case(path, dtype, x64):
     golden, recipe = goldens.load(path), goldens.recipe()
     case, outputs = golden.json, {}
     labels = jnp.asarray(case["labels"])
-    features = recipe.array(case["seed"], "features", (len(labels), case["feature_dim"])).astype(dtype)
+    features = recipe.array(case["seed"], "features", described.shape(case["inputs"], "features")).astype(dtype)
     keys = agw_runs.keys_of(golden.arrays, dtype)
     for kind in {name.rsplit("/", 1)[0] for name in keys.values()}:
         if kind == "kl":
-            predicted, target = (recipe.array(case["seed"], name, (6, 13)) for name in ("pred", "target"))
-            divergence = lambda x, t=target: distillation.softened_divergence(2 * x, jnp.asarray(2 * t, dtype))  # noqa: E731
-            outputs["kl/loss"], outputs["kl/grad_pred"] = jax.value_and_grad(divergence)(jnp.asarray(predicted, dtype))
+            outputs["kl/loss"], outputs["kl/grad_pred"] = divergence(case, dtype)
             continue
         variant = VARIANT.fullmatch(kind)
         assert variant, f"nothing computes {kind}"
@@ -45,3 +44,13 @@ def test_case(path, dtype, x64):
         outputs[f"{kind}/correct"] = np.sum(np.asarray(negative) >= np.asarray(positive))
     for key, name in keys.items():
         agw_runs.check(key, outputs[name], golden.arrays[key], case["tolerances"].get(name), dtype)
+
+
+def divergence(case, dtype):
+    """The divergence of "2*pred" from "2*target" and its gradient by ``pred``."""
+    size, words = described.shape(case["inputs"], "target"), case["keys"]
+    predicted, target = (goldens.recipe().array(case["seed"], name, size) for name in ("pred", "target"))
+    ours, theirs = (described.number(words, rf"([\d.]+)\*{name}", 1) for name in ("pred", "target"))
+    teacher, warmth = jnp.asarray(theirs * target, dtype), described.number(words, r"temperature ([\d.]+)", 3)
+    loss = lambda x: distillation.softened_divergence(ours * x, teacher, warmth)  # noqa: E731
+    return jax.value_and_grad(loss)(jnp.asarray(predicted, dtype))

@@ -21,7 +21,6 @@ from mmreid_jax.testing import goldens
 ALONE = clip_cases.of_kind(lambda case: clip_cases.parts(case) == {"visual"})
 VITS = [path for path in ALONE if "patch" in goldens.load(path).json["config"]]
 RESNETS = [path for path in ALONE if "modes" in goldens.load(path).json["config"]]
-CHANNELS = 32
 
 
 def test_every_case_is_of_a_known_kind():
@@ -56,14 +55,15 @@ def test_vit(path, dtype, x64):
         return feature, gradient
 
     feature, gradient = run(variables)
-    outputs = {"cls": feature, **layers_of_vit(tower, variables["params"], images)}
+    kept = next(value.shape[-1] for key, value in golden.arrays.items() if key.startswith("block"))
+    outputs = {"cls": feature, **layers_of_vit(tower, variables["params"], images, kept)}
     outputs.update(clip_cases.of_gradients(layouts.export_state(layout, jax.tree.map(np.asarray, gradient))))
     clip_cases.compare(golden, dtype, outputs)
     precisions.forget()
 
 
-def layers_of_vit(tower, params, images):
-    """Each block's output for image 0, and all tokens after the last norm and the projection."""
+def layers_of_vit(tower, params, images, kept):
+    """`kept` channels of each block's output for image 0, and all tokens after the last norm and the projection."""
     size = tower.size
     block = jax.jit(lambda params, x: Block(size).apply({"params": params}, x, None)[0])
     norm = layer_norm(size, None, None)
@@ -74,7 +74,7 @@ def layers_of_vit(tower, params, images):
     outputs = {}
     for number in range(size.depth):
         x = block(jax.tree.map(lambda leaf, i=number: leaf[i], params["blocks"]), x)
-        outputs[f"block{number}_image0"] = x[0, :, :CHANNELS]
+        outputs[f"block{number}_image0"] = x[0, :, :kept]
     tokens = norm.apply({"params": params["norm"]}, x) @ params["proj"]
     return {**outputs, "tokens": clip_cases.cut(tokens, 8192), "tokens_shape": np.array(tokens.shape)}
 

@@ -18,7 +18,6 @@ from mmreid_jax.testing import goldens
 CASES = clip_cases.of_kind(
     lambda case: "token_embedding" in (parts := clip_cases.parts(case)) and "visual" not in parts
 )
-CHANNELS = 48
 
 
 @pytest.mark.parametrize(("path", "dtype"), list(precisions.runs(CASES, lambda *_: True)))
@@ -51,7 +50,8 @@ def test_text_tower(path, dtype, x64):
         return feature, gradient
 
     feature, gradient = run(variables)
-    outputs = {"eot_feature": feature, **layers_of_first_text(tower, variables["params"], tokens)}
+    kept = golden.arrays["sequence_text0"].shape[-1]
+    outputs = {"eot_feature": feature, **layers_of_first_text(tower, variables["params"], tokens, kept)}
     gradient = layouts.export_state(layout, jax.tree.map(np.asarray, gradient))
     outputs.update(clip_cases.of_gradients(gradient))
     rows = gradient["token_embedding.weight"]
@@ -61,15 +61,15 @@ def test_text_tower(path, dtype, x64):
     precisions.forget()
 
 
-def layers_of_first_text(tower, params, tokens):
-    """Each block's output for text 0, and the whole sequence after the last norm and the projection."""
+def layers_of_first_text(tower, params, tokens, kept):
+    """`kept` channels of each block's output for text 0, and of the sequence after the last norm and the projection."""
     block = jax.jit(lambda params, x: Block(tower.size, causal=True).apply({"params": params}, x, None)[0])
     x = params["token_embed"][tokens[:1]] + params["pos_embed"]
     outputs = {}
     for number in range(tower.depth):
         x = block(jax.tree.map(lambda leaf, i=number: leaf[i], params["blocks"]), x)
-        outputs[f"block{number}_text0"] = x[0, :, :CHANNELS]
+        outputs[f"block{number}_text0"] = x[0, :, :kept]
     normed = layer_norm(tower.size, None, None).apply({"params": params["norm"]}, x)
-    outputs["ln_final_text0"] = normed[0, :, :CHANNELS]
-    outputs["sequence_text0"] = (normed @ params["proj"])[0, :, :CHANNELS]
+    outputs["ln_final_text0"] = normed[0, :, :kept]
+    outputs["sequence_text0"] = (normed @ params["proj"])[0, :, :kept]
     return outputs

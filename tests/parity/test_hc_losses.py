@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+import described
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -31,7 +34,6 @@ POOLS = [
 ]
 PER_FILE = pytest.mark.parametrize("golden", LOSSES, ids=lambda golden: golden.name)
 PRECISION = pytest.mark.parametrize("dtype", ["float32", "float64"])
-STRIPS = 6
 
 
 def close(golden, dtype, actual, key):
@@ -81,16 +83,19 @@ def test_hetero_center(golden, case, dtype, x64):
 
 @PRECISION
 @PER_FILE
-def test_six_parts_together(golden, dtype, x64):
+def test_parts_together(golden, dtype, x64):
     case, array = golden.json["total"], goldens.recipe().array
-    rows = 2 * case["n"]
-    logits = jnp.asarray(array(golden.json["seed"], "total_logits", (STRIPS, rows, case["C"])), dtype)
-    features = jnp.asarray(array(golden.json["seed"], "total_feats", (STRIPS, rows, case["E"])), dtype)
+    sizes = {letter: case[letter] for letter in "nCE"}
+    logits, features = (
+        jnp.asarray(array(golden.json["seed"], key, described.shape(case["inputs"], key, **sizes)), dtype)
+        for key in ("total_logits", "total_feats")
+    )
     labels = jnp.asarray(case["labels"])
 
     def parts(logits, features):
-        halves = features.reshape(STRIPS, 2, case["n"], -1)
-        groups = margins.groups_by_label(labels)
+        halves = features.reshape(len(features), 2, case["n"], -1)
+        # The authors cut the batch into as many chunks as there are labels, whatever their order.
+        groups = margins.cut(halves[0], labels, "positional", len(set(case["labels"])))
         between = jax.vmap(lambda f: centers.hetero_center(f, groups, case["dist"], case["margin"]))(halves)
         entropy = identity.cross_entropy(logits, jnp.tile(labels, 2))
         return (entropy + case["w_hc"] * between).sum(), (entropy, between)
@@ -111,8 +116,9 @@ def test_six_parts_together(golden, dtype, x64):
 @pytest.mark.parametrize(("golden", "case"), POOLS)
 def test_strip_pooling(golden, case, dtype, x64):
     height, width = case["hw"]
-    maps = goldens.recipe().array(golden.json["seed"], f"pool_{height}x{width}", (2, 5, height, width))
-    pooled = strips.strip_pool(jnp.asarray(np.moveaxis(maps, 1, -1), dtype), case["out"][-1])
+    batch, channels, count = case["out"]
+    maps = goldens.recipe().array(golden.json["seed"], f"pool_{height}x{width}", (batch, channels, height, width))
+    pooled = strips.strip_pool(jnp.asarray(np.moveaxis(maps, 1, -1), dtype), count)
     close(golden, dtype, jnp.moveaxis(pooled, 1, -1), f"pool/{height}x{width}")
 
 
@@ -120,14 +126,15 @@ def test_strip_pooling(golden, case, dtype, x64):
 @PER_FILE
 def test_one_head(golden, dtype, x64):
     case, recipe, seed = golden.json["head"], goldens.recipe(), golden.json["seed"]
-    x = jnp.asarray(recipe.array(seed, "head_x", (6, 40)), dtype)
+    size = described.shape(case["inputs"], "head_x")
+    x = jnp.asarray(recipe.array(seed, "head_x", size), dtype)
     model = strips.StripHeads(case["classes"], case["low_dim"])
     shapes = jax.eval_shape(lambda: model.init(jax.random.key(0), x[:, None], False))
     forms = [case["class_block_names_drop_0"], case["class_block_names_drop_0.5"]]
     for form in forms:
         (weight, bias), layout = form, hc_layout.heads(classifier_index=int(form[0].split(".")[1]))
         names = {
-            "feature1.feat_block.0.weight": (case["low_dim"], 40),
+            "feature1.feat_block.0.weight": (case["low_dim"], size[1]),
             **{f"feature1.feat_block.{n}": (case["low_dim"],) for n in ("0.bias", "1.weight", "1.bias")},
             **{f"feature1.feat_block.1.running_{n}": (case["low_dim"],) for n in ("mean", "var")},
             f"classifier1.{form[0]}": (case["classes"], case["low_dim"]),
@@ -152,11 +159,13 @@ def test_one_head(golden, dtype, x64):
     "golden", [golden for golden in GOLDENS if "n_epochs_run" in golden.json], ids=lambda golden: golden.name
 )
 def test_schedule(golden, x64):
-    options = hc_sysu.get_config().optim
-    epochs = golden.json["n_epochs_run"]
-    assert (options.epochs, options.lr) == (epochs, golden.json["base_lr"])
+    """By the rule of the file: its base rate, its milestones, the epochs that it ran."""
+    options, facts = hc_sysu.get_config().optim, golden.json
+    options.epochs = epochs = facts["n_epochs_run"]
+    options.lr = facts["base_lr"]
+    options.milestones = tuple(int(epoch) for epoch in re.findall(r"epoch < (\d+)", facts["rule"]))
     ends = np.arange(1, epochs + 1)
-    for column, group in enumerate(golden.json["groups"]):
+    for column, group in enumerate(facts["groups"]):
         factor = options.base_lr_factor if group == "backbones" else 1.0
         rates = [float(optimizers.rate(options, ends, factor)(step)) for step in range(epochs)]
         expected = golden.arrays["lr_per_epoch_per_group"][:, column]

@@ -69,14 +69,22 @@ def smooth_list_total(inputs, labels):
     return smooth_cross_entropy(inputs["score"], labels) + 0.5 * whole + 0.5 * sum(parts) / len(parts)
 
 
-def other_terms(labels):
+def other_terms(labels, stored):
+    """Terms of their own by the names of a file, in which a margin or factor stands."""
+
     def hard(inputs, **options):
         return triplet.batch_hard_triplet(concatenated(inputs), labels, **options)[0]
 
+    numbered = {"triplet_margin": "margin", "triplet_soft_hard_factor": "hard_factor"}
+    of_number = {
+        name: functools.partial(hard, **{option: float(name.removeprefix(prefix))})
+        for prefix, option in numbered.items()
+        for name in stored
+        if re.fullmatch(re.escape(prefix) + r"[\d.]+", name)
+    }
     return {
+        **of_number,
         "ce_label_smooth": lambda x: smooth_cross_entropy(x["score"], labels),
-        "triplet_margin0.3": functools.partial(hard, margin=0.3),
-        "triplet_soft_hard_factor0.1": functools.partial(hard, hard_factor=0.1),
         "triplet_soft_normalised": functools.partial(hard, normalize=True),
         "total_label_smooth_list": lambda x: smooth_list_total(x, labels),
         # Weights 0.25 of the identity loss and 2 of the rest, with the margin triplet.
@@ -114,8 +122,8 @@ def margin_terms(case, groups):
     return terms
 
 
-def terms_of(case):
-    """Name -> function of the inputs, for every term that a case of this mode holds."""
+def terms_of(case, stored):
+    """Name -> function of the inputs, for every term that a case of this mode holds; `stored` are the names."""
     mode = case["mode"]
     if mode == "ttt":
         return {"total": lambda x: adaptation.mtt_loss(modalities(x), x["score"], form="code")[0]}
@@ -128,7 +136,7 @@ def terms_of(case):
     if mode == "chunks":
         return chunk_terms(groups)
     if mode == "other":
-        return other_terms(labels)
+        return other_terms(labels, stored)
     raise AssertionError(f"case of unknown mode {mode!r}")
 
 
@@ -150,8 +158,8 @@ def inputs_of(golden, name, dtype):
 def test_values_and_gradients(path, name, suffix, tolerance, x64):
     golden = GOLDENS[path]
     inputs = inputs_of(golden, name, jnp.float64 if suffix else jnp.float32)
-    functions = terms_of(golden.json["cases"][name])
     stored = {key.split("/")[1].removesuffix("__f64") for key in golden.arrays if key.startswith(f"{name}/")}
+    functions = terms_of(golden.json["cases"][name], stored)
     assert stored == set(functions)
     results = evaluated(functions, inputs)
     for term, (value, gradient) in results.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -38,8 +40,13 @@ def setting(golden, name):
         if case.get("query_equals_gallery"):
             features = np.concatenate([features, features])
         if "copies" in (case.get("edit") or ""):
-            for offset in (0, 2, 4):
-                features[queries + offset + 1] = features[queries + offset]
+            # "gallery rows nq+1, ... are exact copies (...) of rows nq, ..."
+            copies, originals = (
+                [int(offset or 0) for offset in re.findall(r"nq(?:\+(\d+))?", half)]
+                for half in case["edit"].split("copies")
+            )
+            for copy, original in zip(copies, originals, strict=True):
+                features[queries + copy] = features[queries + original]
     identity = stored.get(f"{name}/pid", identity)
     camera = stored.get(f"{name}/cam", camera)
     scene = stored.get(f"{name}/scene", np.zeros_like(identity))

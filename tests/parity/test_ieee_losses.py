@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
+import described
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +38,9 @@ def inputs_of(golden, name, dtype):
         feature = feature + array(seed, f"{name}/common", (batch, dim))
         shifts = array(seed, f"{name}/offset_{m}", (len(names), dim))
         features.append(feature + np.float32(offset) * shifts[position])
-    logits = 3 * array(seed, f"{name}/logits", (18, batch, block["num_classes"]))
+    words = block["inputs"]["logits"]
+    size = described.shape(words, f"{name}/logits", B=batch, C=block["num_classes"])
+    logits = np.float32(described.number(words, r"^([\d.]+)\*", 1)) * array(seed, f"{name}/logits", size)
     return jnp.asarray(np.stack(features), dtype), jnp.asarray(logits, dtype), jnp.asarray(labels)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from fractions import Fraction
 
+import described
 import numpy as np
 import pytest
 
@@ -141,7 +142,8 @@ def test_reranked_distances(golden, key, precision, x64):
     for side, count in (("q", facts["nq"]), ("g", facts["ng"])):
         identity = recipe.integers(facts["seed"], f"rr/{side}id", 0, facts["ids"], (count,))
         noise = recipe.array(facts["seed"], f"rr/{side}", (count, facts["dim"]))
-        sides.append((np.float32(0.8) * centres[identity] + noise).astype(precision))
+        signal = described.number(facts["inputs"], r"([\d.]+)\*centres")
+        sides.append((np.float32(signal) * centres[identity] + noise).astype(precision))
     name, _, normalised = kind.partition("_")
     if normalised:
         sides = [distances.l2_normalise(side) for side in sides]

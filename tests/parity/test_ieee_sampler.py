@@ -27,10 +27,14 @@ IDENTITIES, SPREAD = r"epoch(\d+)", r"(domain|dataset)_sampler_batch(\d+)_n(\d+)
 
 
 def labels_of(case):
-    """Identity, camera and data set of every item, by the rule of the file."""
+    """Identity, camera and data set of every item, by the rule of the file: "camera (pid+j)%3, dataset (7*pid+j)%2"."""
     items = [(name, j) for name, count in case["images_per_identity_in_order"] for j in range(count)]
     name, j = np.array(items).T
-    return {"identity": name, "domain": (name + j) % 3, "dataset": (7 * name + j) % 2}
+    labels = {"identity": name}
+    for ours, theirs in (("domain", "camera"), ("dataset", "dataset")):
+        factor, modulus = re.search(theirs + r" \((?:(\d+)\*)?pid\+j\)%(\d+)", case["source"]).groups()
+        labels[ours] = (int(factor or 1) * name + j) % int(modulus)
+    return labels
 
 
 def identity_plan(case, epochs):

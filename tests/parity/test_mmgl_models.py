@@ -6,6 +6,7 @@ conversion code that a user's checkpoint takes.
 
 from __future__ import annotations
 
+import described
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,8 +136,8 @@ def test_training(path, dtype, x64):
     golden, dtype, recipe = FILES[path], jnp.dtype(dtype), goldens.recipe()
     case, arrays = golden.json, golden.arrays
     pairs, stripes, count = case["B"], case["S"], len(arrays["total"])
-    image_hw = (288, 144)
-    options = dict(schedule="constant", warmup_epochs=0, lr=0.001)
+    image_hw = described.shape(case["inputs"], "infrared", B=pairs)[2:]
+    options = dict(schedule="constant", warmup_epochs=0, lr=described.number(case["optimizer"], r"lr ([\d.]+\d)"))
     method = method_of(case, image_hw, **{f"optim.{name}": value for name, value in options.items()})
     layout = method.convert_layouts()["mmgl"]
     entries = recipe.state_dict(case["seed"], case["state_dict"])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 import vi_kinds
@@ -17,8 +20,8 @@ PROTOCOLS = {
     "sysu": "sysu_all_single",
     "regdb": "regdb_visible_to_thermal",
     "llcm": "llcm_ir_to_vis",
-    "market1501 (max_rank 50)": "rgbnt",
 }
+MARKET = re.compile(r"market1501 \(max_rank (\d+)\)")
 INPUTS = {"distmat", "q_pids", "g_pids", "q_cams", "g_cams"}
 SCORES = {"cmc", "mAP", "mINP", "per_query_ap", "per_query_inp"}
 
@@ -26,6 +29,13 @@ SCORES = {"cmc", "mAP", "mINP", "per_query_ap", "per_query_inp"}
 def test_every_case_file_is_of_a_known_kind():
     for golden in map(goldens.load, goldens.cases("vi_protocols")):
         assert vi_kinds.kind_of(golden) in {"metrics", "gallery", "sampler", "transforms"}, golden.name
+
+
+def protocol_of(metric):
+    """The protocol that a file names."""
+    if market := MARKET.fullmatch(metric):
+        return dataclasses.replace(datasets.protocol("rgbnt"), max_rank=int(market[1]))
+    return datasets.protocol(PROTOCOLS[metric])
 
 
 def setting(golden, case):
@@ -36,7 +46,7 @@ def setting(golden, case):
         identity = golden.arrays[f"{name}/{side}_pids"]
         camera = golden.arrays.get(f"{name}/{side}_cams", np.full_like(identity, invented))
         tables.append(metrics.Labels(identity, camera - 1, np.zeros_like(identity)))
-    return golden.arrays[f"{name}/distmat"], *tables, datasets.protocol(PROTOCOLS[case["metric"]])
+    return golden.arrays[f"{name}/distmat"], *tables, protocol_of(case["metric"])
 
 
 @pytest.mark.parametrize(("golden", "case"), CASES)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 
+import described
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,7 +134,9 @@ class Run:
         self.recipe, options = goldens.recipe(), golden.json["config"]
         # The same numbers in less memory, which large images in float64 need where gradients reach the visual network.
         config.model.remat = config.model.stage == "base"
-        self.image_hw = (288, 144)
+        # "img_ir": recipe.array(..., (4, 3, 288, 144))
+        sizes = re.findall(r"\(\w+, 3, (\d+), (\d+)\)", described.text_of(self.case["inputs"]))
+        (self.image_hw,) = {(int(height), int(width)) for height, width in sizes}
         config.data.image_size = self.image_hw
         self.method = base.build(config, base.DataFacts(options["pid_num"], 4, 1, tuple(MODALITIES)))
         self.layout = self.method.convert_layouts()["tvi_lfm"]

@@ -106,7 +106,7 @@ def whole(made, kept, tmp_path_factory):
         opened, variables = made(workdir)
         write_log(workdir)
         scored = scored_orders.Examiner(opened)(variables, "trained")
-        rows = [*scored_orders.untrained(workdir), scored]
+        rows = [*scored_orders.at_first(workdir), scored]
         kept["whole"] = opened, variables, rows, orders.write(opened, variables, rows)
     return kept["whole"]
 

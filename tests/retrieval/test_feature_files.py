@@ -130,6 +130,7 @@ def test_features_are_searched_without_a_model(name, tmp_path):
     out = tmp_path / "out"
     search.main(
         ["--query", str(tmp_path / "query.npz"), "--gallery", str(tmp_path / name), "--out", str(out), "--top", "2"]
+        + ["--with_self"]
         + ["--resumable"] * (name == "gallery")
     )
     apart = np.square(rows[[5, 0, 9], None] - rows[None]).sum(-1)
@@ -162,7 +163,8 @@ folder = pathlib.Path(sys.argv[1])
 rows, files, labels = table()
 feature_files.write(folder / "together", files, labels, NOTE, "model", pieces(rows))
 distributed.start = lambda: None
-search.main(["--query", str(folder / "query.npz"), "--gallery", str(folder / "together"), "--out", str(folder / "out")])
+sides = ["--query", str(folder / "query.npz"), "--gallery", str(folder / "together")]
+search.main([*sides, "--out", str(folder / "out"), "--with_self"])
 """
 
 

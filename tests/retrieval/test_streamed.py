@@ -132,13 +132,21 @@ def test_parts_are_merged_by_distance_then_row():
 def test_bad_features_are_named(small):
     query, gallery = drawn()
     gallery[300, 2] = np.nan
-    with pytest.raises(UserError, match="gallery rows 256 to 383 are not finite"):
+    with pytest.raises(UserError, match="features of gallery image 300 are not finite"):
         streamed.top_k(query, gallery, 5, chunk=CHUNK)
     with pytest.raises(UserError, match=r"they are \[5, 6\] and \[700, 5\]"):
         streamed.top_k(query, gallery[:, :5], 5)
+    names = [f"q{i}.png" for i in range(5)], np.array([f"g{i}.png" for i in range(700)])
+    with pytest.raises(UserError, match=r"features of gallery image g300\.png are not finite"):
+        streamed.top_k(query, gallery, 5, chunk=CHUNK, names=names)
+    gallery[5:9, 1] = 1e30  # whose square is not finite
+    with pytest.raises(UserError, match=r"gallery image g5\.png, g6\.png, g7\.png and of 1 more are not finite"):
+        streamed.top_k(query, gallery, 5, chunk=CHUNK, names=names)
     query[3, 0] = np.inf
     with pytest.raises(UserError, match="query 3 are not finite"):
         streamed.top_k(query, gallery, 5)
+    with pytest.raises(UserError, match=r"query q3\.png are not finite"):
+        streamed.top_k(query, gallery, 5, names=names)
     assert streamed.top_k(query[:0], gallery, 5)[0].shape == (0, 5)
     assert streamed.top_k(query, gallery[:0], 5)[0].shape == (5, 0)
 

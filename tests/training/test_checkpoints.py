@@ -214,6 +214,30 @@ class TestSharding:
         assert done.stdout.split() == ["6.75", "3"], done.stderr
 
 
+class TestDamagedScores:
+    @pytest.mark.parametrize(
+        "content",
+        [b'{"sco', b"", b"\xff", b"[" * 100_000, b"[1]", b'{"score": "high"}'],
+        ids=["cut", "empty", "bytes", "deep", "list", "text"],
+    )
+    @pytest.mark.parametrize("step", [1, 2])
+    def test_they_are_not_needed_to_go_on(self, content, step, tmp_path, caplog):
+        with Checkpoints(tmp_path) as store:
+            store.save(1, _state(1.0, step=1), {}, {"mAP": 0.5})
+            store.save(2, _state(2.0, step=2), {}, {"mAP": 0.4})
+        (tmp_path / str(step) / "metrics" / "metrics").write_bytes(content)
+        variables, _ = load_variables(tmp_path)
+        assert float(variables["params"]["backbone"]["blocks"]["kernel"][0, 0, 0]) == (2.0 if step == 1 else 1.0)
+        for latest in (2, 3):
+            with Checkpoints(tmp_path) as store:
+                assert (store.latest_step(), store.best_step()) == (latest, 3 - step if latest == 2 or step == 2 else 3)
+                store.restore(_state())
+                store.save(latest + 1, _state(3.0, step=latest + 1), {}, {"mAP": 0.45})
+            # It may be the best one.
+            assert (tmp_path / str(step)).is_dir()
+        assert caplog.text.count(f"the scores of checkpoint {tmp_path / str(step)} are damaged") == 1
+
+
 class TestMistakes:
     def test_another_architecture(self, tmp_path):
         with Checkpoints(tmp_path) as store:
@@ -225,6 +249,18 @@ class TestMistakes:
         assert message.startswith(f"checkpoint {tmp_path / '1'} is of another model: ")
         assert "; and 5 more. " in message
         assert "\n" not in message
+
+    @pytest.mark.parametrize("shape", [(4, 5), (6, 4, 5), (5,)])
+    def test_another_number_of_identities(self, tmp_path, shape):
+        other = (*shape[:-1], 9)
+        with Checkpoints(tmp_path) as store:
+            store.save(1, {"params": {"head": {"classifier": {"kernel": jnp.zeros(shape)}}, "w": jnp.zeros(2)}}, {})
+            like = {"params": {"head": {"classifier": {"kernel": jnp.zeros(other)}}, "w": jnp.zeros(2)}}
+            with pytest.raises(UserError, match=r"number of identities .* with --config\.model\.num_classes=5$"):
+                store.restore(like)
+            like["params"]["w"] = jnp.zeros(3)
+            with pytest.raises(UserError, match="is of another model"):
+                store.restore(like)
 
     def test_names_that_one_side_lacks(self, tmp_path):
         with Checkpoints(tmp_path) as store:

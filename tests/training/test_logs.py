@@ -202,14 +202,33 @@ class TestResume:
 
 
 class TestReading:
-    @pytest.mark.parametrize("line", ["{", "3", '{"step": 1}'])
-    def test_a_broken_line_is_named(self, tmp_path, line):
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b"{",
+            b"3",
+            b'{"step": 1}',
+            b"\xff\xfe",
+            b"[" * 100_000,
+            b'{"run": "train", "kind": "train", "step": "1", "epoch": 1}',
+        ],
+        ids=["cut", "number", "half", "bytes", "deep", "text"],
+    )
+    def test_a_damaged_line_is_named_and_the_rest_goes_on(self, tmp_path, line, caplog):
         path = tmp_path / logs.FILE
-        path.write_text(line + "\n" + '{"run": "train", "kind": "train", "step": 1, "epoch": 1}\n')
+        content = line + b'\n{"run": "train", "kind": "train", "step": 1, "epoch": 1}\n'
+        path.write_bytes(content)
         with pytest.raises(UserError, match=r"line 1 of .*metrics.jsonl is no entry of a log"):
             read_metrics(path)
-        with pytest.raises(UserError, match="line 1"):
-            _open(tmp_path, start_step=5)
+        assert [entry["step"] for entry in logs.entries(tmp_path)] == [1]
+        assert "is damaged in line 1," in caplog.text
+        assert logs.untrained_scores(tmp_path) is None
+        console = io.StringIO()
+        with _open(tmp_path, start_step=5, stream=console):
+            pass
+        assert "is damaged in line 1, which are left out from now on" in console.getvalue()
+        assert [entry["step"] for entry in read_metrics(path)] == [1]
+        assert (tmp_path / "metrics.jsonl.damaged").read_bytes() == content
 
     def test_a_missing_log(self, tmp_path):
         with pytest.raises(

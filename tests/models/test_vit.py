@@ -1,4 +1,4 @@
-"""Layers equal their plain forms, value and gradient, in every precision."""
+"""The vision transformer: grid of patches, options that change nothing, attention."""
 
 from __future__ import annotations
 
@@ -9,6 +9,59 @@ import numpy as np
 import pytest
 
 from mmreid_jax.models import layers, vit
+
+
+@pytest.mark.parametrize(("size", "stride", "grid"), [((256, 128), 16, (16, 8)), ((256, 128), 12, (21, 10))])
+def test_patch_grid(size, stride, grid):
+    assert vit.patch_grid(size, 16, stride) == grid
+
+
+def test_side_information_has_a_table_only_where_it_tells_something_apart():
+    rows = {counts: vit.side_information_rows(*counts) for counts in ((4, 2), (4, 1), (1, 2), (1, 1), (0, 0))}
+    assert list(rows.values()) == [8, 4, 2, 0, 0]
+
+
+@pytest.fixture
+def micro():
+    network = vit.VisionTransformer(vit.SIZES["vit_micro"], (32, 16), drop_path=0.5)
+    images = jax.random.normal(jax.random.key(1), (6, 32, 16, 3))
+    return network, network.init(jax.random.key(0), images), images
+
+
+@pytest.mark.parametrize("change", [{"remat": True}, {"unroll": 2}, {"implementation": "xla"}])
+def test_options_for_speed_and_memory_change_nothing(micro, change):
+    network, variables, images = micro
+    keep = network.draw_drop_path(jax.random.key(2), len(images))
+
+    def run(network):
+        loss = lambda v: jnp.square(network.apply(v, images, keep=keep)).sum()  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(variables)
+
+    for wanted, got in zip(*map(jax.tree.leaves, (run(network), run(network.clone(**change)))), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-4)
+
+
+def test_attention_weights_are_distributions_and_do_not_change_the_feature(micro):
+    network, variables, images = micro
+    feature, weights = network.apply(variables, images, return_attention=True)
+    assert weights.shape == (2, 6, 2, 9, 9)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    np.testing.assert_allclose(feature, network.apply(variables, images), rtol=1e-5, atol=1e-6)
+
+
+def test_dropping_both_branches_of_every_block_leaves_the_class_token(micro):
+    network, variables, images = micro
+    nothing = jnp.zeros((2, 2, len(images)))
+    features = network.apply(variables, images, keep=nothing)
+    np.testing.assert_allclose(features, jnp.broadcast_to(features[:1], features.shape), rtol=1e-6)
+
+
+def test_drop_path_keeps_the_expectation_and_never_drops_the_first_block():
+    drawn = layers.drop_path_multipliers(jax.random.key(0), layers.drop_path_rates(0.4, 5), 20_000)
+    np.testing.assert_allclose(drawn.mean(-1), 1, atol=0.02)
+    assert (drawn[0] == 1).all()
+    assert set(np.unique(drawn[4]).round(4)) == {0.0, np.float32(1 / 0.6).round(4)}
+
 
 # Bounds relative to the largest entry: rounding of sums of a few hundred terms.
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2}
@@ -37,29 +90,6 @@ def assert_equal_with_gradients(fast, plain, arguments, dtype):
         assert difference <= TOLERANCE[dtype.name] * float(jnp.abs(wanted).max())
 
 
-# More inputs than outputs: the gradient of the kernel is formed transposed.
-@pytest.mark.parametrize(("inputs", "outputs"), [(24, 40), (1024, 48), (48, 1024), (512, 1024)])
-def test_project(inputs, outputs, dtype):
-    x, kernel = draw(0, 3, 5, inputs, dtype=dtype), draw(1, inputs, outputs, dtype=dtype)
-    assert_equal_with_gradients(layers.project, jnp.matmul, (x, kernel), dtype)
-
-
-def test_gelu(dtype):
-    x = 3 * draw(0, 4, 500, dtype=dtype)
-    assert_equal_with_gradients(layers.gelu, lambda y: jax.nn.gelu(y, approximate=False), (x,), dtype)
-
-
-@pytest.mark.parametrize("value", [-40.0, 0.0, 40.0])
-def test_gelu_of_extremes(value, dtype):
-    y, slope = jax.value_and_grad(layers.gelu)(jnp.asarray(value, dtype))
-    assert (y, slope) == (max(value, 0.0), {-40.0: 0.0, 0.0: 0.5, 40.0: 1.0}[value])
-
-
-def test_quick_gelu(dtype):
-    x = 3 * draw(0, 4, 500, dtype=dtype)
-    assert_equal_with_gradients(layers.quick_gelu, lambda y: y / (1 + jnp.exp(-1.702 * y)), (x,), dtype)
-
-
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("scale", [0.25, 64**-0.5])
 def test_attention(scale, causal, dtype):
@@ -72,25 +102,6 @@ def test_attention(scale, causal, dtype):
 
     qkv = draw(0, 2, 9, 3 * 4 * 16, dtype=dtype)
     assert_equal_with_gradients(lambda y: layers.attention(y, 4, scale, causal), plain, (qkv,), dtype)
-
-
-def test_one_by_one_convolution_is_the_convolution(dtype):
-    x = draw(0, 2, 7, 6, 16, dtype=dtype)
-    layer = layers.Conv(12, kernel=1, stride=2)
-
-    def plain(images, kernel):
-        return jax.lax.conv_general_dilated(images, kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-    kernel = draw(1, 1, 1, 16, 12, dtype=dtype)
-    assert_equal_with_gradients(lambda y, w: layer.apply({"params": {"kernel": w}}, y), plain, (x, kernel), dtype)
-
-
-def test_max_pool_gives_the_gradient_to_the_first_maximum(dtype):
-    x = jnp.ones((1, 4, 6, 1), dtype)
-    gradient = jax.grad(lambda maps: layers.max_pool(maps, 2, 0).sum())(x)
-    first = np.zeros((4, 6))
-    first[::2, ::2] = 1
-    np.testing.assert_array_equal(gradient[0, :, :, 0], first)
 
 
 @pytest.mark.parametrize("stride", [8, 5])

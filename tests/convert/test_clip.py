@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 
 import jax
 import jax.numpy as jnp
@@ -200,3 +201,32 @@ def test_command_converts_resizes_and_exports(name, tmp_path):
 def test_layouts_that_write_other_names_are_no_parts():
     with pytest.raises(ValueError, match="clip_hf cannot be part"):
         layouts.nest(clip.hugging_face_layout(), "model.")
+
+
+# CRC-32 of what PyTorch 2.13 makes on a CPU of tables with (length, new length), as a line: bilinear, channels last.
+PYTORCH = {
+    "float32": {
+        (50, 37): 3363740130,
+        (50, 85): 331343358,
+        (50, 129): 3307669500,
+        (64, 150): 2785982412,
+        (64, 20): 3764480260,
+    },
+    "float16": {
+        (50, 37): 1030475779,
+        (50, 85): 474435649,
+        (50, 129): 1053222149,
+        (64, 150): 2982424589,
+        (64, 20): 1564562183,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "old", "new"), [(dtype, *size) for dtype, sizes in PYTORCH.items() for size in sizes]
+)
+def test_a_line_of_any_length_is_pytorchs_to_the_bit(dtype, old, new):
+    drawn = np.random.Generator(np.random.PCG64([old])).standard_normal((old, 16)).astype(np.float32)
+    stretched = clip.stretch((drawn * np.float32(0.02)).astype(dtype), new)
+    assert stretched.dtype == dtype
+    assert zlib.crc32(stretched.tobytes()) == PYTORCH[dtype][old, new]

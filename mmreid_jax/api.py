@@ -1,0 +1,222 @@
+"""The functions of ``mmreid_jax``: a trained model in a line, scores of features, training, data.
+
+They stand on the rooms of this package and add nothing to them. What each needs is imported when it is called, so that
+scoring features needs no data stack. Mistakes raise `mmreid_jax.UserError`, whose text says what to do.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mmreid_jax.convert.layout import Report
+    from mmreid_jax.datasets.prepare import Prepared
+    from mmreid_jax.model import Model
+    from mmreid_jax.retrieval.metrics import Labels, Scores, Trials
+    from mmreid_jax.retrieval.rerank import Options
+
+__all__ = ["adapt", "convert", "datasets", "evaluate", "load", "methods", "prepare", "train"]
+
+
+def load(checkpoint: str | Path, *, config: Any = None, which: Literal["best", "last"] = "best") -> Model:
+    """A trained model.
+
+    Args:
+      checkpoint: the workdir of a run (of `train` or ``main.py``); its folder ``adaptation`` for what test-time
+        training made of it; or with a config what `convert` wrote.
+      config: of the experiment, a ConfigDict or the path of a config file; None: what the workdir says.
+      which: of a run's checkpoints, the one with the best score or the last.
+
+    Raises:
+      UserError: there is no trained model, it does not say its config, or does not fit the one given.
+    """
+    from mmreid_jax.model import Extractor, Model
+
+    return Model(Extractor(checkpoint, which, None if config is None else _config(config)))
+
+
+def evaluate(
+    query: np.ndarray,
+    gallery: np.ndarray,
+    query_labels: Labels,
+    gallery_labels: Labels,
+    *,
+    protocol: str = "rgbnt",
+    distance: str | None = None,
+    rerank: Options | None = None,
+) -> Scores | Trials:
+    """Scores of features alone, of whatever model in whatever framework.
+
+    Junk (identity -1) is left out, as in the data sets of this library.
+
+    Args:
+      query: float [Q, D].
+      gallery: float [G, D].
+      query_labels: of the queries, `mmreid_jax.Labels`.
+      gallery_labels: of the gallery.
+      protocol: name of a rule: ``rgbnt`` is that of Market-1501 (right matches of the query's camera do not count),
+        ``plain`` removes nothing, ``msvr310``, ``sysu_all_single``, ``regdb_vis_to_ir``, ... are those of data sets.
+        Where it draws galleries, `gallery_labels` need the names of the files.
+      distance: ``squared_euclidean``, ``euclidean`` or ``cosine``; None: that of the protocol. Features are compared at
+        length one.
+      rerank: k-reciprocal re-ranking, `mmreid_jax.retrieval.rerank.Options`; None for none.
+
+    Returns:
+      Scores between 0 and 1: ``mAP``, ``mINP``, ``cmc``, ``rank(1)`` ...; where the protocol draws galleries, those of
+      all trials, whose ``mAP`` and so on are the means.
+
+    Raises:
+      UserError: there is no such protocol or distance, shapes do not agree, a feature is not finite, or no query has a
+        right match.
+    """
+    from mmreid_jax.datasets import protocol as protocol_named
+    from mmreid_jax.retrieval import features
+    from mmreid_jax.retrieval.distances import check_kind
+
+    rule = protocol_named(protocol)
+    if distance is not None:
+        rule = rule.compared_by(check_kind(distance), rule.normalise)
+    return features.evaluate(query, gallery, query_labels, gallery_labels, rule, rerank)
+
+
+def train(config: Any, workdir: str | Path) -> Model:
+    """Trains what a config describes, evaluates, writes the report; goes on where an interrupted run stopped.
+
+    Args:
+      config: of the experiment, a ConfigDict or the path of a config file.
+      workdir: checkpoints, logs and the report go there.
+
+    Returns:
+      The best model of the run, which ``load(workdir)`` gives again.
+
+    Raises:
+      UserError: something in the config or the data does not fit, or the workdir holds another run.
+    """
+    from mmreid_jax.errors import UserError
+    from mmreid_jax.train import main
+
+    chosen = _config(config)
+    if chosen.task == "adapt":
+        raise UserError("config.task is 'adapt', which trains nothing; call adapt(load(...), workdir)")
+    main(chosen, Path(workdir).absolute())
+    return load(workdir)
+
+
+def adapt(model: Model, workdir: str | Path, **mtt: Any) -> Model:
+    """Test-time training: adapts a model to the unlabelled test images of the data of its config; writes the report.
+
+    Args:
+      model: a trained one, of a method that can be adapted (HTT); it stays as it is.
+      workdir: checkpoints, logs and the report go there.
+      **mtt: keys of ``config.mtt`` to change, such as ``batch_size=8`` or ``optim={"epochs": 2}``.
+
+    Returns:
+      The model of the best epoch. ``load(workdir / "adaptation")`` gives it again, without what
+      ``mtt.reestimate_statistics`` changed. With ``mtt.episodic`` every set of queries has a model of its own that is
+      forgotten; what comes back is then the model as it was.
+
+    Raises:
+      UserError: the method has no test-time training, there is no such key, or the workdir holds another adaptation.
+    """
+    import mmreid_jax.adapt as adaptation
+    from mmreid_jax.errors import UserError
+    from mmreid_jax.experiment import open_experiment
+    from mmreid_jax.model import Extractor, Model
+
+    config, folder = model.config, Path(workdir).absolute()
+    if "mtt" not in config:
+        raise UserError(f"method {config.method!r} has no test-time training")
+    config.task = "adapt"
+    config.lock()
+    try:
+        config.mtt.update(mtt)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        told = str(error).strip("'\"").splitlines()[0]
+        raise UserError(f"a setting of adapt is no key of config.mtt, or of another type: {told}") from None
+    _claim(folder, f"{model.extractor.fingerprint()} {config.mtt.to_json()}")
+    experiment = open_experiment(config, folder, model.method)
+    variables = adaptation.fit(experiment, model.extractor.variables)
+    return Model(Extractor.of(config, model.method, variables))
+
+
+def convert(source: str | Path, layout: str, out: str | Path) -> Report:
+    """Converts foreign weights to a directory that `load` and ``config.init`` take.
+
+    Args:
+      source: a PyTorch or safetensors file.
+      layout: what it holds, one of `mmreid_jax.convert.known.LAYOUTS`, such as ``htt`` or ``vit``.
+      out: the directory to make.
+
+    Returns:
+      What became of every key; ``print(report.table())``.
+
+    Raises:
+      UserError: there is no such layout, the weights cannot be read or do not fit, or `out` cannot be written.
+    """
+    from mmreid_jax.convert import known, store
+
+    variables, report = store.open_weights(source, known.named(layout))
+    store.save(out, variables, store.meta_of(report, layout, variables))
+    return report
+
+
+def prepare(dataset: str, manual_dir: str | Path, data_dir: str | Path | None = None) -> Prepared:
+    """Checks the files of a data set and writes them into records, once; where they are there, only checks.
+
+    Args:
+      dataset: a name of `datasets`, or a module of one's own (``my_package.my_set``).
+      manual_dir: the data set's folder or its parent.
+      data_dir: folder of prepared data sets; None: the environment variable ``MMREID_DATA``, else ``data``.
+
+    Returns:
+      Where the records lie and how they compare with what is published.
+
+    Raises:
+      UserError: files are missing or wrong, or the data prepared earlier were made from other files.
+    """
+    from mmreid_jax.datasets import catalogue
+    from mmreid_jax.datasets.prepare import prepare as prepare_files
+
+    return prepare_files(dataset, os.fspath(manual_dir), data_dir or catalogue.default_data_dir())
+
+
+def datasets() -> tuple[str, ...]:
+    """Names of the data sets of this library; some have parts, as in ``regdb/trial_3``."""
+    from mmreid_jax.datasets import names
+
+    return names()
+
+
+def methods() -> tuple[str, ...]:
+    """Names of the methods: the values of ``config.method``."""
+    from mmreid_jax.methods.base import names
+
+    return names()
+
+
+def _claim(folder: Path, adaptation: str) -> None:
+    """Notes in a workdir which adaptation it is of; `UserError` where it is of another one, which would go on there."""
+    import hashlib
+
+    from mmreid_jax.errors import UserError
+
+    digest, note = hashlib.sha256(adaptation.encode()).hexdigest(), folder / "adaptation_of.txt"
+    if note.exists() and note.read_text().strip() != digest:
+        raise UserError(
+            f"{folder} holds the adaptation of another model or with other settings; choose another workdir"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    note.write_text(f"{digest}\n")
+
+
+def _config(config: Any) -> Any:
+    """A ConfigDict as it is; of a path, that of the file."""
+    if not isinstance(config, str | Path):
+        return config
+    from mmreid_jax.flags import from_arguments
+
+    return from_arguments([f"--config={config}"])[0]

@@ -1,0 +1,222 @@
+"""Trains a trunk, resumes where it stopped, and writes the file that methods load with its card."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mmreid_jax.convert import known, layout
+from mmreid_jax.drawn.writer import DRAWING_VERSION
+from mmreid_jax.models.vit import SIZES
+from mmreid_jax.retrieval import metrics, protocols
+from mmreid_jax.training import compilation
+from mmreid_jax.trunks import network, people
+
+STATE = "state.msgpack"
+_SAY = functools.partial(print, flush=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How one trunk is made.
+
+    Attributes:
+      backbone: name of the network.
+      seed: of the people, the weights and the batches; one of `drawn.RESERVED_SEEDS`.
+      modalities: of the images it sees.
+      stems: forms of the ResNet's first part, taken in turn from step to step, so that the weights are good in each.
+      blocks: number of blocks of people.
+      image_size: (height, width).
+      steps: of training.
+      persons: in a batch; views: images of each, every one in all modalities.
+      lr: at the height of the schedule: a tenth of the steps up, then a cosine down.
+      weight_decay: of AdamW.
+      weights: of the loss.
+    """
+
+    backbone: str
+    seed: int
+    modalities: tuple[str, ...] = people.MODALITIES
+    stems: tuple[str, ...] = ("torchvision",)
+    blocks: int = 20
+    image_size: tuple[int, int] = (96, 48)
+    steps: int = 500
+    persons: int = 16
+    views: int = 4
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    weights: network.Weights = dataclasses.field(default_factory=network.Weights)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "resnet_mini": Recipe("resnet_mini", 1_000_000, stems=("torchvision", "transreid"), steps=400),
+    # The same people and as many images in a batch, in colour alone.
+    "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=350),
+}
+"""Name of a trunk, as in ``drawn/NAME`` -> how it is made."""
+
+
+def batch_of(data: people.People, recipe: Recipe, step: int) -> dict[str, np.ndarray]:
+    """The batch of a step: persons at random, and some of their views."""
+    random = np.random.default_rng((recipe.seed, step))
+    chosen = random.choice(len(data.answers), recipe.persons, replace=False)
+    views = np.stack([random.choice(people.VIEWS, recipe.views, replace=False) for _ in chosen])
+    rows = np.sort((chosen[:, None] * people.VIEWS + views).reshape(-1))
+    identity = data.identity[rows]
+    return {
+        "images": data.images[rows],
+        "identity": identity,
+        "night": data.night[rows],
+        "answers": data.answers[identity],
+    }
+
+
+def fit(
+    recipe: Recipe,
+    workdir: pathlib.Path,
+    *,
+    jobs: int = 1,
+    checkpoint_every: int = 50,
+    say: Callable[[str], None] = _SAY,
+) -> dict[str, Any]:
+    """Trains the trunk of a recipe, or goes on with it; its variables {"params", "batch_stats"} as numpy arrays."""
+    data = people.draw(range(recipe.blocks), workdir.parent / "people", recipe.seed, recipe.image_size, jobs)
+    heads = network.Heads(len(data.answers))
+    backbones = {stem: network.backbone_of(recipe.backbone, recipe.image_size, stem) for stem in recipe.stems}
+    schedule = optax.warmup_cosine_decay_schedule(0, recipe.lr, recipe.steps // 10, recipe.steps)
+    decays = lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree)  # noqa: E731
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=decays)
+    )
+
+    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0, compiler_options=compilation.options())
+    def step(state: Any, batch: Any, stem: str) -> tuple[Any, Any]:
+        key = jax.random.fold_in(jax.random.key(recipe.seed), state["step"])
+
+        def objective(params: Any) -> Any:
+            return network.loss(
+                backbones[stem], heads, params, state["stats"], batch, key, recipe.modalities, recipe.weights
+            )
+
+        (total, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state["params"])
+        updates, moments = optimizer.update(grads, state["moments"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        return {"step": state["step"] + 1, "params": params, "stats": stats, "moments": moments}, {
+            "loss": total,
+            **terms,
+        }
+
+    state = _start(recipe, backbones[recipe.stems[0]], heads, optimizer)
+    saved = workdir / STATE
+    if saved.is_file():
+        state = flax.serialization.from_bytes(state, saved.read_bytes())
+        say(f"going on after step {int(state['step'])}")
+    # Copies of JAX's own: what lies in memory as numpy put it may be summed in another order.
+    state = jax.tree.map(jnp.array, state)
+    begun, sums = time.process_time(), dict[str, float]()
+    for number in range(int(state["step"]), recipe.steps):
+        batch = batch_of(data, recipe, number)
+        state, metrics = step(state, batch, recipe.stems[number % len(recipe.stems)])
+        for name, value in metrics.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+        if (number + 1) % checkpoint_every == 0 or number + 1 == recipe.steps:
+            done = number % checkpoint_every + 1
+            told = ", ".join(f"{name} {value / done:.3f}" for name, value in sums.items())
+            say(f"step {number + 1} of {recipe.steps}: {told} ({time.process_time() - begun:.0f} cpu-s)")
+            sums = {}
+            _write(saved, flax.serialization.to_bytes(jax.device_get(state)))
+    params, stats = (jax.tree.map(np.asarray, state[part]["backbone"]) for part in ("params", "stats"))
+    return {"params": params, "batch_stats": stats}
+
+
+def _start(recipe: Recipe, backbone: Any, heads: network.Heads, optimizer: optax.GradientTransformation) -> Any:
+    of_backbone, of_heads = jax.random.split(jax.random.key(recipe.seed))
+    images = np.zeros((2, *recipe.image_size, 3), np.float32)
+    more = () if recipe.backbone in SIZES else (True,)
+    own = jax.jit(lambda k: backbone.init(k, images, *more))(of_backbone)
+    top = jax.jit(heads.init)(of_heads, np.zeros((2, backbone.features), np.float32))
+    params = {"backbone": own["params"], "heads": top["params"]}
+    stats = {"backbone": own.get("batch_stats", {}), "heads": top["batch_stats"]}
+    return {"step": np.int32(0), "params": params, "stats": stats, "moments": optimizer.init(params)}
+
+
+def _write(file: pathlib.Path, content: bytes) -> None:
+    """Writes a file that appears whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    beside.write_bytes(content)
+    os.replace(beside, file)
+
+
+def judge(recipe: Recipe, variables: Mapping[str, Any], folder: pathlib.Path) -> dict[str, dict[str, float]]:
+    """Scores in percent of the trunk as it is on a block of people that it was not trained on.
+
+    Every image of a person searches the others, which are of other passages and mostly of other cameras, among the
+    images of all: in each modality alone, and with the features of all side by side.
+    """
+    data = people.draw([recipe.blocks], folder, recipe.seed, recipe.image_size)
+    backbone = network.backbone_of(recipe.backbone, recipe.image_size)
+    run = jax.jit(lambda images: network.embed(backbone, variables, images, False)[0])
+    views = np.arange(len(data.identity)) % people.VIEWS
+    labels = metrics.Labels(data.identity, views, np.zeros_like(views))
+    found, features = {}, []
+    for name in recipe.modalities:
+        parts = np.array_split(data.images, 10)
+        embedded = np.concatenate([run(network.spectra(jnp.asarray(part), (name,))) for part in parts])
+        features.append(embedded / np.linalg.norm(embedded, axis=1, keepdims=True))
+        found[name] = features[-1]
+    if len(features) > 1:
+        found["all"] = np.concatenate(features, axis=1)
+    scores = {}
+    for name, value in found.items():
+        distances = 2 - 2 * value @ value.T
+        result = metrics.evaluate(distances, labels, labels, protocols.MARKET)
+        scores[name] = {"mAP": round(100 * result.mAP, 1), "R1": round(100 * result.rank(1), 1)}
+    return scores
+
+
+def save(
+    name: str, variables: Mapping[str, Any], folder: pathlib.Path, scores: Mapping[str, Any] | None = None
+) -> pathlib.Path:
+    """Writes ``NAME.safetensors`` in half precision, in the names of PyTorch, and its card ``NAME.json``."""
+    from safetensors.numpy import save as to_bytes
+
+    recipe = RECIPES[name]
+    family = "vit" if recipe.backbone in SIZES else "resnet"
+    entries = layout.export_state(known.named(family), variables)
+    half = {
+        key: np.asarray(value, np.float16 if value.dtype == np.float32 else None, order="C")
+        for key, value in entries.items()
+    }
+    content = to_bytes(half, {"format": "pt"})
+    file = folder / f"{name}.safetensors"
+    _write(file, content)
+    card = {
+        "trunk": f"drawn/{name}",
+        "made by": f"python -m mmreid_jax pretrain_trunk {name}",
+        "parameters": int(sum(np.size(x) for x in jax.tree.leaves(variables["params"]))),
+        **dataclasses.asdict(recipe),
+        "people": recipe.blocks * people.BLOCK,
+        "images of each": people.VIEWS,
+        "cameras": people.CAMERAS,
+        "drawing_version": DRAWING_VERSION,
+        "mean": network.MEAN,
+        "std": network.STD,
+        "scores of unseen people (percent)": scores or {},
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    _write(file.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    return file

@@ -1,0 +1,95 @@
+"""The trunks in the package: found by name, small, unchanged, and every key of them used in every method."""
+
+import hashlib
+import importlib
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mmreid_jax.convert import included, store, torch_file
+from mmreid_jax.errors import UserError
+from mmreid_jax.methods import base
+from mmreid_jax.testing import tiny
+from mmreid_jax.trunks import pretraining
+
+# Method or a config of its own -> its config; all that can start from a ResNet.
+CONFIGS = {name: options["config"] for name, options in tiny.TINY.items()} | {"base": "base_sysu"}
+RECIPES = {name: pretraining.RECIPES[name.removeprefix("drawn/")] for name in included.names()}
+RESNETS = [name for name, recipe in RECIPES.items() if recipe.backbone == "resnet_mini"]
+
+
+def test_trunks_lie_in_the_package():
+    assert {"drawn/resnet_mini", "drawn/resnet_mini_rgb"} <= set(included.names())
+
+
+@pytest.mark.parametrize("name", included.names())
+def test_every_trunk_is_small_and_is_what_its_card_says(name):
+    file = included.resolve(name)
+    card = json.loads(file.with_suffix(".json").read_text())
+    assert file.stat().st_size <= 2 * 2**20
+    assert card["trunk"] == name
+    assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    recipe = RECIPES[name]
+    assert {"backbone": card["backbone"], "seed": card["seed"]} == {"backbone": recipe.backbone, "seed": recipe.seed}
+
+
+def test_other_paths_stay_as_they_are(tmp_path, monkeypatch):
+    assert included.resolve("some/where.pth").as_posix() == "some/where.pth"
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "drawn" / "resnet_mini"
+    own.parent.mkdir()
+    own.write_bytes(b"")
+    assert included.resolve("drawn/resnet_mini").as_posix() == "drawn/resnet_mini"
+
+
+def test_an_unknown_trunk_is_one_line():
+    with pytest.raises(UserError, match="there is no trunk 'drawn/resnet_maxi' in the package; there are ") as error:
+        included.resolve("drawn/resnet_maxi")
+    assert "\n" not in str(error.value)
+
+
+def backbone_leaves(tree):
+    """{path: value} of all arrays below a backbone."""
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    named = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+    return {path: leaf for path, leaf in named.items() if "backbone" in path and "non_local" not in path}
+
+
+@pytest.mark.parametrize("trunk", RESNETS)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_key_goes_into_every_method(name, trunk, monkeypatch):
+    config = importlib.import_module(f"configs.{CONFIGS[name]}").get_config()
+    config.model.backbone = "resnet_mini"
+    config.data.image_size = (96, 48)
+    if config.model.get("non_local"):
+        config.model.non_local = ((2, 0), (3, 0))
+    if config.method == "tvi_lfm":
+        config.init.from_base = ""
+        config.model.stage, config.data.text = "base", False
+        config.model.text_tower = "text_micro"
+        config.eval.feature = "fc"
+    reports = []
+    opened = store.open_weights
+
+    def counted(path, *arguments, **options):
+        loaded, report = opened(path, *arguments, **options)
+        reports.append((str(path), report))
+        return loaded, report
+
+    monkeypatch.setattr(store, "open_weights", counted)
+    config.init.backbone = trunk
+    method = base.build(config, tiny.facts(config.method))
+    variables = method.init(jax.random.key(0))
+    fresh, started = backbone_leaves(variables), backbone_leaves(method.start(variables))
+    assert {path for path, _ in reports} == {trunk}
+    # A stream that has only a part of the network leaves the rest to the others.
+    used = {key for _, report in reports for key in report.used}
+    assert used == set(torch_file.state_dict(included.resolve(trunk)).entries)
+    assert all(reason.endswith("lacks this part") for _, report in reports for reason in report.dropped.values())
+    assert not any(report.filled for _, report in reports)
+    assert started.keys() == fresh.keys()
+    for path, value in started.items():
+        if path.endswith(("kernel", "mean", "var")):
+            assert not np.array_equal(value, fresh[path]), path
