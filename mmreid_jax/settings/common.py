@@ -62,7 +62,7 @@ DATA = Section(
         "std": Several((0.5, 0.5, 0.5), Number(1.0, above=0), counts=(3,)),
         "rgbnt100_third": Text("thermal"),
         "rgbn300_third": Text(""),
-        "broken_images": Choice("error", ("error", "skip", "truncated")),
+        "broken_images": Choice("error", ("error", "stop", "skip", "truncated")),
         "value_range": Several((), Number(0.0), counts=(0, 2), ascending=True),
         "on_device": Choice("auto", ("auto", "on", "off")),
         "cache_gib": Number(8.0, 0, 1e6),
