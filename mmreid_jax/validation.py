@@ -104,7 +104,7 @@ def _facts(config: Any) -> base.DataFacts:
     for name in data.modalities:
         if name not in known:
             raise UserError(
-                f"config.data.modalities names {name!a}, but {data.dataset} has {', '.join(known)}; leave it empty"
+                f"config.data.modalities names {shown(name)}, but {data.dataset} has {', '.join(known)}; leave it empty"
                 " for all of them"
             )
     modalities = tuple(name for name in known if not data.modalities or name in data.modalities)
@@ -120,7 +120,7 @@ def _check_data(config: Any, facts: base.DataFacts) -> None:
         for entry in data[key]:
             name = entry if key == "second_views" else entry[0]
             if name not in allowed:
-                raise UserError(f"config.data.{key} names {name!a}, but {data.dataset} has {', '.join(allowed)}")
+                raise UserError(f"config.data.{key} names {shown(name)}, but {data.dataset} has {', '.join(allowed)}")
     if data.text and dataset.captions is None:
         raise UserError(f"config.data.text is True, but {data.dataset} has no captions; set it to False")
     if data.drawn and dataset.drawing is None:
@@ -171,16 +171,16 @@ def _check_files(config: Any, starts: bool, trained: bool) -> None:
         try:
             found = path.exists()
         except OSError as error:
-            raise UserError(f"config.{key} is {place!a}: {error.strerror}; give another path") from None
+            raise UserError(f"config.{key} is {shown(place)}: {error.strerror}; give another path") from None
         if place and not bare and not found:
-            raise UserError(f"config.{key} is {place!a}, but there is no such file or directory")
+            raise UserError(f"config.{key} is {shown(place)}, but there is no such file or directory")
     folder = Path(config.data.data_dir).expanduser()
     try:
         blocked = folder.exists() and not folder.is_dir()
     except OSError as error:
-        raise UserError(f"config.data.data_dir is {str(folder)!a}: {error.strerror}; give another path") from None
+        raise UserError(f"config.data.data_dir is {shown(str(folder))}: {error.strerror}; give another path") from None
     if blocked or not config.data.data_dir:
-        raise UserError(f"config.data.data_dir is {config.data.data_dir!a}; it must be a directory, or be free")
+        raise UserError(f"config.data.data_dir is {shown(config.data.data_dir)}; it must be a directory, or be free")
 
 
 def _notes(config: Any) -> list[str]:
