@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
+import mmreid_jax.datasets as datasets
 from configs import common as config_sections
-from mmreid_jax import datasets, settings, validation
+from mmreid_jax import settings, validation
 from mmreid_jax.data import captions, images, pipeline, transforms
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import open_experiment
