@@ -39,6 +39,7 @@ TINY = {
     "data.padding": 2,
     "data.threads": 1,
     "model.backbone": "vit_micro",
+    "init.backbone": "",
     "train.identities_per_batch": 4,
     "train.images_per_identity": 2,
     "train.eval_every": 2,

@@ -98,6 +98,7 @@ def tiny_changes(line, data):
     changes = {key: value for key, value in tiny.TINY[config.method].items() if "." in key and key != "init.from_base"}
     changes |= {
         "data.drawn": True,
+        "init.backbone": "",
         "data.data_dir": data,
         "data.drawn_identities": 6,
         "data.drawn_images": 12 if len(changes) else 6,
