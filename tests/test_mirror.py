@@ -42,6 +42,7 @@ ELSEWHERE = {
     "convert/safetensors_file": "convert/test_hostile_files",
     "convert/store": "commands/test_convert",
     "convert/tensors": "convert/test_torch_file",
+    "data/listing": "datasets/test_folder",
     "data/records": "data/test_pipeline",
     "datasets/builder": "datasets/test_disk",
     "datasets/llcm": "datasets/test_single_builders",
