@@ -1,7 +1,8 @@
 """MMGL's pre-training in minutes on two CPU cores: drawn people without labels, a small ResNet, three stripes, report.
 
     python main.py --config configs/demo_mmgl.py
-    python main.py --config configs/demo_vi.py:base --config.init.backbone= --config.init.from_mmgl=runs/demo_mmgl
+    python main.py --config configs/demo_vi.py:base --config.model.backbone=resnet_micro --config.init.backbone= \\
+        --config.init.from_mmgl=runs/demo_mmgl
 
 The people are drawn in the layout of SYSU-MM01; nothing is downloaded. What to expect: docs/mmgl.md.
 """
@@ -18,7 +19,7 @@ def get_config() -> ConfigDict:
     # Two rows in the last map for each of three stripes.
     config.data.image_size = (96, 48)
     config.data.padding = 4
-    config.model.backbone = "resnet_mini"
+    config.model.backbone = "resnet_micro"
     config.model.stripes = 3
     config.model.proj_dim = 32
     config.optim.epochs = 40
