@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmreid_jax import datasets, settings
+import mmreid_jax.datasets as datasets
+from mmreid_jax import settings
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.settings.kinds import shown
