@@ -232,7 +232,7 @@ def test_scores_are_those_of_the_program(htt, place, tmp_path):
     ("options", "message"),
     [
         ({"dataset": "rgbnt20"}, "there is no data set"),
-        ({"dataset": "msvr310", "data_dir": "nowhere"}, "msvr310"),
+        ({"dataset": "msvr310"}, "msvr310"),
         ({"protocol": "markt"}, "unknown protocol"),
         ({"absent": ("rgb", "nir", "tir")}, "cannot be missing"),
     ],
