@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mmreid_jax.convert import known, layout
+from mmreid_jax.convert import known, layout, store
 from mmreid_jax.drawn.writer import DRAWING_VERSION
 from mmreid_jax.models.vit import SIZES
 from mmreid_jax.retrieval import metrics, protocols
@@ -45,6 +45,7 @@ class Recipe:
       lr: at the height of the schedule: a tenth of the steps up, then a cosine down.
       weight_decay: of AdamW.
       weights: of the loss.
+      start: weights to begin with, such as another trunk; empty for random ones.
     """
 
     backbone: str
@@ -59,10 +60,19 @@ class Recipe:
     lr: float = 3e-3
     weight_decay: float = 0.05
     weights: network.Weights = dataclasses.field(default_factory=network.Weights)
+    start: str = ""
 
 
 RECIPES: Mapping[str, Recipe] = {
-    "resnet_mini": Recipe("resnet_mini", 1_000_000, stems=("torchvision", "transreid"), steps=400),
+    # Colour images teach fastest; what they taught is the start of the trunk of all spectra.
+    "resnet_mini": Recipe(
+        "resnet_mini",
+        1_000_000,
+        stems=("torchvision", "transreid"),
+        steps=240,
+        lr=2e-3,
+        start="drawn/resnet_mini_rgb",
+    ),
     # The same people and as many images in a batch, in colour alone.
     "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=350),
 }
@@ -147,10 +157,17 @@ def _start(recipe: Recipe, backbone: Any, heads: network.Heads, optimizer: optax
     images = np.zeros((2, *recipe.image_size, 3), np.float32)
     more = () if recipe.backbone in SIZES else (True,)
     own = jax.jit(lambda k: backbone.init(k, images, *more))(of_backbone)
+    if recipe.start:
+        own, _ = store.open_weights(recipe.start, known.named(_family(recipe)), own)
     top = jax.jit(heads.init)(of_heads, np.zeros((2, backbone.features), np.float32))
     params = {"backbone": own["params"], "heads": top["params"]}
     stats = {"backbone": own.get("batch_stats", {}), "heads": top["batch_stats"]}
     return {"step": np.int32(0), "params": params, "stats": stats, "moments": optimizer.init(params)}
+
+
+def _family(recipe: Recipe) -> str:
+    """Layout of the files of a backbone."""
+    return "vit" if recipe.backbone in SIZES else "resnet"
 
 
 def _write(file: pathlib.Path, content: bytes) -> None:
@@ -195,8 +212,7 @@ def save(
     from safetensors.numpy import save as to_bytes
 
     recipe = RECIPES[name]
-    family = "vit" if recipe.backbone in SIZES else "resnet"
-    entries = layout.export_state(known.named(family), variables)
+    entries = layout.export_state(known.named(_family(recipe)), variables)
     half = {
         key: np.asarray(value, np.float16 if value.dtype == np.float32 else None, order="C")
         for key, value in entries.items()
