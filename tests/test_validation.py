@@ -335,7 +335,7 @@ ANYTHING = (
 
 
 VALUES = int(os.environ.get("MMREID_VALUES", "12"))
-"""Values that are tried for each key; all: 53."""
+"""Values that are tried for each key; all: 58."""
 
 
 def inside(kind, draw):
@@ -383,7 +383,11 @@ def test_any_value_at_any_key_is_one_line_or_fine(method):
         # A share of the values for each key: all of them come by in the end.
         for value in draw.sample(ANYTHING, VALUES):
             config = good.copy_and_resolve_references()
-            put(config, key, value)
+            try:
+                put(config, key, value)
+            except OverflowError:
+                continue  # ml_collections makes a float of it, and cannot
+            value = flatten(config).get(key, value)
             message = verdict(config)
             if kind(value) and key != "method":
                 assert f"config.{key}" in message, (key, value, message)
