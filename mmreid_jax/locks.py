@@ -40,6 +40,7 @@ def work_directory(folder: Path) -> Iterator[None]:
     Raises:
       UserError: another process holds it; says which. Or it cannot be written.
     """
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / FILE).open("a+", encoding="utf-8")
@@ -60,7 +61,15 @@ def work_directory(folder: Path) -> Iterator[None]:
             file,
         )
         file.flush()
-        yield
+        try:
+            yield
+        except BaseException:
+            # A run that ends before it has left anything leaves no directory either.
+            if new and [entry.name for entry in folder.iterdir()] == [FILE]:
+                with contextlib.suppress(OSError):
+                    (folder / FILE).unlink()
+                    folder.rmdir()
+            raise
 
 
 def _holder(file: IO[str]) -> str:

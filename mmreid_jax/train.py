@@ -206,12 +206,12 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
                 if at_step:
                     store.rate(at_step, numbers(row))
 
+            if start < len(plan):
+                scored.rehearse(current.variables)
             for label, others in job.evaluate_first.items() if start == 0 else ():
                 score(label, 0, 0, others)
             if unrated is not None:
                 score(f"epoch {unrated}", start, unrated)
-            elif start < len(plan) and not (start == 0 and job.evaluate_first):
-                scored.rehearse(current.variables)
             run_steps = announced(parallel.jit_steps(pure), log.say)
             trace = profiling.Trace(experiment.workdir, config.train.profile, start, 2 * together + 1, log.say)
             table = experiment.held(job.records, job.images, training=True)

@@ -9,6 +9,7 @@ import pytest
 TESTS = pathlib.Path(__file__).parent
 PACKAGE = TESTS.parent / "mmreid_jax"
 
+SETTINGS = ("agw", "caj", "common", "ddag", "hetero_center", "htt", "ieee", "kinds", "mmgl", "tvi_lfm")
 # Modules that are tested by the file of another name, because what they do is seen in that place alone.
 ELSEWHERE = {
     "adapt": "system/test_runs",
@@ -66,6 +67,7 @@ ELSEWHERE = {
     "methods/htt": "methods/test_every_method",
     "methods/visible_infrared": "methods/test_mmgl",
     "models/ieee": "parity/test_ieee_models",
+    **{f"settings/{name}": "test_validation" for name in SETTINGS},
     "testing/tiny": "methods/test_every_method",
     "visualize/canvas": "visualize/test_attention",
     "visualize/images": "visualize/test_ranked_lists",

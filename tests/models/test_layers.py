@@ -63,7 +63,7 @@ def test_convolution_matches_a_loop(kernel, stride, padding, x64):
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2}
 
 
-@pytest.fixture(params=TOLERANCE, autouse=True)
+@pytest.fixture(params=TOLERANCE)
 def dtype(request):
     with jax.enable_x64(request.param == "float64"):
         yield jnp.dtype(request.param)

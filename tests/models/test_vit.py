@@ -67,7 +67,7 @@ def test_drop_path_keeps_the_expectation_and_never_drops_the_first_block():
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 3e-2}
 
 
-@pytest.fixture(params=TOLERANCE, autouse=True)
+@pytest.fixture(params=TOLERANCE)
 def dtype(request):
     with jax.enable_x64(request.param == "float64"):
         yield jnp.dtype(request.param)

@@ -123,7 +123,7 @@ def test_the_report_has_every_picture_and_the_numbers(whole):
         assert base64.b64encode(files[f"{name}.png"]).decode() in html, f"{name} stands on the page"
     for modality in ("rgb", "nir"):
         for kind in ("exact", "stripe", "row", "gap", "mixed"):
-            assert f"{100 * rows[-1][f'{kind}_{modality}']:.1f}" in text, f"{kind}_{modality}"
+            assert f"{100 * rows[-1][f'{kind}_{modality}']:.2f}" in text, f"{kind}_{modality}"
     for words in (
         "MMGL on sysu_mm01",
         "untrained",

@@ -34,8 +34,8 @@ def test_a_line_for_every_row_and_modality():
     lines = orders.describe(rows, ("rgb", "nir")).splitlines()
     assert lines[0].split() == ["exact", "stripe", "row", "gap", "mixed"]
     assert [line.split() for line in lines[1:]] == [
-        ["untrained,", "rgb", "1.0", "20.0", "-", "-", "-"],
-        ["trained,", "rgb", "50.0", "-", "-", "-", "-"],
-        ["trained,", "nir", "100.0", "-", "-", "-", "-"],
+        ["untrained,", "rgb", "1.00", "20.00", "-", "-", "-"],
+        ["trained,", "rgb", "50.00", "-", "-", "-", "-"],
+        ["trained,", "nir", "100.00", "-", "-", "-", "-"],
     ]
     assert orders.describe([{"label": "trained"}], ("rgb", "nir")).startswith("no order is learnt")

@@ -230,7 +230,10 @@ class TestDamagedScores:
         assert float(variables["params"]["backbone"]["blocks"]["kernel"][0, 0, 0]) == (2.0 if step == 1 else 1.0)
         for latest in (2, 3):
             with Checkpoints(tmp_path) as store:
-                assert (store.latest_step(), store.best_step()) == (latest, 3 - step if latest == 2 or step == 2 else 3)
+                assert (store.latest_step(), best_step(tmp_path)) == (
+                    latest,
+                    3 - step if latest == 2 or step == 2 else 3,
+                )
                 store.restore(_state())
                 store.save(latest + 1, _state(3.0, step=latest + 1), {}, {"mAP": 0.45})
             # It may be the best one.

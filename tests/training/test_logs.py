@@ -222,7 +222,7 @@ class TestReading:
             read_metrics(path)
         assert [entry["step"] for entry in logs.entries(tmp_path)] == [1]
         assert "is damaged in line 1," in caplog.text
-        assert logs.untrained_scores(tmp_path) is None
+        assert logs.first_scores(tmp_path) == {}
         console = io.StringIO()
         with _open(tmp_path, start_step=5, stream=console):
             pass
@@ -301,7 +301,7 @@ class TestConsole:
         lines = stream.getvalue().splitlines()
         assert lines[:2] == ["headline", "second"]
         assert lines[2].startswith("train 1/100  epoch 1  loss 3  ce 2  ")
-        assert lines[3] == "step 1, epoch 1: mAP 45.7 %"
+        assert lines[3] == "step 1, epoch 1: mAP 45.67 %"
 
     def test_a_bar_on_a_terminal(self, tmp_path):
         stream = Terminal()
