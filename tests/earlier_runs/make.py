@@ -25,6 +25,7 @@ def settings(data_dir):
     config.data.update(data_dir=str(data_dir), drawn_identities=6, drawn_images=6, image_size=(32, 16), padding=2)
     config.data.threads = 1
     config.model.backbone = "vit_micro"
+    config.init.backbone = ""
     config.train.update(identities_per_batch=4, images_per_identity=2, eval_every=2, evaluate_first=False)
     config.optim.epochs = 3
     config.eval.update(batch_size=16, report=False, missing_modalities=False)
@@ -63,7 +64,11 @@ def main(out):
         features = method.embed(jax.tree.map(np.asarray, variables), noise(facts["modalities"]))
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
-        shutil.copytree(workdir / checkpoints.FOLDER, out / checkpoints.FOLDER)
+        # Orbax's notes of success name the folder, as the config does; nobody reads either.
+        ignored = shutil.ignore_patterns("commit_success.txt")
+        shutil.copytree(workdir / checkpoints.FOLDER, out / checkpoints.FOLDER, ignore=ignored)
+        for note in out.glob(f"{checkpoints.FOLDER}/*/meta/metadata"):
+            note.write_text(note.read_text().replace(f"{folder}/", ""))
         shutil.copy(workdir / "metrics.jsonl", out)
         (out / "features.json").write_text(json.dumps(np.asarray(features["after"], np.float64).tolist()))
 
