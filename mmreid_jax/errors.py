@@ -43,7 +43,7 @@ def run_command(main: Callable[..., Any], *args: Any) -> None:
         with interruption.acknowledged("interrupted; ending (once more: at once)", obey=True):
             main(*args)
     except UserError as error:
-        message = " ".join(str(error).split("\n")) if "\n" in str(error) else str(error)
+        message = str(error).replace("\n", " ")
         print(f"error: {printable(message, _LONGEST_MESSAGE)}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:

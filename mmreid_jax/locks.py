@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import parse_json
 
 try:
     import fcntl
@@ -76,11 +77,11 @@ def _holder(file: IO[str]) -> str:
     """Who holds a work directory, as its lock file says."""
     file.seek(0)
     try:
-        said = json.loads(file.read(4096))
-        words = f"process {int(said['process'])} on {said['machine']} since {said['since']} ({said['command']})"
+        note = parse_json(file.read(4096))
+        words = f"process {int(note['process'])} on {note['machine']} since {note['since']} ({note['command']})"
     except (ValueError, KeyError, TypeError):
         return "another process"
-    return "".join(letter if letter.isprintable() else "?" for letter in words)
+    return printable(words, 400)
 
 
 def _taken(file: IO[str], wait: bool) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import mmreid_jax.datasets as datasets
 from mmreid_jax import settings
+from mmreid_jax.convert import included
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
+from mmreid_jax.paths import path_of
 from mmreid_jax.settings.kinds import shown
 from mmreid_jax.training.config import flatten, nearest, unknown_key
 
@@ -166,22 +167,22 @@ def _check_files(config: Any, starts: bool, trained: bool) -> None:
     if trained:
         named["init.checkpoint"] = config.init.checkpoint
     for key, place in named.items():
-        path = Path(place).expanduser()
-        # What has neither a suffix nor an anchor may be the name of weights that come with the package.
-        bare = key == "init.backbone" and not path.suffix and not path.is_absolute()
-        try:
-            found = path.exists()
-        except OSError as error:
-            raise UserError(f"config.{key} is {shown(place)}: {error.strerror}; give another path") from None
-        if place and not bare and not found:
+        if place and not _exists(key, place):
             raise UserError(f"config.{key} is {shown(place)}, but there is no such file or directory")
-    folder = Path(config.data.data_dir).expanduser()
+    folder = config.data.data_dir
+    if not folder or (_exists("data.data_dir", folder) and not path_of(folder).is_dir()):
+        raise UserError(f"config.data.data_dir is {shown(folder)}; it must be a directory, or be free")
+
+
+def _exists(key: str, place: str) -> bool:
+    """Whether what a key names is there; weights that come with the package have names of their own."""
     try:
-        blocked = folder.exists() and not folder.is_dir()
+        path = path_of(place)
+        return (included.resolve(path) if key == "init.backbone" else path).exists()
     except OSError as error:
-        raise UserError(f"config.data.data_dir is {shown(str(folder))}: {error.strerror}; give another path") from None
-    if blocked or not config.data.data_dir:
-        raise UserError(f"config.data.data_dir is {shown(config.data.data_dir)}; it must be a directory, or be free")
+        raise UserError(f"config.{key} is {shown(place)}: {error.strerror}; give another path") from None
+    except UserError as error:
+        raise UserError(f"config.{key}: {error}") from None
 
 
 def _notes(config: Any) -> list[str]:

@@ -34,7 +34,7 @@ ARROWS = {
     "trunks": {"convert", "drawn", "losses", "models", "retrieval", "training"},
     "datasets": {"data", "drawn", "locks", "retrieval"},
     "captioning": {"data", "datasets"},
-    "validation": {"datasets", "methods", "settings", "training"},
+    "validation": {"convert", "datasets", "methods", "settings", "training"},
     "flags": {"training"},
     "on_device": {"data", "training"},
     "experiment": {"data", "datasets", "methods", "on_device", "training", "validation"},
