@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import path_of
 
 
 def load() -> tuple[Any, Any]:
@@ -37,7 +38,7 @@ def model_folder(path: str | Path) -> Path:
     Raises:
       UserError: there is none.
     """
-    folder = Path(path).expanduser()
+    folder = path_of(path)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; give the folder of a model on this disk, nothing is downloaded")
     if not (folder / "config.json").is_file():

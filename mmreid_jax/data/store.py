@@ -32,6 +32,7 @@ from mmreid_jax import locks
 from mmreid_jax.data.images import BrokenImage, DecodedImages, Pixels, fetched, report_broken
 from mmreid_jax.data.records import Records
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import path_of
 
 # Of the store and of what `images.decode` makes of a file.
 _FORMAT = 2
@@ -125,7 +126,7 @@ def open_pixels(decoded: DecodedImages, *, folder: str = "", limit_gib: float = 
     size = len(decoded.records) * _row_bytes(decoded)
     if not folder or size > limit_gib * 2**30:
         return decoded
-    cache = Path(folder).expanduser()
+    cache = path_of(folder)
     place = cache / _name(decoded, _content(decoded.records, cache, threads))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ from mmreid_jax.data import captions
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets.disk import SOURCE_FILE, SingleFolders
 from mmreid_jax.errors import UserError
-from mmreid_jax.paths import read_json
+from mmreid_jax.paths import path_of, read_json
 from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 
 DATA_DIR_VARIABLE = "MMREID_DATA"
@@ -44,9 +44,7 @@ def default_data_dir() -> pathlib.Path:
 def prepared_dir(dataset: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
     """Where the records of a data set lie once prepared."""
     described = datasets.get(dataset)
-    return (
-        pathlib.Path(data_dir).expanduser().absolute() / dataset.partition("/")[0] / described.part / described.version
-    )
+    return path_of(data_dir).absolute() / dataset.partition("/")[0] / described.part / described.version
 
 
 def is_prepared(dataset: str, data_dir: str | os.PathLike[str]) -> bool:
@@ -104,7 +102,7 @@ def load(
         views_of = {modality: views_of[modality] for modality in folders.modalities_of(split)}
     directory = prepared_dir(dataset, data_dir)
     if not is_prepared(dataset, data_dir):
-        folder = pathlib.Path(data_dir).expanduser().absolute()
+        folder = path_of(data_dir).absolute()
         raise UserError(
             f"{dataset} is not prepared in {folder}; prepare it once: python -m mmreid_jax prepare "
             f"--dataset {dataset} --manual_dir DIR --data_dir {folder} (DIR holds the images; "

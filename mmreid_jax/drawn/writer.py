@@ -29,7 +29,7 @@ from mmreid_jax.drawn.attributes import (
 from mmreid_jax.drawn.layouts import Layout, Sample, Size
 from mmreid_jax.drawn.streams import generator
 from mmreid_jax.errors import UserError
-from mmreid_jax.paths import read_json
+from mmreid_jax.paths import path_of, read_json
 
 MARKER = "drawn.json"
 """File in the folder of a drawn data set that holds the parameters of the drawing; written last."""
@@ -314,7 +314,7 @@ def write(
         "image_size": list(image_size or layout.image_size),
         "drawing_version": DRAWING_VERSION,
     }
-    root = pathlib.Path(out).expanduser() / layout.root
+    root = path_of(out) / layout.root
     paths = [path for sample in samples for path in layout.paths(sample)]
     summary = Summary(dataset, root, _counts(layout, samples), len(paths), reused=False)
     try:

@@ -36,7 +36,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 from mmreid_jax import __version__
 from mmreid_jax.convert import layout
 from mmreid_jax.errors import UserError
-from mmreid_jax.paths import read_json
+from mmreid_jax.paths import path_of, read_json
 from mmreid_jax.training import config, devices
 
 FOLDER = "checkpoints"
@@ -396,7 +396,7 @@ def _quietly() -> Iterator[None]:
 
 def _absolute(path: str | Path) -> Path:
     """Orbax takes absolute paths only."""
-    return Path(path).expanduser().absolute()
+    return path_of(path).absolute()
 
 
 def _scores(directory: Path) -> dict[int, dict[str, float]]:
