@@ -264,8 +264,11 @@ class HTT:
         """Multi-modal test-time training: 3M + CIM on the pseudo labels of this forward pass; no true label is read."""
         del step
         options = self.config.mtt
-        features, backbone_stats = self.features(variables, batch, train=True, key=key)
-        _, _, logits, neck_stats = self.head(variables, features, train=True)
+        # Statistics of two images are poor ones. They touch the neck alone in the authors' transformer, but every layer
+        # of a ResNet, which can keep those of its training instead.
+        follows = options.statistics == "batch"
+        features, backbone_stats = self.features(variables, batch, train=follows or self.is_vit, key=key)
+        _, _, logits, neck_stats = self.head(variables, features, train=follows)
         total, parts = adaptation.mtt_loss(
             features,
             logits,

@@ -45,6 +45,7 @@ SECTIONS = {
             "cim_margin": Number(1.0, 0),
             "episodic": Switch(False),
             "episode_size": Whole(64, 1, 1_000_000),
+            "statistics": Choice("batch", ("batch", "kept")),
             "reestimate_statistics": Switch(False),
         }
     ),
@@ -53,7 +54,7 @@ SECTIONS = {
 WEIGHTS = ("ce_weight", "triplet_weight", "mmm_weight", "cim_weight", "center_weight")
 """Of ``config.loss``: where all are 0 there is nothing to learn."""
 RELEASED = {
-    "": {"train.sampler": "reference", "loss.grouping": "positional", "mtt.form": "code"},
+    "": {"train.sampler": "reference", "loss.grouping": "positional", "mtt.form": "code", "mtt.statistics": "batch"},
     "rgbnt100": {"data.rgbnt100_third": "reference"},
     "rgbn300": {"data.rgbn300_third": "reference"},
 }
