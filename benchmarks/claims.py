@@ -1,19 +1,17 @@
 """Do the papers' claims hold on drawn data? Trains with and without each idea, over several seeds.
 
-    python benchmarks/claims.py --seeds 3
-    python benchmarks/claims.py --seeds 3 --pretrain 16 --lr 5e-4      # as the papers do: start from a trained backbone
-    python benchmarks/claims.py --seeds 3 --method ieee
-    python benchmarks/claims.py --seeds 3 --method hetero_center --pretrain 16      # or agw, ddag, tvi_lfm
+    python benchmarks/claims.py --system htt              one system; all of them without --system
+    python benchmarks/claims.py --system htt --table      what came out so far, without running anything
 
-HTT: cross-entropy + triplet, then + 3M, then + 3M + CIM; and test-time training of the last one. IEEE: three streams
-with cross-entropy, then with the interacting module, with the relation module, and with 3M. Visible-infrared:
-cross-entropy, then + hetero-center loss; Base, then AGW; cross-entropy + triplet, then DDAG's part attention, then its
-graph; with the gap between the centres of the modalities (0 to 2; smaller is better). TVI-LFM: the base
-model, then the text stage upon it with texts that are added, filtered (SFF), trained jointly (MJL), and the ensemble
-(MER) of the last; and in a second table queries in the words of their infrared images. Every seed has drawn people
-of its own and weights of its own, shared by all variants, so that differences are paired. Scores are of the LAST epoch,
-never of the best one on the test set. With --pretrain the backbone of a seed first learns to tell other drawn
-people apart (cross-entropy alone), as the papers start from ImageNet.
+Every run starts from a trunk in the package, as the papers start from ImageNet: tri-modal systems from one of all
+spectra, visible-infrared systems from one that has seen colour images alone, so that the gap between the spectra is
+left to the method. Every seed has drawn people and fresh weights of its own, shared by all variants of a system, so
+that differences are paired. Settings are those of the demos, chosen on seeds 700 to 799; the seeds here were used for
+nothing else. Scores are of the LAST epoch, never of the best one on the test set.
+
+One JSON file is kept for each run (system, seed, variant) under ``runs/claims``; the same command goes on with those
+that there are. A difference comes with a 95 % interval: seeds, and within each its identities, are drawn again with
+replacement.
 """
 
 from __future__ import annotations
@@ -25,9 +23,10 @@ import functools
 import io
 import json
 import re
+import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,169 +34,282 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs import demo, demo_ieee, demo_tvi_lfm, demo_vi
+from configs import demo, demo_ieee, demo_mmgl, demo_tvi_lfm, demo_vi
 from mmreid_jax import adapt, train
 from mmreid_jax.captioning.colours import strip_colours
-from mmreid_jax.commands.convert import write_safetensors
-from mmreid_jax.convert import known, layout
 from mmreid_jax.embedder import of_experiment
-from mmreid_jax.experiment import open_experiment
-from mmreid_jax.models.vit import SIZES
+from mmreid_jax.experiment import Experiment, open_experiment
 from mmreid_jax.scoring import retrieval
 from mmreid_jax.training import checkpoints
 
-# Method -> variant -> what it changes in the method's demo; each stands above the one that adds to it.
-VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "htt": {
-        "CE + triplet": {"loss.mmm_weight": 0.0, "loss.cim_weight": 0.0},
-        "+ 3M": {"loss.mmm_weight": 0.5, "loss.cim_weight": 0.0},
-        "+ 3M + CIM": {"loss.mmm_weight": 0.5, "loss.cim_weight": 0.5},
-    },
-    "ieee": {
-        "three streams, CE": {"loss.name": "softmax", "model.cim": False, "model.rem": "off"},
-        "+ interaction": {"loss.name": "softmax", "model.rem": "off"},
-        "+ REM": {"loss.name": "softmax"},
-        "+ 3M": {},
-    },
-}
-VARIANTS |= {
-    "hetero_center": {"CE": {"loss.hc_weight": 0.0}, "+ hetero-center": {}},
-    "agw": {
-        "Base": {"model.non_local": (), "model.pooling": "avg", "loss.triplet": "batch_hard"},
-        "AGW": {},
-    },
-    "ddag": {
-        "CE + triplet": {"model.wpa": False, "model.graph": False, "eval.feature": "fc"},
-        "+ part attention": {"model.graph": False},
-        "+ graph (DDAG)": {},
-    },
-}
-# The text stage of TVI-LFM begins with the base model, its first variant.
-TEXT = "tvi_lfm"
-VARIANTS[TEXT] = {
-    "infrared image alone": {},
-    "+ text (add)": {"model.fusion": "add", "loss.joint": False},
-    "+ SFF": {"loss.joint": False},
-    "+ MJL": {},
-}
-ENSEMBLE = "+ MER"
-"""The last variant again, whose queries are image, text and fusion together."""
-DESCRIBED = ("+ text (add)", "+ SFF")
-"""Variants whose queries are also described in the words of their infrared images."""
-VISIBLE_INFRARED = ("hetero_center", "agw", "ddag")
-DEMOS: dict[str, Callable[[], Any]] = {
-    "htt": demo.get_config,
-    "ieee": demo_ieee.get_config,
-    **{method: functools.partial(demo_vi.get_config, method) for method in (*VISIBLE_INFRARED, "base")},
-    TEXT: functools.partial(demo_tvi_lfm.get_config, "base"),
-    "text stage": functools.partial(demo_tvi_lfm.get_config, "text"),
-}
-# The last variant again, where the method trains at test time.
-ADAPTED = {"htt": "+ 3M + CIM, after MTT"}
-GARMENT = r"\b((t-|tee |long sleeve )?shirt|jacket|hoodie|hooded|(long )?coat|(short )?pants|trousers|shorts|skirt)\b"
-GUESSES = ("black", "white", "grey", "blue", "red", "green", "brown")
+Changes = Mapping[str, Any]
+FIRST_SEED, SEEDS = 10, 5
+RESAMPLES = 10_000
+COLOUR_TRUNK = {"init.backbone": "drawn/resnet_mini_rgb"}
 SCORES = ("mAP", "R1", "mINP")
 GAP = "gap"
-# Added to a seed: drawn people that no run of any seed is trained or tested on.
-OTHER_PEOPLE = 1000
-PRETRAINING_PEOPLE = 240
+MISSING = ", one modality missing"
+GARMENT = r"\b((t-|tee |long sleeve )?shirt|jacket|hoodie|hooded|(long )?coat|(short )?pants|trousers|shorts|skirt)\b"
+GUESSES = ("black", "white", "grey", "blue", "red", "green", "brown")
 
 
-def config_of(seed: int, drawn_seed: int, epochs: int, options: argparse.Namespace) -> Any:
-    """The demo's config, evaluated once at the end."""
-    config = DEMOS[options.method]()
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """One row of a table.
+
+    Attributes:
+      changes: of the config of the system's demo.
+      config: another demo than that of the system; None: the system's.
+      upon: (key of ``config.init``, variant): the run whose model this one begins with.
+      against: the variant that it is compared with; empty: the row above.
+    """
+
+    changes: Changes = dataclasses.field(default_factory=dict)
+    config: Callable[[], Any] | None = None
+    upon: tuple[str, str] | None = None
+    against: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class System:
+    """What is claimed of one system.
+
+    Attributes:
+      config: its demo.
+      variants: name -> row, in the order of the table.
+      hidden: variants that only others begin with, such as a pre-training, which have no scores.
+      adapted: name of a further row: the last variant after test-time training.
+      missing: scores with one modality missing are kept as well.
+      ensemble: (name of a further row, beginning of the comparison of the last variant that it shows).
+      described: variants whose queries are also described in the words of their infrared images.
+    """
+
+    config: Callable[[], Any]
+    variants: Mapping[str, Variant]
+    hidden: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
+    adapted: str = ""
+    missing: bool = False
+    ensemble: tuple[str, str] | None = None
+    described: Sequence[str] = ()
+
+    def reference(self, name: str) -> str:
+        """The row that a row is compared with; empty for the first one."""
+        further = [self.adapted, *(self.ensemble or ())[:1]]
+        names = [*self.variants, *(label for label in further if label)]
+        above = names[names.index(name) - 1] if names.index(name) else ""
+        return self.variants[name].against or above if name in self.variants else above
+
+
+def visible_infrared(method: str) -> Callable[[], Any]:
+    """The demo of a visible-infrared method."""
+    return functools.partial(demo_vi.get_config, method)
+
+
+PERMUTATION, CONTRAST = "permutation, pre-training", "cycle contrast, pre-training"
+BOTH = "both, pre-training"
+BASE_NETWORK = {"model.non_local": (), "model.pooling": "avg", "loss.triplet": "batch_hard"}
+MMGL_START = "init.from_mmgl"
+TEXT_STAGE = Variant(
+    config=functools.partial(demo_tvi_lfm.get_config, "text"), upon=("init.from_base", "infrared image alone")
+)
+SYSTEMS: dict[str, System] = {
+    "htt": System(
+        demo.get_config,
+        {
+            "CE + triplet": Variant({"loss.mmm_weight": 0.0, "loss.cim_weight": 0.0}),
+            "+ 3M": Variant({"loss.cim_weight": 0.0}),
+            "+ CIM": Variant(),
+        },
+        adapted="+ MTT",
+        missing=True,
+    ),
+    "ieee": System(
+        demo_ieee.get_config,
+        {
+            "three streams, CE": Variant({"loss.name": "softmax", "model.cim": False, "model.rem": "off"}),
+            "+ interaction": Variant({"loss.name": "softmax", "model.rem": "off"}),
+            "+ REM": Variant({"loss.name": "softmax"}),
+            "+ 3M": Variant(),
+        },
+    ),
+    "hetero_center": System(
+        visible_infrared("hetero_center"),
+        {"CE": Variant({**COLOUR_TRUNK, "loss.hc_weight": 0.0}), "+ hetero-center": Variant(COLOUR_TRUNK)},
+    ),
+    "agw": System(
+        visible_infrared("agw"),
+        {
+            "Base": Variant({**COLOUR_TRUNK, **BASE_NETWORK}),
+            "Base + non-local": Variant(
+                {**COLOUR_TRUNK, "model.pooling": "avg", "loss.triplet": "batch_hard"}, against="Base"
+            ),
+            "Base + GeM": Variant({**COLOUR_TRUNK, **BASE_NETWORK, "model.pooling": "gem"}, against="Base"),
+            "Base + WRT": Variant({**COLOUR_TRUNK, **BASE_NETWORK, "loss.triplet": "weighted"}, against="Base"),
+            "AGW": Variant(COLOUR_TRUNK, against="Base"),
+        },
+    ),
+    "caj": System(
+        visible_infrared("caj"),
+        {
+            "AGW": Variant(COLOUR_TRUNK, config=visible_infrared("agw")),
+            "CAJ": Variant(COLOUR_TRUNK),
+        },
+    ),
+    "ddag": System(
+        visible_infrared("ddag"),
+        {
+            "CE + triplet": Variant(
+                {**COLOUR_TRUNK, "model.wpa": False, "model.graph": False, "eval.feature": "fc"},
+            ),
+            "+ part attention": Variant({**COLOUR_TRUNK, "model.graph": False}),
+            "+ graph": Variant(COLOUR_TRUNK),
+        },
+    ),
+    "mmgl": System(
+        visible_infrared("base"),
+        {
+            "random": Variant({"init.backbone": ""}),
+            "permutation": Variant({"init.backbone": ""}, upon=(MMGL_START, PERMUTATION), against="random"),
+            "cycle contrast": Variant({"init.backbone": ""}, upon=(MMGL_START, CONTRAST), against="random"),
+            "both": Variant({"init.backbone": ""}, upon=(MMGL_START, BOTH), against="random"),
+            "trunk of colour images": Variant(COLOUR_TRUNK, against="both"),
+        },
+        hidden={
+            PERMUTATION: Variant({"loss.cl_weight": 0.0}, config=demo_mmgl.get_config),
+            CONTRAST: Variant({"loss.perm_weight": 0.0}, config=demo_mmgl.get_config),
+            BOTH: Variant(config=demo_mmgl.get_config),
+        },
+    ),
+    "tvi_lfm": System(
+        functools.partial(demo_tvi_lfm.get_config, "base"),
+        {
+            "infrared image alone": Variant(COLOUR_TRUNK),
+            "+ text (add)": dataclasses.replace(TEXT_STAGE, changes={"model.fusion": "add", "loss.joint": False}),
+            "+ SFF": dataclasses.replace(TEXT_STAGE, changes={"loss.joint": False}),
+            "+ MJL": TEXT_STAGE,
+        },
+        ensemble=("+ MER", "mer "),
+        described=("+ text (add)", "+ SFF"),
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where runs are kept.
+
+    Attributes:
+      folder: of all of them.
+      data_dir: of the drawn data.
+      overrides: changes of every config, for trials at small sizes.
+    """
+
+    folder: Path
+    data_dir: str
+    overrides: Changes = dataclasses.field(default_factory=dict)
+
+    def of(self, system: str, seed: int, variant: str) -> Path:
+        """Work directory of a run; its result lies beside it with the suffix ``.json``."""
+        slug = re.sub(r"\W+", "-", variant).strip("-").lower() or "variant"
+        return (self.folder / system / str(seed) / slug).absolute()
+
+
+def config_of(system: System, variant: Variant, seed: int, place: Place) -> Any:
+    """The demo's config with what the variant changes, evaluated once at the end."""
+    config = (variant.config or system.config)()
     config.task = "train"
-    config.seed = seed
-    config.data.drawn_seed = drawn_seed
-    config.data.data_dir = options.data_dir
-    config.data.drawn_identities = options.identities
-    config.optim.epochs = epochs
-    config.train.eval_every = epochs
+    config.seed = config.data.drawn_seed = seed
+    config.data.data_dir = place.data_dir
     config.train.evaluate_first = False
     config.eval.report = False
-    config.init.backbone = ""
+    config.eval.missing_modalities = system.missing
+    config.update_from_flattened_dict({**variant.changes, **place.overrides})
+    config.train.eval_every = config.optim.epochs
     return config
 
 
-def pretrained(seed: int, options: argparse.Namespace, folder: Path) -> Path:
-    """File with the weights of a backbone that was trained on other drawn people with cross-entropy alone.
-
-    HTT's is another one for each seed. Visible-infrared methods and seeds share one, as they share ImageNet's: one
-    stream for both modalities, four times as many people.
-    """
-    shared = options.method in (*VISIBLE_INFRARED, TEXT)
-    name = f"visible-infrared-backbone-{options.pretrain}" if shared else f"{seed}-backbone-{options.pretrain}"
-    file = folder / f"{name}.safetensors"
-    if not file.is_file():
-        chosen = argparse.Namespace(**vars(options))
-        if shared:
-            seed, chosen.method, chosen.identities = 0, "base", PRETRAINING_PEOPLE
-        config = config_of(seed, seed + OTHER_PEOPLE, options.pretrain, chosen)
-        for weight in config.loss:
-            if weight.endswith("_weight") and weight != "ce_weight":
-                config.loss[weight] = 0.0
-        if shared:
-            config.model.shared_from = 0
-            config.data.drawn_images = 12
-        workdir = folder / name
-        with contextlib.redirect_stdout(io.StringIO()):
-            train.fit(open_experiment(config, workdir))
-        variables, _ = checkpoints.load_variables(workdir, which="last")
-        own = {collection: tree["backbone"] for collection, tree in variables.items() if "backbone" in tree}
-        if shared:
-            own = {collection: tree["shared"] for collection, tree in own.items()}
-        family = "vit" if config.model.backbone in SIZES else "resnet"
-        write_safetensors(str(file), layout.export_state(known.named(family), own))
-    return file
+def by_identity(result: retrieval.Result) -> dict[str, float]:
+    """Mean average precision of the queries of every identity, over the trials."""
+    precision = np.mean([scores.average_precision for scores in result.scores.scores], axis=0)
+    counted = ~np.isnan(precision)
+    identities = result.query.identity[: len(precision)]
+    return {
+        str(name): float(precision[counted & (identities == name)].mean())
+        for name in np.unique(identities[counted]).tolist()
+    }
 
 
-def one_run(seed: int, variant: str, options: argparse.Namespace, workdir: Path) -> dict[str, dict[str, float]]:
-    """Scores of one variant and one seed, and those after test-time training for the last variant."""
-    first, *_, last = VARIANTS[options.method]
-    upon_base = options.method == TEXT and variant != first
-    stage = argparse.Namespace(**{**vars(options), **({"method": "text stage"} if upon_base else {})})
-    config = config_of(seed, seed, options.epochs, stage)
-    if upon_base:
-        config.init.from_base = str(place(options, seed, first))
-    elif options.pretrain:
-        config.init.backbone = str(pretrained(seed, options, workdir.parent))
-    if options.lr:
-        config.optim.lr = options.lr
-    adapts = options.method in ADAPTED and variant == last
-    if adapts:
-        config.mtt.optim.epochs = options.adaptation_epochs
-        config.mtt.reestimate_statistics = options.reestimate_statistics
-    config.update_from_flattened_dict(VARIANTS[options.method][variant])
-    experiment = open_experiment(config, workdir)
-    with contextlib.redirect_stdout(io.StringIO()):
+def kept(result: retrieval.Result, against: str) -> dict[str, Any]:
+    """What is kept of a result: scores, the precision of every identity, and the row that it is compared with."""
+    row = result.row()
+    scores = {name: float(row[name]) for name in (*SCORES, GAP) if name in row}
+    return {**scores, "identities": by_identity(result), "against": against}
+
+
+def missing_one(results: Sequence[retrieval.Result], against: str) -> dict[str, Any]:
+    """Means of the results with exactly one modality missing."""
+    rows = [kept(result, "") for result in results if result.missing is not None and len(result.missing.absent) == 1]
+    scores = {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
+    identities = {name: float(np.mean([row["identities"][name] for row in rows])) for name in rows[0]["identities"]}
+    return {**scores, "identities": identities, "against": against}
+
+
+def run_one(system: System, name: str, config: Any, workdir: Path) -> dict[str, Any]:
+    """Trains one variant with one seed; row -> what is kept of it."""
+    with quietly():
+        experiment = open_experiment(config, workdir)
         train.fit(experiment)
+    if name in system.hidden:
+        return {}
     embedder = of_experiment(experiment, experiment.method.embed)
     variables, _ = checkpoints.load_variables(workdir, which="last")
     placed = experiment.parallel.place_state(variables)
-    first_result, *others = retrieval.run(experiment, embedder, placed, variant)
-    found = {variant: first_result.row()}
-    if upon_base and variant == last:
-        found[ENSEMBLE] = next(result for result in others if result.comparison.startswith("mer ")).row()
-    if upon_base and variant in DESCRIBED:
-        found |= described(experiment, embedder, placed, variant)
-    if adapts:
-        with contextlib.redirect_stdout(io.StringIO()):
-            results, _ = adapt.continual(experiment, embedder, variables)
-        found[ADAPTED[options.method]] = next(result for result in results if "last" in result.label).row()
-    return {name: {score: float(row[score]) for score in (*SCORES, GAP) if score in row} for name, row in found.items()}
+    results = retrieval.run(experiment, embedder, placed, name, system.missing)
+    rows = rows_of(system, name, results)
+    last = name == list(system.variants)[-1]
+    if system.ensemble and last:
+        label, comparison = system.ensemble
+        result = next(result for result in results if result.comparison.startswith(comparison))
+        rows[label] = kept(result, system.reference(label))
+    if name in system.described:
+        rows |= described(experiment, embedder, placed, name)
+    if system.adapted and last:
+        with quietly():
+            _, adapted = adapt.continual(experiment, embedder, variables)
+        placed = experiment.parallel.place_state(adapted)
+        rows |= rows_of(
+            system, system.adapted, retrieval.run(experiment, embedder, placed, system.adapted, system.missing)
+        )
+    return rows
 
 
-def described(experiment: Any, embedder: Any, variables: Any, variant: str) -> dict[str, Any]:
-    """Scores of queries that have the words of their infrared images in place of those of a visible one.
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without what a run prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def rows_of(system: System, name: str, results: Sequence[retrieval.Result]) -> dict[str, Any]:
+    """The row of a variant, and that with one modality missing."""
+    against = system.reference(name)
+    rows = {name: kept(results[0], against)}
+    if system.missing:
+        rows[name + MISSING] = missing_one(results, against and against + MISSING)
+    return rows
+
+
+def described(experiment: Experiment, embedder: Any, variables: Any, variant: str) -> dict[str, Any]:
+    """Queries that have the words of their infrared images in place of those of a visible one.
 
     Colour words are taken out of them, or put in wrongly at every garment.
     """
     query = experiment.splits.query
-    own = query.captions[experiment.method.facts.modalities[1]].tolist()
+    infrared = query.captions[experiment.method.facts.modalities[1]].tolist()
     random = np.random.default_rng(experiment.config.seed)
-    words = {"no colours": [strip_colours(text) for text in own]}
+    words = {"no colours": [strip_colours(text) for text in infrared]}
     words["wrong colours"] = [wrongly_coloured(text, random) for text in words["no colours"]]
-    found = {}
+    rows = {}
     for name, texts in words.items():
         captions = dict.fromkeys(query.captions, np.array(texts, object))
         splits = dataclasses.replace(experiment.splits, query=dataclasses.replace(query, captions=captions))
@@ -205,82 +317,143 @@ def described(experiment: Any, embedder: Any, variables: Any, variant: str) -> d
         comparison = experiment.method.comparisons()[0]
         embedded = retrieval.Embedded(embedder, variables, [comparison.feature, comparison.gallery_feature])
         result = retrieval.compare(splits, protocol, experiment.config.eval, comparison, embedded, variant)
-        found[f"{variant}, words of the infrared image, {name}"] = result.row()
-    return found
+        rows[f"{variant}, words of the infrared image, {name}"] = kept(result, variant)
+    return rows
 
 
 def wrongly_coloured(text: str, random: np.random.Generator) -> str:
     """A caption with a colour drawn at random before every garment."""
-    return re.sub(GARMENT, lambda found: f"{random.choice(GUESSES)} {found[0]}", text)
+    return re.sub(GARMENT, lambda match: f"{random.choice(GUESSES)} {match[0]}", text)
 
 
-def place(options: argparse.Namespace, seed: int, variant: str) -> Path:
-    """The workdir of a run."""
-    number = list(VARIANTS[options.method]).index(variant)
-    name = f"{options.method}-{seed}-{number}-{options.epochs}-{options.pretrain}"
-    return (options.workdir / name).absolute()
+def run_seed(name: str, seed: int, place: Place) -> None:
+    """All runs of a system and a seed that have no result yet; then their work directories go."""
+    system = SYSTEMS[name]
+    every = {**system.hidden, **system.variants}
+    places = {variant: place.of(name, seed, variant) for variant in every}
+    if all(result_of(workdir).is_file() for workdir in places.values()):
+        return
+    for variant, workdir in places.items():
+        if result_of(workdir).is_file():
+            continue
+        begun, used = time.monotonic(), time.process_time()
+        config = config_of(system, every[variant], seed, place)
+        if upon := every[variant].upon:
+            config.update_from_flattened_dict({upon[0]: str(places[upon[1]])})
+        rows = run_one(system, variant, config, workdir)
+        seconds = {"seconds": time.monotonic() - begun, "processor_seconds": time.process_time() - used}
+        write(result_of(workdir), {"rows": rows, **seconds})
+        said = ", ".join(f"{100 * row['mAP']:.2f} {label}" for label, row in rows.items())
+        print(f"{name}, seed {seed}, {variant}: {said} ({seconds['seconds']:.0f} s)", flush=True)
+    for workdir in places.values():
+        shutil.rmtree(workdir, ignore_errors=True)
 
 
-def table(runs: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Markdown: mean +- standard deviation over seeds, and the paired gain over the row above."""
-    names = list(next(iter(runs.values())))
-    gaps = all(GAP in row for row in next(iter(runs.values())).values())
+def result_of(workdir: Path) -> Path:
+    """The file that holds what came out of a run."""
+    return workdir.with_name(f"{workdir.name}.json")
+
+
+def write(file: Path, content: Any) -> None:
+    """A JSON file, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(file)
+
+
+def rows_by_seed(name: str, seeds: Sequence[int], place: Place) -> dict[int, dict[str, Any]]:
+    """Seed -> row -> what was kept, of the seeds all of whose runs are done."""
+    system, found = SYSTEMS[name], {}
+    for seed in seeds:
+        files = [result_of(place.of(name, seed, variant)) for variant in system.variants]
+        if all(file.is_file() for file in files):
+            found[seed] = {key: row for file in files for key, row in json.loads(file.read_text())["rows"].items()}
+    return found
+
+
+def differences(rows: Mapping[int, Mapping[str, Any]], name: str, against: str) -> list[np.ndarray]:
+    """For every seed, the differences in mean average precision of its identities."""
+    found = []
+    for row in rows.values():
+        ours, theirs = row[name]["identities"], row[against]["identities"]
+        found.append(np.array([ours[identity] - theirs[identity] for identity in sorted(ours)]))
+    return found
+
+
+def interval(values: Sequence[np.ndarray], resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float, float]:
+    """Mean of differences, and the ends of its 95 % bootstrap interval.
+
+    Seeds are drawn with replacement, and within each its identities: both are samples of what might have been.
+
+    Args:
+      values: for every seed, the differences of its identities.
+      resamples: how often they are drawn again.
+      seed: of the drawing.
+    """
+    random = np.random.default_rng(seed)
+    means = np.stack(
+        [group[random.integers(len(group), size=(resamples, len(values), len(group)))].mean(-1) for group in values],
+        axis=-1,
+    )  # [resamples, place of the seed in the sample, seed]
+    chosen = random.integers(len(values), size=(resamples, len(values)))
+    drawn = np.take_along_axis(means, chosen[..., None], axis=-1)[..., 0].mean(-1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(np.mean([group.mean() for group in values])), float(low), float(high)
+
+
+def table(rows: Mapping[int, Mapping[str, Any]]) -> str:
+    """Markdown: mean and standard deviation over seeds, and what each row gains on the one that it is compared with."""
+    labels = list(next(iter(rows.values())))
+    gaps = any(GAP in row for seed in rows.values() for row in seed.values())
+    columns = (*SCORES, GAP) if gaps else SCORES
     lines = [
-        "| variant | "
-        + " | ".join((*SCORES, GAP) if gaps else SCORES)
-        + " | mAP against the row above (mean of pairs, wins) |",
-        "|---" * (6 if gaps else 5) + "|",
+        f"| variant | {' | '.join(columns)} | mAP against | difference [95 % interval] | seeds won |",
+        "|---" * (len(columns) + 4) + "|",
     ]
-    previous: np.ndarray | None = None
-    for name in names:
-        values = {score: 100 * np.array([run[name][score] for run in runs.values()]) for score in SCORES}
-        cells = [f"{v.mean():.1f} ± {v.std(ddof=1) if len(v) > 1 else 0:.1f}" for v in values.values()]
-        if gaps:
-            apart = np.array([run[name][GAP] for run in runs.values()])
-            cells.append(f"{apart.mean():.3f} ± {apart.std(ddof=1) if len(apart) > 1 else 0:.3f}")
-        gain = (
-            ""
-            if previous is None
-            else f"{(values['mAP'] - previous).mean():+.1f}, {(values['mAP'] > previous).sum()} of {len(previous)}"
-        )
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {gain} |")
-        previous = values["mAP"]
+    for label in labels:
+        cells = [spread([seed[label].get(score) for seed in rows.values()], score) for score in columns]
+        against = next(iter(rows.values()))[label]["against"]
+        claim = ["", "", ""]
+        if against:
+            values = differences(rows, label, against)
+            mean, low, high = (100 * number for number in interval(values))
+            wins = sum(group.mean() > 0 for group in values)
+            claim = [against, f"{mean:+.2f} [{low:+.2f}, {high:+.2f}]", f"{wins} of {len(values)}"]
+        lines.append(f"| {' | '.join([label, *cells, *claim])} |")
     return "\n".join(lines)
 
 
-def main() -> None:
+def spread(values: Sequence[float | None], score: str) -> str:
+    """Mean and standard deviation of a score over seeds."""
+    numbers = np.array([value for value in values if value is not None])
+    if not len(numbers):
+        return ""
+    factor, digits = (1, 3) if score == GAP else (100, 2)
+    deviation = numbers.std(ddof=1) if len(numbers) > 1 else 0.0
+    return f"{factor * numbers.mean():.{digits}f} ± {factor * deviation:.{digits}f}"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--method", choices=tuple(VARIANTS), default="htt")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=16)
-    parser.add_argument("--adaptation_epochs", type=int, default=2)
-    parser.add_argument("--pretrain", type=int, default=0, help="epochs on other people; 0: start from scratch")
-    parser.add_argument("--lr", type=float, default=0.0, help="0: that of the demo")
-    parser.add_argument("--reestimate_statistics", action="store_true", help="of the neck, over the test set, in MTT")
-    parser.add_argument("--identities", type=int, default=60, help="in each of training and test")
+    parser.add_argument("--system", choices=tuple(SYSTEMS), action="append", help="default: all")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many (default {SEEDS})")
+    parser.add_argument("--first_seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--minutes", type=float, default=0.0, help="no further run begins after so many; 0: no limit")
+    parser.add_argument("--table", action="store_true", help="print what came out so far")
     parser.add_argument("--data_dir", default="data")
     parser.add_argument("--workdir", type=Path, default=Path("runs/claims"))
-    parser.add_argument("--out", type=Path, default=Path("runs/claims/claims.json"))
-    options = parser.parse_args()
-    if options.pretrain and options.method == "ieee":
-        parser.error("--pretrain is not for --method ieee")
-    variants = VARIANTS[options.method]
-    runs: dict[str, Any] = {}
-    for seed in range(options.seeds):
-        runs[str(seed)] = {}
-        for variant in variants:
-            begun = time.monotonic()
-            runs[str(seed)].update(one_run(seed, variant, options, place(options, seed, variant)))
-            print(f"seed {seed}, {variant}: {runs[str(seed)][variant]} ({time.monotonic() - begun:.0f} s)", flush=True)
-        if adapted := ADAPTED.get(options.method):
-            print(f"seed {seed}, {adapted}: {runs[str(seed)][adapted]}", flush=True)
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(runs, indent=1))
-    told = [name for name in next(iter(runs.values())) if "words of the infrared image" in name]
-    print(table({seed: {name: row for name, row in run.items() if name not in told} for seed, run in runs.items()}))
-    if told:
-        print("\n" + table({seed: {name: run[name] for name in told} for seed, run in runs.items()}))
+    options = parser.parse_args(arguments)
+    place = Place(options.workdir, options.data_dir)
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
+    for name in options.system or SYSTEMS:
+        for seed in seeds:
+            if not options.table and time.monotonic() < end:
+                run_seed(name, seed, place)
+        if rows := rows_by_seed(name, seeds, place):
+            print(f"\n{name}, {len(rows)} seeds\n\n{table(rows)}\n", flush=True)
 
 
 if __name__ == "__main__":

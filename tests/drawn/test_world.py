@@ -138,8 +138,8 @@ def test_no_experiment_draws_people_that_trunks_know():
         module = importlib.import_module(f"configs.{file.stem}")
         if hasattr(module, "get_config"):
             assert module.get_config().data.drawn_seed not in (*drawn_cues.DESIGN_SEEDS, *drawn.RESERVED_SEEDS)
-    assert first > claims.OTHER_PEOPLE + 1000
-    assert drawn_cues.DESIGN_SEEDS.stop <= claims.OTHER_PEOPLE
+    reported = range(claims.FIRST_SEED, claims.FIRST_SEED + claims.SEEDS)
+    assert reported.stop <= drawn_cues.DESIGN_SEEDS.start < drawn_cues.DESIGN_SEEDS.stop <= first
 
 
 def test_people_and_cameras_of_other_seeds_are_others():
