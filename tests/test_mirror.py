@@ -64,7 +64,6 @@ ELSEWHERE = {
     "drawn/streams": "drawn/test_person",
     "drawn/vehicle": "drawn/test_person",
     "drawn/words": "drawn/test_writer",
-    "methods/htt": "methods/test_every_method",
     "methods/visible_infrared": "methods/test_mmgl",
     "models/ieee": "parity/test_ieee_models",
     **{f"settings/{name}": "test_validation" for name in SETTINGS},

@@ -77,8 +77,9 @@ def test_its_data_can_be_trained_on(tmp_path, monkeypatch, images, tiny_run):
         data__data_dir=str(tmp_path / "data"),
     )
     train.main(config, tmp_path / "run")
-    (line,) = (tmp_path / "run" / "scores.jsonl").read_text().splitlines()
-    assert json.loads(line)["protocol"].startswith("x310_ir_to_vis v1")
+    rows = [json.loads(line) for line in (tmp_path / "run" / "scores.jsonl").read_text().splitlines()]
+    assert {row["comparison"] for row in rows} == {"fc nir to rgb", "pool nir to rgb"}
+    assert all(row["protocol"].startswith("x310_ir_to_vis v1") for row in rows)
 
 
 @pytest.mark.parametrize(
