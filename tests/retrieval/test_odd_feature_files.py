@@ -289,6 +289,8 @@ def fuzz(folder, seed, rounds):
         for name, sound in sounds:
             raw = bytearray(sound)
             for _ in range(rng.choice((1, 2, 6))):
+                if not raw:
+                    break
                 at = rng.randrange(len(raw))
                 kind = rng.randrange(4)
                 if kind == 0:
