@@ -256,8 +256,8 @@ def run(
                 continue
             results.append(score(comparison, embedded, ", ".join(parts)))
             if missing and set(comparison.query) == set(modalities):
-                for name, absent in protocols.missing_modality_cases(modalities):
-                    case = Missing(name, absent, ", ".join(parts))
+                for name, gone in protocols.missing_modality_cases(modalities):
+                    case = Missing(name, gone, ", ".join(parts))
                     results.append(score(comparison, embedded, f"{label}, {name}", missing=case))
     if not results:
         raise UserError(

@@ -34,6 +34,7 @@ ELSEWHERE = {
     "checkpoint=DIR": "the model of the line before it, which convert has made",
     "--image ir.png": "tests/commands/test_search.py",
     "$t": "ten runs, of which the line before is one",
+    "average": "many runs: tests/commands/test_average.py",
     "CONFIG": "a pattern of lines",
     "pretrain_trunk": "hours: tests/trunks/test_pretraining.py",
 }
@@ -44,9 +45,11 @@ def lines_of(page):
     found = []
     for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
-            line = re.sub(r"\s{2,}#.*|\s#\s.*", "", line).strip()
-            if line.startswith((MAIN, COMMAND)):
-                found.append(" ".join(line.split()))
+            line = re.sub(r"\s{2,}#.*|\s#\s.*", "", line)
+            for command in line.split("&&"):
+                command = " ".join(command.split()).removeprefix(".venv/bin/")
+                if command.startswith((MAIN, COMMAND)):
+                    found.append(command)
     return found
 
 
@@ -91,6 +94,44 @@ def test_demos_have_directories_of_their_own():
     assert run_name("configs/demo_vi.py:base") == "demo_vi_base"
     assert run_name("configs/demo_tvi_lfm.py:text") == "demo_tvi_lfm_text"
     assert run_name("configs/x.py:a/b:c") == "x_a_b_c"
+
+
+def makes(line):
+    """The workdir that a training line leaves a run in; empty for other lines."""
+    if not line.startswith(MAIN) or "--eval_only" in line:
+        return ""
+    words = shlex.split(line)
+    return words[words.index("--workdir") + 1] if "--workdir" in words else f"runs/{config_of(line)[1]}"
+
+
+def needs(line):
+    """The runs that a line begins from, by the line itself and by its config."""
+    words = shlex.split(BROUGHT.sub("", line))
+    begun = [word.rpartition("=")[2] for word in words]
+    if line.startswith(MAIN):
+        init = validation.complete(config_of(BROUGHT.sub("", line))[0]).init
+        begun += [init.checkpoint, init.from_mmgl, init.get("from_base", "")]
+    return {word for word in begun if word.startswith("runs/")} - {makes(line)}
+
+
+def in_order(lines):
+    """Lines whose runs are there, by those before them: a reader who begins elsewhere goes back for them."""
+    made, rest, ordered = set(), list(lines), []
+    while rest:
+        makers = {makes(line) for line in rest}
+        ready = [line for line in rest if not needs(line) & makers]
+        assert ready, f"each of these lines begins from the run of another one: {rest}"
+        chosen, rest = ready[:1], [line for line in rest if line != ready[0]]
+        lacking = {name for name in needs(chosen[0]) if "*" not in name} - made
+        assert not lacking, f"{chosen[0]} begins from {', '.join(lacking)}, which no line makes"
+        made.add(makes(chosen[0]))
+        ordered += chosen
+    return ordered
+
+
+def test_every_run_that_a_line_begins_from_is_made_by_another_line():
+    ordered = in_order(dict.fromkeys(line for _, line in OWN))
+    assert sorted(ordered) == sorted({line for _, line in OWN})
 
 
 def tiny_changes(line, data):
@@ -142,9 +183,7 @@ def test_every_line_runs_in_order(tmp_path):
     small = ["--identities", "4", "--images_per_identity", "4"]
     done = set()
     wanted = os.environ.get("MMREID_LINES", "")
-    # Runs that other lines begin from come first, whatever page they stand on.
-    ordered = sorted(dict.fromkeys(line for _, line in OWN), key=lambda line: ("mmreid_jax" in line, "init." in line))
-    for line in ordered:
+    for line in in_order(dict.fromkeys(line for _, line in OWN)):
         if wanted and not re.search(wanted, line):
             continue
         words = shlex.split(BROUGHT.sub("", line))[1:]
