@@ -405,13 +405,13 @@ def data(clock: Clock, quick: bool) -> None:
             records.identity, setting.batch // PER_IDENTITY, PER_IDENTITY, 1, 0, steps_per_epoch=6 * steps
         )
         placed = on_device.OnDevice("on", threads).open(side.parallel, records, options, training=True)
-        cases: dict[str, tuple[str, on_device.Table, int, bool]] = {
+        cases: dict[str, tuple[str, on_device.DeviceTable, int, bool]] = {
             name: (name, *rest)
             for name, *rest in (
-                ("loader", on_device.Table(), 1, True),
+                ("loader", on_device.DeviceTable(), 1, True),
                 ("on device", placed, 1, True),
                 (f"on device, {STEPS_PER_CALL} steps a call", placed, STEPS_PER_CALL, True),
-                ("loader alone", on_device.Table(), 1, False),
+                ("loader alone", on_device.DeviceTable(), 1, False),
                 ("on device alone", placed, 1, False),
             )
         }

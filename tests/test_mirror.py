@@ -56,7 +56,7 @@ ELSEWHERE = {
     "datasets/sysu_mm01": "datasets/test_single_builders",
     "drawn/attributes": "drawn/test_person",
     "drawn/background": "drawn/test_person",
-    "drawn/layouts": "datasets/test_drawing",
+    "drawn/drawings": "datasets/test_drawing",
     "drawn/occlusion": "drawn/test_person",
     "drawn/raster": "drawn/test_person",
     "drawn/sensor": "drawn/test_person",

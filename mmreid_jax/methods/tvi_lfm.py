@@ -271,7 +271,7 @@ class Base:
         return store.open_weights(path, self.convert_layouts()["tvi_lfm"], like)[0], {}
 
 
-class Text(Base):
+class TextStage(Base):
     """The text stage: the text tower learns beside a visual network that stays as it is.
 
     Attributes:
@@ -642,5 +642,5 @@ def _is_workdir(path: str) -> bool:
 def build(config: Any, facts: DataFacts) -> Base:
     """Builds the stage of TVI-LFM that a config such as ``configs/tvi_sysu.py`` names."""
     if config.model.stage == "text":
-        return Text(config, facts)
+        return TextStage(config, facts)
     return Base(config, facts)

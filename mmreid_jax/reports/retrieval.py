@@ -82,7 +82,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     calibrated = calibration.calibrate(main_result.distances, query, gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
     compute = on_one_device(experiment, variables)
-    content = report.Report(
+    content = report.HtmlReport(
         title=f"{experiment.config.method.upper().replace('_', '-')} on {experiment.config.data.dataset}",
         summary=summary(main_result),
         headline={name: main_result.row()[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
@@ -156,7 +156,7 @@ def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], row
         links = " ".join(f"<a href='{other.name}'>{other.stem}</a>" for other in pages)
         body = "".join(page.ranked_list_html(item, size) for item in chosen)
         title = f"Ranked lists, page {number} of {count}"
-        section = page.Section(title, f"<p>{links}</p>{page.LEGEND}{body}")
+        section = page.PageSection(title, f"<p>{links}</p>{page.LEGEND}{body}")
         style.write_bytes(file, page.page(title, [section]).encode("utf-8"))
     return pages
 

@@ -86,7 +86,7 @@ class RunLog:
         self._begun = False
         self._images = 0
         self._writes = distributed.is_main()
-        self._progress = Progress(total_steps, start_step, kind, stream, seconds, silent=not self._writes)
+        self._progress = ProgressBar(total_steps, start_step, kind, stream, seconds, silent=not self._writes)
         self._board: Any = None
         if self._writes:
             with _writing(self.path):
@@ -240,7 +240,7 @@ class RunLog:
         return tensorboardX.SummaryWriter(str(folder), purge_step=start_step + 1)
 
 
-class Progress:
+class ProgressBar:
     """How far a long job is: a bar on a terminal, else a line every few seconds, with the time that is left."""
 
     def __init__(

@@ -20,7 +20,7 @@ from mmreid_jax.visualize.page_assets import SCRIPT, STYLE
 from mmreid_jax.visualize.ranked_lists import (
     Match,
     RankedList,
-    Sample,
+    RankedSample,
     match_lines,
     modality_rows,
     query_lines,
@@ -58,7 +58,7 @@ SIZES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of a page with its own heading and entry in the table of contents; `body` is HTML."""
 
     heading: str
@@ -181,7 +181,7 @@ def _said(match: Match) -> str:
 
 
 def _sample_html(
-    sample: Sample,
+    sample: RankedSample,
     rows: Sequence[str],
     shown: tuple[Thumbnails, tuple[int, int]],
     lines: Sequence[str],
@@ -261,7 +261,7 @@ def score_table_html(table: ScoreTable) -> str:
     )
 
 
-def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str = "") -> str:
+def page(title: str, sections: Sequence[PageSection], *, lead: str = "", footer: str = "") -> str:
     """A whole page.
 
     Args:

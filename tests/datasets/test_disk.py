@@ -256,7 +256,7 @@ def test_readme_says_what_a_user_needs(dataset):
     assert set(builder.RELEASE_NOTES) == {str(builder.VERSION)}
 
 
-def true_labels(dataset: str, split: str) -> list[disk.Labels]:
+def true_labels(dataset: str, split: str) -> list[disk.NameLabels]:
     table = resources.files("mmreid_jax.datasets.manifests") / f"{dataset}.csv.gz"
     rows = csv.DictReader(gzip.decompress(table.read_bytes()).decode().splitlines())
     parse = datasets.get(dataset).folders.labels

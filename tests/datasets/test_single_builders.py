@@ -404,7 +404,7 @@ def true_tree(tmp_path, monkeypatch):
     """Data set -> its folder as it seems to the builder: all true names, though only the lists are written."""
 
     def tree(dataset):
-        layout = drawing.layout(dataset)
+        layout = drawing.of(dataset)
         samples = drawing.plan(dataset, full=True)
         folders = collections.defaultdict(list)
         for sample in samples:

@@ -48,7 +48,7 @@ def digests(folder):
 @pytest.mark.parametrize("name", SIZES)
 def test_every_planned_file_is_written_and_no_other(tmp_path, name):
     summary = drawing.draw(name, tmp_path, **SMALL)
-    layout = drawing.layout(name)
+    layout = drawing.of(name)
     assert summary.root == tmp_path / layout.root
     samples = drawing.plan(name, **SMALL)
     planned = {path for sample in samples for path in layout.paths(sample)}
@@ -69,7 +69,7 @@ def test_every_planned_file_is_written_and_no_other(tmp_path, name):
 
 def test_files_hold_what_is_drawn(tmp_path):
     root = drawing.draw("rgbnt100", tmp_path, **SMALL).root
-    layout = drawing.layout("rgbnt100")
+    layout = drawing.of("rgbnt100")
     sample = next(s for s in drawing.plan("rgbnt100", **SMALL) if "query" in s.splits)
     images = drawn.draw_sample(layout, sample)
     gallery, query = (root / path for path in layout.paths(sample))
@@ -85,7 +85,7 @@ def test_visible_infrared_sets_go_all_the_way_to_records(tmp_path, name):
     numbers = {"identities": 3, "images_per_identity": 6, "image_size": (32, 16)}
     drawing.draw(dataset, tmp_path / "raw", **numbers)
     prepare.prepare(dataset, tmp_path / "raw", tmp_path / "data")
-    layout = drawing.layout(name)
+    layout = drawing.of(name)
     samples = drawing.plan(dataset, identities=3, images_per_identity=6)
     for split in ("train", "query", "gallery"):
         table = catalogue.load(dataset, split, tmp_path / "data")
@@ -153,14 +153,18 @@ def test_a_set_on_a_disk_that_cannot_be_written_to_is_used_as_it_is(tmp_path, mo
 
 def test_captions_depend_on_seed_and_picture_alone():
     samples = drawing.plan("sysu_mm01", **SMALL)
-    said = [writer.caption_sample(drawing.layout("sysu_mm01"), sample) for sample in samples]
-    assert [writer.caption_sample(drawing.layout("sysu_mm01"), sample) for sample in samples[::-1]] == said[::-1]
-    others = [writer.caption_sample(drawing.layout("sysu_mm01"), sample, seed=1) for sample in samples]
+    said = [writer.caption_sample(drawing.of("sysu_mm01"), sample) for sample in samples]
+    assert [writer.caption_sample(drawing.of("sysu_mm01"), sample) for sample in samples[::-1]] == said[::-1]
+    others = [writer.caption_sample(drawing.of("sysu_mm01"), sample, seed=1) for sample in samples]
     assert [one.caption for one in said] != [one.caption for one in others]
 
 
 def test_visible_captions_name_the_colours_and_infrared_ones_guess():
-    colours = set(words.COLOURS_IN_WORDS)
+    spellings = {
+        colour: {word for phrase in phrases for word in phrase.split()}
+        for colour, phrases in words.COLOUR_WORDS.items()
+    }
+    colours = set().union(*spellings.values())
 
     def named(text):
         return colours.intersection(text.replace(",", "").replace(".", "").split())
@@ -168,9 +172,9 @@ def test_visible_captions_name_the_colours_and_infrared_ones_guess():
     right = {"rgb": [], "nir": []}
     count = {("rgb", "caption"): [], ("nir", "caption"): [], ("nir", "rephrased"): []}
     for sample in drawing.plan("llcm", identities=10, images_per_identity=12):
-        said = writer.caption_sample(drawing.layout("llcm"), sample)
+        said = writer.caption_sample(drawing.of("llcm"), sample)
         looks = drawn.describe(drawn.person_identity(0, sample.identity))
-        true = {word for part in ("upper", "lower") for word in words.spellings(looks[f"{part} colour"])}
+        true = spellings[looks["upper colour"]] | spellings[looks["lower colour"]]
         right[sample.modality].append(bool(named(said.caption) & true))
         for (modality, kind), found in count.items():
             if modality == sample.modality:
@@ -195,14 +199,14 @@ def test_a_trial_of_regdb_is_drawn_already(tmp_path):
 def test_nothing_in_regdb_is_moved_for_the_test(tmp_path):
     """Who is trained on in one trial is tested in another."""
     sample = drawing.plan("regdb", identities=2, images_per_identity=2)[0]
-    near, far = (drawn.draw_sample(drawing.layout("regdb"), sample, shift=shift) for shift in (0.0, 1.0))
+    near, far = (drawn.draw_sample(drawing.of("regdb"), sample, drawn.Rendering(shift=shift)) for shift in (0.0, 1.0))
     np.testing.assert_array_equal(near["rgb"], far["rgb"])
 
 
 def test_a_sample_of_one_modality_is_what_all_sensors_would_have_seen():
     sample = next(s for s in drawing.plan("sysu_mm01") if s.modality == "nir")
-    (alone,) = drawn.draw_sample(drawing.layout("sysu_mm01"), sample).items()
-    every = drawn.draw_sample(drawing.layout("sysu_mm01"), dataclasses.replace(sample, modality=None))
+    (alone,) = drawn.draw_sample(drawing.of("sysu_mm01"), sample).items()
+    every = drawn.draw_sample(drawing.of("sysu_mm01"), dataclasses.replace(sample, modality=None))
     assert tuple(every) == ("rgb", "nir", "tir")
     np.testing.assert_array_equal(alone[1], every[alone[0]])
 
@@ -216,7 +220,7 @@ def test_sysu_camera_3_looks_at_the_place_of_camera_2():
 
 def test_market_is_dark_and_its_near_infrared_is_grey():
     sample = drawing.plan("market1501_mm", **SMALL)[0]
-    images = drawn.draw_sample(drawing.layout("market1501_mm"), sample)
+    images = drawn.draw_sample(drawing.of("market1501_mm"), sample)
     assert images["rgb"].max() <= 0.4 * 255 + 1
     grey = images["rgb"] @ np.array([0.299, 0.587, 0.114]) / 0.4
     assert np.abs(grey - images["nir"][..., 0]).max() < 3
@@ -385,8 +389,8 @@ class TestContactSheet:
     def test_shows_identities_by_cameras_by_modalities(self, tmp_path, name):
         drawing.draw(name, tmp_path, **SMALL)
         picture = drawing.contact_sheet(name, tmp_path, tmp_path / "sheet" / "all.png", identities=2, cameras=2)
-        modalities = len(drawing.layout(name).modalities)
-        height, width = drawing.layout(name).image_size
+        modalities = len(drawing.of(name).modalities)
+        height, width = drawing.of(name).image_size
         with Image.open(picture) as sheet:
             assert sheet.width > 2 * modalities * width
             assert sheet.height > 2 * height
