@@ -107,7 +107,7 @@ class Base:
             remat=model.remat,
         )
         self.pool = LearnedPool(model.gem_power)
-        self.neck = JointNeck(self.classes, apart=model.separate_norms)
+        self.neck = JointNeck(self.classes, separate_norms=model.separate_norms)
         self.comparisons()
 
     def check(self) -> None:
@@ -582,7 +582,7 @@ class TextStage(Base):
 
     def _layout_with(self, backup: bool) -> Any:
         scale = any(name in SCALED for name in self._optional)
-        return self.layout(text=True, backup=backup, apart=self.config.model.separate_norms, scale=scale)
+        return self.layout(text=True, backup=backup, separate_norms=self.config.model.separate_norms, scale=scale)
 
     def load(self, path: str, which: str) -> tuple[Variables, dict[str, Any]]:
         """As that of `Base`; a file without copies of the base model's head needs ``config.init.from_base``.

@@ -150,8 +150,8 @@ def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], row
     count = -(-len(rows) // LISTS_A_PAGE)
     pages = [folder / f"{number:04d}.html" for number in range(1, count + 1)]
     starts = range(0, len(rows), LISTS_A_PAGE)
-    shown = tqdm(starts, unit="page", desc="ranked lists", disable=not sys.stderr.isatty())
-    for number, (start, file) in enumerate(zip(shown, pages, strict=True), start=1):
+    progress = tqdm(starts, unit="page", desc="ranked lists", disable=not sys.stderr.isatty())
+    for number, (start, file) in enumerate(zip(progress, pages, strict=True), start=1):
         chosen = lists(rows[start : start + LISTS_A_PAGE])
         links = " ".join(f"<a href='{other.name}'>{other.stem}</a>" for other in pages)
         body = "".join(page.ranked_list_html(item, size) for item in chosen)

@@ -45,7 +45,7 @@ def score(
     scores: list[metrics.Scores] = []
     kept: np.ndarray | None = None
     for rows in protocol.galleries(gallery_labels):
-        sides = [(query, query_labels), (gallery[rows], taken(gallery_labels, rows))]
+        sides = [(query, query_labels), (gallery[rows], labels_of_rows(gallery_labels, rows))]
         (asked, asked_labels), (searched, searched_labels) = reversed(sides) if protocol.swapped else sides
         values = rerank.k_reciprocal(asked, searched, **dataclasses.asdict(options))
         kept = values if kept is None else kept
@@ -54,7 +54,7 @@ def score(
     return Trials(tuple(scores)), kept
 
 
-def taken(table: Table, rows: np.ndarray) -> Labels:
+def labels_of_rows(table: Table, rows: np.ndarray) -> Labels:
     """The labels of some rows of a table: positions, or bool [N]."""
     return Labels(table.identity[rows], table.camera[rows], table.scene[rows])
 
@@ -86,9 +86,9 @@ def without_junk(features: np.ndarray, labels: Table, side: str) -> tuple[np.nda
     features = np.asarray(features)
     wrong = {name: list(column.shape) for name, column in columns.items() if column.shape != features.shape[:1]}
     if features.ndim != 2 or wrong:
-        told = ", ".join(f"{name} {shape}" for name, shape in wrong.items()) or "their labels"
+        listed = ", ".join(f"{name} {shape}" for name, shape in wrong.items()) or "their labels"
         raise UserError(
-            f"{side} features are {list(features.shape)}, {told}; features must be [number, dimension], and every "
+            f"{side} features are {list(features.shape)}, {listed}; features must be [number, dimension], and every "
             "column of the labels have one value for each of them"
         )
     counts = columns["identity"] != JUNK_IDENTITY

@@ -181,9 +181,9 @@ def _describe(
     for row in range(len(samples)):
         reciprocal_neighbours = near[row, reciprocal[row]]
         member[reciprocal_neighbours] = True
-        theirs, are_theirs = near_half[reciprocal_neighbours], reciprocal_half[reciprocal_neighbours]
-        accepted = (member[theirs] & are_theirs).sum(axis=1) > enough[reciprocal_neighbours]
-        columns = np.unique(np.concatenate([reciprocal_neighbours, theirs[accepted][are_theirs[accepted]]]))
+        candidates, mutual = near_half[reciprocal_neighbours], reciprocal_half[reciprocal_neighbours]
+        accepted = (member[candidates] & mutual).sum(axis=1) > enough[reciprocal_neighbours]
+        columns = np.unique(np.concatenate([reciprocal_neighbours, candidates[accepted][mutual[accepted]]]))
         member[reciprocal_neighbours] = False
         squared = _squared(distance, np.square(samples[columns] - samples[row]).sum(axis=1)) / scale[row]
         weights = np.exp(-squared)

@@ -349,13 +349,16 @@ def _check_classes(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: st
         for name, leaf in wanted.items()
         if name in saved and tuple(saved[name].shape) != tuple(np.shape(leaf))
     }
-    counts = {(theirs[-1:], ours[-1:]) for theirs, ours in pairs.values()}
-    alike = all("classifier" in name and theirs[:-1] == ours[:-1] for name, (theirs, ours) in pairs.items())
+    counts = {(saved_shape[-1:], model_shape[-1:]) for saved_shape, model_shape in pairs.values()}
+    alike = all(
+        "classifier" in name and saved_shape[:-1] == model_shape[:-1]
+        for name, (saved_shape, model_shape) in pairs.items()
+    )
     if len(pairs) == differences and len(counts) == 1 and alike:
-        name, (theirs, ours) = next(iter(pairs.items()))
+        name, (saved_shape, model_shape) = next(iter(pairs.items()))
         raise UserError(
-            f"{what} was trained on another number of identities ({name} is {list(theirs)}, {list(ours)} in the "
-            f"model); {layout.set_classes(theirs[-1])}"
+            f"{what} was trained on another number of identities ({name} is {list(saved_shape)}, "
+            f"{list(model_shape)} in the model); {layout.set_classes(saved_shape[-1])}"
         )
 
 

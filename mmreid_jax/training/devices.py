@@ -10,7 +10,7 @@ import jax
 from mmreid_jax.errors import UserError
 
 
-def found() -> list[Any]:
+def available() -> list[Any]:
     """All devices of all processes.
 
     Raises:

@@ -331,10 +331,10 @@ def entries(workdir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     damaged: list[int] = []
-    found = read_metrics(path, damaged)
+    readable = read_metrics(path, damaged)
     if damaged:
         _log.warning("%s is damaged in %s, which are left out", path, _lines(damaged))
-    return found
+    return readable
 
 
 def read_metrics(path: str | Path, damaged: list[int] | None = None) -> list[dict[str, Any]]:
@@ -380,8 +380,8 @@ def _is_entry(entry: Any) -> bool:
 
 def _lines(numbers: Sequence[int]) -> str:
     """``lines 3, 4, 9``; at most ten of them."""
-    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
-    return f"line{'s' if len(numbers) > 1 else ''} {shown}"
+    listed = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    return f"line{'s' if len(numbers) > 1 else ''} {listed}"
 
 
 def first_bad_term(terms: Mapping[str, Any]) -> str | None:
