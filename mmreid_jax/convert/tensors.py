@@ -318,8 +318,8 @@ def names(storages: Storages) -> dict[str, Name]:
 
     def scalar(dtype: Any, raw: Any) -> Any:
         budget.pay(2 * len(raw) if isinstance(raw, str | bytes) else 0)
-        found = _numpy(budget, raw, dtype, ())
-        return found if isinstance(found, Unsupported) else found[()]
+        value = _numpy(budget, raw, dtype, ())
+        return value if isinstance(value, Unsupported) else value[()]
 
     def array(*arguments: Any) -> Any:
         return _numpy(budget, *arguments)

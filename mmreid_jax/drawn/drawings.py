@@ -153,10 +153,10 @@ def side_by_side(drawing: Drawing, sample: DrawnSample, split: str) -> dict[str,
 
 def numbers(pattern: str, file: str) -> tuple[int, ...]:
     """The numbers that the groups of a pattern find in a public name; ValueError where it has another form."""
-    found = re.fullmatch(pattern, file)
-    if found is None:
+    match = re.fullmatch(pattern, file)
+    if match is None:
         raise ValueError(f"the manifest holds {file!r}, which does not match {pattern!r}")
-    return tuple(int(text) for text in found.groups())
+    return tuple(int(text) for text in match.groups())
 
 
 def spread(images: int, groups: int, start: int = 0) -> list[int]:

@@ -587,15 +587,15 @@ def _mesh(vehicle: Vehicle, spin: int) -> _Mesh:
     normal = np.where(length < 1e-9, outward, normal) / np.where(length < 1e-9, 1.0, length)
     normal *= np.where((normal * outward).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
     metal, heat = _metal_warmth(vehicle, np.add.reduceat(points, starts) / counts[:, None], normal)
-    given = np.array([math.nan if facet.temperature is None else facet.temperature for facet in facets])
+    temperatures = np.array([math.nan if facet.temperature is None else facet.temperature for facet in facets])
     return _Mesh(
         points=points,
         starts=starts,
         ends=ends,
         normal=normal,
         reflectance=np.array([facet.reflectance for facet in facets]),
-        temperature=np.where(np.isnan(given), metal, given),
-        heat=np.where(np.isnan(given), heat, 0.0),
+        temperature=np.where(np.isnan(temperatures), metal, temperatures),
+        heat=np.where(np.isnan(temperatures), heat, 0.0),
         gloss=np.array([facet.gloss for facet in facets]),
         glow=np.array([facet.glow for facet in facets]),
         bias=np.array([facet.bias for facet in facets]),

@@ -195,10 +195,10 @@ def _counts(drawing: Drawing, samples: Sequence[DrawnSample]) -> dict[str, Count
 def read_marker(root: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The parameters a folder was drawn with, None if it is not a completely drawn data set."""
     try:
-        found = read_json(pathlib.Path(root, MARKER))
+        marker = read_json(pathlib.Path(root, MARKER))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return marker if isinstance(marker, dict) else None
 
 
 def _is_drawn(root: pathlib.Path, parameters: Mapping[str, Any]) -> bool:
@@ -209,12 +209,12 @@ def _is_drawn(root: pathlib.Path, parameters: Mapping[str, Any]) -> bool:
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    found = read_marker(root)
-    if found == parameters:
+    marker = read_marker(root)
+    if marker == parameters:
         return True
-    if found is None:
+    if marker is None:
         raise UserError(f"{root} exists and is not drawn data; choose another folder with --out")
-    differing = [key for key in parameters if found.get(key) != parameters[key]]
+    differing = [key for key in parameters if marker.get(key) != parameters[key]]
     raise UserError(
         f"{root} holds a set drawn with other parameters ({', '.join(differing)}); remove it or choose another folder"
     )

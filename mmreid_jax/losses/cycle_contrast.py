@@ -198,19 +198,19 @@ def health(visible: Array, infrared: Array) -> dict[str, Array]:
 
 def _of_queries(patches: Array, other: Array, options: Options) -> tuple[Array, dict[str, Array]]:
     """Loss of the queries of one modality [B, S, D] at unit length, and what `cycle_contrast` watches of them."""
-    found = find(patches, other, options)
+    neighbours = find(patches, other, options)
     shape = _grouped(patches.shape, options.negative_scope)
-    across, within = found.across.reshape(shape), found.within.reshape(shape)
+    across, within = neighbours.across.reshape(shape), neighbours.within.reshape(shape)
     logits = _similarities(across, within) / options.temperature
     positive = jnp.sum(across * within, axis=-1) / options.temperature
     missed = jax.nn.logsumexp(logits, axis=-1) - positive
-    attention = jax.lax.stop_gradient(found.attention_across)
+    attention = jax.lax.stop_gradient(neighbours.attention_across)
     entropy = -jnp.mean(jnp.sum(jax.scipy.special.xlogy(attention, attention), axis=-1))
-    if found.attention_within is None:
+    if neighbours.attention_within is None:
         self_weight = jnp.mean(jnp.exp(-jax.lax.stop_gradient(missed)))
         return jnp.mean(missed), {"self_weight": self_weight, "attention_entropy": entropy}
     missed_back = jax.nn.logsumexp(logits, axis=-2) - positive
-    back = jax.lax.stop_gradient(found.attention_within)
+    back = jax.lax.stop_gradient(neighbours.attention_within)
     self_weight = jnp.mean(jnp.trace(back, axis1=-2, axis2=-1)) / back.shape[-1]
     return jnp.mean(missed + missed_back) / 2, {"self_weight": self_weight, "attention_entropy": entropy}
 

@@ -112,16 +112,16 @@ def evaluate(
       UserError: shapes do not agree, a feature is not finite, galleries are to be drawn but the labels do not name
         files, and see `score`.
     """
-    query, asked = without_junk(query, query_labels, "query")
-    gallery, searched = without_junk(gallery, gallery_labels, "gallery")
+    query, query_table = without_junk(query, query_labels, "query")
+    gallery, gallery_table = without_junk(gallery, gallery_labels, "gallery")
     for side, features in (("query", query), ("gallery", gallery)):
         if not np.isfinite(features).all():
             row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
             raise UserError(f"{side} features hold values that are not finite, first in row {row} of those that count")
-    if protocol.gallery and not np.char.str_len(searched.file.astype(str)).all():
+    if protocol.gallery and not np.char.str_len(gallery_table.file.astype(str)).all():
         raise UserError(
             f"protocol {protocol.name} draws galleries by the names of files; give gallery labels that have a column "
             "file, such as a table of mmreid_jax.datasets.catalogue.load, or choose a protocol that draws none (plain)"
         )
-    trials, _ = score(query, gallery, asked, searched, protocol, options)
+    trials, _ = score(query, gallery, query_table, gallery_table, protocol, options)
     return trials if protocol.gallery else trials.scores[0]

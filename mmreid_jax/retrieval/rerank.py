@@ -208,10 +208,10 @@ def _overlaps(rows: list[Sparse], queries: int, dtype: np.dtype) -> Iterator[np.
     order = np.argsort(columns, kind="stable")
     starts = np.searchsorted(columns[order], np.arange(len(rows) + 1))
     owner, weights = owner[order], weights[order]
-    for asked, description in rows[:queries]:
-        lengths = starts[asked + 1] - starts[asked]
+    for members, description in rows[:queries]:
+        lengths = starts[members + 1] - starts[members]
         before = np.cumsum(lengths) - lengths
-        entries = np.arange(lengths.sum()) + np.repeat(starts[asked] - before, lengths)
+        entries = np.arange(lengths.sum()) + np.repeat(starts[members] - before, lengths)
         overlap = np.zeros(len(rows) - queries, dtype)
         np.add.at(overlap, owner[entries], np.minimum(weights[entries], np.repeat(description, lengths)))
         yield overlap

@@ -321,7 +321,7 @@ def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = Fa
       UserError: they differ; names the first differing paths with both shapes.
     """
 
-    def told(leaf: Any) -> str:
+    def described(leaf: Any) -> str:
         shape = str(list(np.shape(leaf)) if not hasattr(leaf, "shape") else list(leaf.shape))
         return f"{np.dtype(leaf.dtype).name} {shape}" if dtypes else shape
 
@@ -329,11 +329,11 @@ def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = Fa
     problems = []
     for name in sorted({*wanted, *saved}):
         if name not in saved:
-            problems.append(f"{name} {told(wanted[name])} is not in the checkpoint")
+            problems.append(f"{name} {described(wanted[name])} is not in the checkpoint")
         elif name not in wanted:
-            problems.append(f"{name} {told(saved[name])} is not in the model")
-        elif told(saved[name]) != told(wanted[name]):
-            problems.append(f"{name} is {told(saved[name])} in the checkpoint but {told(wanted[name])} in the model")
+            problems.append(f"{name} {described(saved[name])} is not in the model")
+        elif (there := described(saved[name])) != (here := described(wanted[name])):
+            problems.append(f"{name} is {there} in the checkpoint but {here} in the model")
     if problems:
         _check_classes(saved, wanted, what, len(problems))
         listed = "; ".join(problems[:_SHOWN_DIFFERENCES])
