@@ -37,7 +37,7 @@ STRIPES, BINS = 6, 8
 class Side:
     """Queries or gallery: samples, their images {modality: [N, H, W, 3]}, and the place where each was taken."""
 
-    samples: list[drawn.Sample]
+    samples: list[drawn.DrawnSample]
     images: dict[str, np.ndarray]
 
     @property
@@ -55,10 +55,10 @@ def sides(dataset: str, seed: int, identities: int) -> tuple[Side, Side]:
     """(queries, gallery) of the test people of a drawn set."""
     samples = [s for s in drawing.plan(dataset, identities=identities, **DATASETS[dataset]) if not s.trained_on]
 
-    layout = drawing.layout(dataset)
+    layout, rendering = drawing.of(dataset), drawn.Rendering(seed, image_size=SIZE)
 
-    def side(chosen: list[drawn.Sample]) -> Side:
-        images = [drawn.draw_sample(layout, sample, seed=seed, image_size=SIZE) for sample in chosen]
+    def side(chosen: list[drawn.DrawnSample]) -> Side:
+        images = [drawn.draw_sample(layout, sample, rendering) for sample in chosen]
         return Side(chosen, {name: np.stack([each[name] for each in images]) for name in images[0]})
 
     query, gallery = ([s for s in samples if split in s.splits] for split in ("query", "gallery"))
@@ -204,7 +204,7 @@ def sheet(dataset: str, file: Path, seed: int, people: int = 3, across: int = 8)
     for identity in sorted({sample.identity for sample in samples})[:people]:
         own = [sample for sample in samples if sample.identity == identity]
         some = own[:: max(1, len(own) // across)]
-        views = [drawn.draw_sample(drawing.layout(dataset), sample, seed=seed) for sample in some]
+        views = [drawn.draw_sample(drawing.of(dataset), sample, drawn.Rendering(seed)) for sample in some]
         shown = [image for view in views for image in view.values()][: 3 * across]
         rows.append(np.concatenate(shown, axis=1))
     whole = Image.fromarray(np.concatenate(rows))

@@ -205,12 +205,13 @@ class Ours:
     def start(self, setting: Setting) -> tuple[Any, Any, Any]:
         """(pure step, the state before it, config)."""
         from mmreid_jax.experiment import normalization
+        from mmreid_jax.methods import base
         from mmreid_jax.training import state, step
 
         config, method = self.build(setting)
         epoch_ends = np.array([1, 1000])
         optimizer = method.optimizer(self.variables["params"], epoch_ends)
-        memory = method.start_memory(epoch_ends) if hasattr(method, "start_memory") else {}
+        memory = base.start_memory(method, epoch_ends)
         pure = step.train_step(method.loss, optimizer, seed=0, normalization=normalization(config.data))
         # On the host, for a step consumes the state that it is given.
         return pure, step.fetch(state.create(self.variables, optimizer, memory)), config
@@ -330,19 +331,23 @@ def theirs(method: str, clock: Clock, quick: bool) -> None:
         emit("left out", what=[f"PyTorch's {method}: torch is not installed"])
         return
     gpu = torch.cuda.is_available()
-    backbone = {"htt": "deit_tiny"}.get(method, "resnet_micro") if quick else None
-    sys.argv = ["step_time.py", "--method", method, "--device", "gpu" if gpu else "cpu", "--batch", "8"]
-    sys.argv += ["--backbone", backbone] if backbone else []
-    import step_time
+    os.environ.setdefault("JAX_PLATFORMS", "cuda" if gpu else "cpu")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    import step_configs
+    import step_sides
 
-    options = step_time.OPTIONS
+    published, small = ("vit_base", "deit_tiny") if method == "htt" else ("resnet50", "resnet_micro")
+    backbone = small if quick else published
+    setting = functools.partial(
+        step_configs.Setting, method, backbone, per_identity=1 if method == "mmgl" else PER_IDENTITY
+    )
     wanted = [each for each in settings(method, quick, gpu) if each.together == 1]
     plain = list(dict.fromkeys((each.batch, each.precision) for each in wanted))
     # Compiled by PyTorch is measured where it is fastest; it takes a minute or so.
     sides = [(False, *plain[0]), (True, *plain[0]), *((False, *each) for each in plain[1:])]
     if quick:
         sides = [(False, 8, "float32")]
-    given = step_time.Ours(step_time.Setting(options.backbone, 8, "float32"))
+    initial = step_sides.Ours(setting(batch=8, precision="float32"))
     full: dict[str, int] = {}
     for compiled, batch, precision in clock.rows({f"PyTorch's {method}: {each}": each for each in sides}):
         # Quick networks are not those of our side, and not to be compared.
@@ -351,13 +356,12 @@ def theirs(method: str, clock: Clock, quick: bool) -> None:
         row |= {"batch": batch, "precision": precision, "attention": "sdpa" if method == "htt" else "plain"}
         if batch >= full.get(precision, sys.maxsize):
             continue
-        options.torch_compile = compiled
         try:
             if gpu:
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
             begun = time.perf_counter()
-            peer = step_time.Theirs(step_time.Setting(options.backbone, batch, precision), given)
+            peer = step_sides.Theirs(setting(batch=batch, precision=precision), initial, compiled)
             peer.wait(peer.train())
             first = time.perf_counter() - begun
             seconds = clock.fastest(peer.train, peer.wait)
@@ -405,13 +409,13 @@ def data(clock: Clock, quick: bool) -> None:
             records.identity, setting.batch // PER_IDENTITY, PER_IDENTITY, 1, 0, steps_per_epoch=6 * steps
         )
         placed = on_device.OnDevice("on", threads).open(side.parallel, records, options, training=True)
-        cases: dict[str, tuple[str, on_device.Table, int, bool]] = {
+        cases: dict[str, tuple[str, on_device.DeviceTable, int, bool]] = {
             name: (name, *rest)
             for name, *rest in (
-                ("loader", on_device.Table(), 1, True),
+                ("loader", on_device.DeviceTable(), 1, True),
                 ("on device", placed, 1, True),
                 (f"on device, {STEPS_PER_CALL} steps a call", placed, STEPS_PER_CALL, True),
-                ("loader alone", on_device.Table(), 1, False),
+                ("loader alone", on_device.DeviceTable(), 1, False),
                 ("on device alone", placed, 1, False),
             )
         }

@@ -12,6 +12,8 @@ Ablations (the authors' code cannot run the first two):
     B       --config.model.wpa=False --config.model.graph=False --config.eval.feature=fc
     B+G     --config.model.wpa=False --config.eval.feature=fc
     B+P     --config.model.graph=False
+Cost (the authors' logs, one 2080Ti or 3080Ti): 0.43 s a step and five minutes an epoch, 6.6 hours for 81 epochs without
+evaluation.
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,7 @@ Other weights: --config.init.from_mmgl=FILE, a run's workdir, a converted direct
 Published (README of MMGL), all-search, single-shot: rank-1 56.75, mAP 53.96; the authors' log of their best readable
 run has 57.64 / 55.10 on one gallery. Known: nothing is frozen; that run takes a cosine to epoch 80 after the warm-up,
 as here. The released code's steps: --config.optim.schedule=multi_step.
+Cost: as ``configs/ddag_sysu.py``, after the pre-training's.
 """
 
 from ml_collections import ConfigDict

@@ -4,6 +4,7 @@
 
 Then ``configs/tvi_regdb.py``. Splits 2 to 10, one model each: --config.data.dataset=regdb/trial_2 and so on.
 Settings as in ``configs/tvi_base_sysu.py``, at a higher rate. Thermal images search visible ones.
+Cost (paper, one RTX 3090): one hour, 9 GB.
 """
 
 from ml_collections import ConfigDict

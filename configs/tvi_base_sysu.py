@@ -5,6 +5,7 @@
 Then ``configs/tvi_sysu.py``. Without the data: add --config.data.drawn=True to run on drawn people in the same layout.
 Published: only what the text stage makes of it. As released: every second epoch is scored on the test images and the
 best is kept; the authors begin with that at epoch 80.
+Cost (paper, one RTX 3090): nine hours, 9 GB.
 """
 
 from ml_collections import ConfigDict

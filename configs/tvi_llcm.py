@@ -6,6 +6,7 @@
 Published (paper), near-infrared and text to visible, rank-1 / mAP / mINP: 58.19 / 65.08 / 61.83, comparison "mer". The
 released code scores infrared images alone by the rule of SYSU-MM01, under which same-camera matches stay; here they are
 removed for all comparisons. Settings as in ``configs/tvi_sysu.py``.
+Cost (paper, one RTX 3090): one hour, with its 20 epochs, and 5 GB, beside the nine hours of the base model.
 """
 
 from ml_collections import ConfigDict

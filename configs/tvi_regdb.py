@@ -7,6 +7,7 @@ Splits 2 to 10, one base model and one of this stage each: both with --config.da
 of their own, the second with --config.init.from_base=WORKDIR of the first.
 Published (paper), thermal and text to visible, rank-1 / mAP / mINP: 91.38 / 85.92 / 72.73, comparison "mer".
 Settings as in ``configs/tvi_sysu.py``, but the blocks of the text tower train at 1e-5, and their biases do not decay.
+Cost (paper, one RTX 3090): ten minutes, with its 20 epochs, and 5 GB, beside the one hour of the base model.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
 from mmreid_jax import locks
 from mmreid_jax.embedder import of_experiment
@@ -49,7 +50,7 @@ def by_own_task(experiment: Experiment) -> bool:
     return isinstance(experiment.method, Examines)
 
 
-class Scorer(Protocol):
+class Scorer(Interface):
     """Scores a model on the test tables."""
 
     def __call__(self, variables: Variables, label: str) -> dict[str, Any]:
@@ -67,7 +68,7 @@ class Scorer(Protocol):
 
 def scorer(experiment: Experiment) -> Scorer:
     """How the method of an experiment is scored."""
-    return orders.Examiner(experiment) if by_own_task(experiment) else retrieval.Scorer(experiment)
+    return orders.Examiner(experiment) if by_own_task(experiment) else retrieval.RetrievalScorer(experiment)
 
 
 def finish(experiment: Experiment, variables: Variables, label: str, **extra: Any) -> None:

@@ -20,7 +20,7 @@ from mmreid_jax.data.records import Records, check_value_range
 from mmreid_jax.datasets import catalogue, drawing, prepare, subset
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
-from mmreid_jax.on_device import OnDevice, Table
+from mmreid_jax.on_device import DeviceTable, OnDevice
 from mmreid_jax.paths import path_of
 from mmreid_jax.training import compilation, distributed, inputs
 from mmreid_jax.training.step import Parallel
@@ -120,7 +120,7 @@ class Experiment:
             )
         return base.load_trained(self.method, chosen.checkpoint, chosen.which)
 
-    def held(self, records: Records, options: pipeline.ImageOptions, *, training: bool) -> Table:
+    def held(self, records: Records, options: pipeline.ImageOptions, *, training: bool) -> DeviceTable:
         """The table where its images lie on the devices; an empty one where they do not."""
         return self.on_device.open(self.parallel, records, options, training=training)
 

@@ -57,7 +57,7 @@ class Extractor:
         Raises:
           UserError: it is neither, or a converted model without a config, or with one that it does not fit.
         """
-        devices.found()
+        devices.available()
         chosen: Any = "last" if which == "last" else "best"
         if config is not None:
             config = validation.complete(config)

@@ -26,7 +26,7 @@ CHOICES = {"auto": None, "on": True, "true": True, "off": False, "false": False}
 
 
 @dataclasses.dataclass(frozen=True)
-class Table:
+class DeviceTable:
     """A table of records whose images lie on the devices; empty where they stay on the host.
 
     Attributes:
@@ -42,7 +42,7 @@ class Table:
 class _Entry:
     records: Records
     """Kept, for the key holds its `id`."""
-    table: Table
+    table: DeviceTable
     bytes_per_device: int
 
 
@@ -65,7 +65,9 @@ class OnDevice:
         self._threads = threads
         self._entries: dict[tuple[Any, ...], _Entry] = {}
 
-    def open(self, parallel: Parallel, records: Records, options: pipeline.ImageOptions, *, training: bool) -> Table:
+    def open(
+        self, parallel: Parallel, records: Records, options: pipeline.ImageOptions, *, training: bool
+    ) -> DeviceTable:
         """The table on the devices, or an empty one where its images stay on the host.
 
         Args:
@@ -78,7 +80,7 @@ class OnDevice:
           UserError: an image is broken, as when the host reads it.
         """
         if self._wanted is False or (self._wanted is None and jax.default_backend() == "cpu"):
-            return Table()
+            return DeviceTable()
         interpolation = options.interpolation if training else options.eval_interpolation
         key = _key(parallel, records, options, interpolation)
         if key not in self._entries:
@@ -97,7 +99,7 @@ class OnDevice:
     ) -> None:
         """Lets `records`, which `Records.select` made of the `rows` of `whole`, share its images (of evaluation)."""
         table = self.open(parallel, whole, options, training=False)
-        chosen = table if table.host is None else Table(table.host.select(rows), table.arrays)
+        chosen = table if table.host is None else DeviceTable(table.host.select(rows), table.arrays)
         self._entries[_key(parallel, records, options, options.eval_interpolation)] = _Entry(records, chosen, 0)
 
     def release(self, records: Records) -> None:
@@ -119,14 +121,15 @@ class OnDevice:
             refusal = f"{size / 2**30:.2f} GiB in all, more than a third of the devices' memory"
         if refusal:
             _say(f"images of {records.name} stay on the host: {refusal}")
-            return _Entry(records, Table(), 0)
+            return _Entry(records, DeviceTable(), 0)
         whole = size <= free
         pixels, readable = pipeline.stored(records, options, interpolation, self._threads).whole(self._threads)
         placed = place(parallel, pixels.reshape(count, height, width, 3), whole)
         position = np.arange(count, dtype=np.int32).reshape(len(records), -1)
         where = f"whole on each of {parallel.size}" if whole else f"spread over {parallel.size}"
         _say(f"images of {records.name} on the device: {size / 2**30:.2f} GiB, {where}")
-        return _Entry(records, Table(images.Held(position, readable), {"images": placed}), size if whole else share)
+        table = DeviceTable(images.Held(position, readable), {"images": placed})
+        return _Entry(records, table, size if whole else share)
 
 
 def memory_limit(parallel: Parallel) -> float:

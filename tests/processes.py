@@ -1,4 +1,4 @@
-"""Two processes of two devices each, joined by jax.distributed on this machine."""
+"""Programs in processes of their own, alone or two of two devices each, joined by jax.distributed on this machine."""
 
 from __future__ import annotations
 
@@ -29,3 +29,8 @@ def start_two(program, *arguments):
     return [
         subprocess.Popen(command, cwd=ROOT, env={**environment, "JAX_PROCESS_ID": str(i)}, **pipes) for i in range(2)
     ]
+
+
+def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python with these arguments in a process of its own."""
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)

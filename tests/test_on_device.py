@@ -188,7 +188,7 @@ def test_part_of_a_table_shares_its_images(parallel, records):
 class TestChoice:
     def test_off_and_auto_on_a_cpu(self, parallel, records):
         for choice in ("off", False, "auto"):
-            assert on_device.OnDevice(choice).open(parallel, records, PLAIN, training=True) == on_device.Table()
+            assert on_device.OnDevice(choice).open(parallel, records, PLAIN, training=True) == on_device.DeviceTable()
 
     def test_no_choice(self):
         with pytest.raises(UserError, match=r"config\.data\.on_device is 'gpu'; choose auto, on or off"):
@@ -203,7 +203,7 @@ class TestChoice:
         first, second = records.select(np.arange(19)), records.select(np.arange(6))
         held = holder.open(parallel, first, PLAIN, training=True)
         assert held.arrays["images"].shape == (64, 16, 8, 3)  # 57 images in 8 parts
-        assert holder.open(parallel, second, PLAIN, training=True) == on_device.Table()
+        assert holder.open(parallel, second, PLAIN, training=True) == on_device.DeviceTable()
         holder.release(second)
         holder.release(first)
         assert holder.open(parallel, second, PLAIN, training=True).arrays["images"].shape == (24, 16, 8, 3)
@@ -213,7 +213,7 @@ class TestChoice:
 
     def test_huge_images_stay_on_the_host(self, parallel, records, monkeypatch):
         monkeypatch.setattr(augment, "LARGEST", 16 * 8 - 1)
-        assert on_device.OnDevice("on").open(parallel, records, PLAIN, training=True) == on_device.Table()
+        assert on_device.OnDevice("on").open(parallel, records, PLAIN, training=True) == on_device.DeviceTable()
 
 
 def test_the_host_reads_no_pixel(parallel, records, monkeypatch):

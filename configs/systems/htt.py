@@ -60,7 +60,7 @@ def htt() -> ConfigDict:
             cim_margin=1.0,
             episodic=False,  # start every query chunk from the trained weights again
             episode_size=64,  # queries per episode
-            statistics="batch",  # batch norms see each batch, and running statistics follow; "kept": those of training stay
+            statistics="batch",  # of batch norms: each batch, which running ones follow; "kept": those of training
             reestimate_statistics=False,  # of the BNNeck, over the whole test set after each epoch
         )
     )

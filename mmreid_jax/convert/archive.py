@@ -100,21 +100,21 @@ def read_zip(path: pathlib.Path, data: mmap.mmap, budget: Budget) -> Any:
 
 def _record(data: mmap.mmap, info: zipfile.ZipInfo) -> memoryview | str:
     """The bytes of a record inside the map; PyTorch stores records uncompressed."""
-    shown = repr(printable(info.filename))
+    quoted = repr(printable(info.filename))
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        return f"record {shown} is compressed or encrypted, which PyTorch never does"
+        return f"record {quoted} is compressed or encrypted, which PyTorch never does"
     header = bytes(data[info.header_offset : info.header_offset + 30])
     if len(header) < 30 or not header.startswith(_ZIP_START):
-        return f"record {shown} is not where the archive says"
+        return f"record {quoted} is not where the archive says"
     name, extra = struct.unpack("<HH", header[26:30])
     start = info.header_offset + 30 + name + extra
-    found = memoryview(data)[start : start + info.file_size]
-    if len(found) != info.file_size:
-        return f"record {shown} is cut short"
+    content = memoryview(data)[start : start + info.file_size]
+    if len(content) != info.file_size:
+        return f"record {quoted} is cut short"
     # PyTorch can be told to leave the check sums out.
-    if info.CRC and zlib.crc32(found) != info.CRC:
-        return f"record {shown} has changed since it was written (wrong check sum)"
-    return found
+    if info.CRC and zlib.crc32(content) != info.CRC:
+        return f"record {quoted} has changed since it was written (wrong check sum)"
+    return content
 
 
 class _Module(Shell):
@@ -142,17 +142,17 @@ class _ScriptNames(dict[str, Name]):
 
 def _arrays_of_modules(top: Any, budget: Budget) -> dict[str, Any]:
     """The tensors of nested modules by their dotted names: what ``state_dict()`` of the TorchScript module gives."""
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     if not isinstance(top, dict):
-        return found
+        return tensors
     # Depth first, in order. `above` holds the modules on the way from the top, which one may not hold again.
     above: set[int] = {id(top)}
     levels = [("", iter(top.items()), id(top))]
     while levels:
-        prefix, items, own = levels[-1]
+        prefix, items, module = levels[-1]
         key, value = next(items, (None, None))
         if key is None and value is None:
-            above.discard(own)
+            above.discard(module)
             levels.pop()
             continue
         text = key if isinstance(key, str) else printable(key)
@@ -161,13 +161,13 @@ def _arrays_of_modules(top: Any, budget: Budget) -> dict[str, Any]:
         budget.pay(200 + len(prefix) + len(text))
         name = f"{prefix}.{text}" if prefix else text
         if isinstance(value, np.ndarray | Unsupported):
-            found[name] = value
+            tensors[name] = value
         elif isinstance(value, dict):
             if id(value) in above:
                 raise Damaged("its modules are nested without end")
             above.add(id(value))
             levels.append((name, iter(value.items()), id(value)))
-    return found
+    return tensors
 
 
 def read_legacy(path: pathlib.Path, data: mmap.mmap, budget: Budget) -> Any:

@@ -235,17 +235,17 @@ def from_hugging_face(entries: Entries) -> Entries:
     """
     made: Entries = {}
     for name, value in entries.items():
-        found = _THIRDS.fullmatch(name)
-        if not found:
+        match = _THIRDS.fullmatch(name)
+        if not match:
             renamed = _renamed(name, _FROM_TOWERS, _FROM_INSIDE)
             made[renamed] = value.T if renamed in _TRANSPOSED else value
             continue
-        thirds = [f"{found['block']}self_attn.{third}_proj.{found['kind']}" for third in "qkv"]
+        thirds = [f"{match['block']}self_attn.{third}_proj.{match['kind']}" for third in "qkv"]
         missing = [third for third in thirds if third not in entries]
         if missing:
             raise UserError(f"the file has {name}, but lacks {missing[0]}; copy or download it again")
-        if found["third"] == "q":
-            joined = f"{_renamed(found['block'], _FROM_TOWERS, {})}attn.in_proj_{found['kind']}"
+        if match["third"] == "q":
+            joined = f"{_renamed(match['block'], _FROM_TOWERS, {})}attn.in_proj_{match['kind']}"
             made[joined] = np.concatenate([entries[third] for third in thirds])
     return made
 
@@ -254,13 +254,13 @@ def to_hugging_face(entries: Entries) -> Entries:
     """The same weights under the names of Hugging Face's ``CLIPModel``: the inverse of `from_hugging_face`."""
     made: Entries = {}
     for name, value in entries.items():
-        found = _JOINED.fullmatch(name)
-        if not found:
+        match = _JOINED.fullmatch(name)
+        if not match:
             made[_renamed(name, _TOWERS, _INSIDE)] = np.ascontiguousarray(value.T) if name in _TRANSPOSED else value
             continue
-        block = _renamed(found["block"], _TOWERS, {})
+        block = _renamed(match["block"], _TOWERS, {})
         for third, part in zip("qkv", np.split(value, 3), strict=True):
-            made[f"{block}self_attn.{third}_proj.{found['kind']}"] = part
+            made[f"{block}self_attn.{third}_proj.{match['kind']}"] = part
     return made
 
 

@@ -91,10 +91,10 @@ def import_fitting(states: list[StateDict], load: Import, source: str) -> tuple[
         attempts = (_try(some, load)[0] for some in itertools.chain([shorter], inner))
         fitting = next(filter(None, attempts), [])
     if len(fitting) > 1:
-        if len({found.under for found, _, _ in fitting}) > 1:
-            names = ", ".join(printable(found.under) for found, _, _ in fitting)
+        if len({state.under for state, _, _ in fitting}) > 1:
+            names = ", ".join(printable(state.under) for state, _, _ in fitting)
             raise UserError(f"{source} holds several state_dicts that fit ({names}); name one with --under")
-        notes = ", ".join(found.notes[-1].split("; ")[0].removeprefix("read what is under ") for found, _, _ in fitting)
+        notes = ", ".join(state.notes[-1].split("; ")[0].removeprefix("read what is under ") for state, _, _ in fitting)
         raise UserError(f"{source} holds several networks that fit, under {notes}; name one with --prefix")
     if fitting:
         return fitting[0]

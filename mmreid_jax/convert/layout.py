@@ -175,7 +175,7 @@ class Report:
             reasons: dict[str, list[str]] = {}
             for name, reason in group.items():
                 reasons.setdefault(reason, []).append(name)
-            lines += [f"  {title:7} {len(names):5d}  {shown(names)}: {why}" for why, names in reasons.items()]
+            lines += [f"  {title:7} {len(names):5d}  {first_few(names)}: {why}" for why, names in reasons.items()]
         return "\n".join([*lines, *(f"  note           {note}" for note in self.notes)])
 
 
@@ -320,7 +320,7 @@ def unflatten(flat: Mapping[str, Any]) -> Variables:
     return tree
 
 
-def shown(names: Iterable[str]) -> str:
+def first_few(names: Iterable[str]) -> str:
     """The first few names, and how many more there are."""
     names = list(names)
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
@@ -454,9 +454,9 @@ def import_state(
             raise UserError(f"{source} has shapes that no {chosen.name} file has ({reason})") from error
     wanted = None if like is None else flatten(like)
     result = {} if wanted is None else _kept(chosen, wanted, keep, report)
-    asked = [Drop(pattern, reason) for pattern, reason in (drop or {}).items()]
-    groups, unexpected = _sort(chosen, prepared, asked, report)
-    unread, more = _sort_unreadable(chosen, unreadable or {}, asked, report)
+    requested = [Drop(pattern, reason) for pattern, reason in (drop or {}).items()]
+    groups, unexpected = _sort(chosen, prepared, requested, report)
+    unread, more = _sort_unreadable(chosen, unreadable or {}, requested, report)
     alien: list[str] = []
     if wanted is None:
         slots = _slots_of_file(chosen, groups, len(prepared))
@@ -544,27 +544,27 @@ def _kept(layout: Layout, wanted: Mapping[str, Any], keep: Iterable[str], report
     first = _Dropper(stay)
     kept = {}
     for path, leaf in wanted.items():
-        found = first(path)
-        if found is None:
+        drop = first(path)
+        if drop is None:
             continue
         if not hasattr(leaf, "__array__"):
             raise ValueError(f"{path} is to be kept, but `like` holds only its shape: pass initialised arrays")
-        kept[path], report.kept[path] = np.array(leaf), found.reason
+        kept[path], report.kept[path] = np.array(leaf), drop.reason
     return kept
 
 
 def _sort(
-    layout: Layout, entries: Entries, asked: Iterable[Drop], report: Report
+    layout: Layout, entries: Entries, requested: Iterable[Drop], report: Report
 ) -> tuple[dict[str, _Group], list[str]]:
     """Puts every key into its group or into the report's dropped ones; the rest is unexpected."""
-    match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(asked), _Dropper(layout.drops)
+    match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(requested), _Dropper(layout.drops)
     groups: dict[str, _Group] = {}
     unexpected = []
     for name in entries:
         left_out = asked_for(name)
-        found = None if left_out else match(name)
-        if found:
-            rule, numbers = found
+        matched = None if left_out else match(name)
+        if matched:
+            rule, numbers = matched
             path = rule.target.format(**numbers)
             if path in report.kept:
                 report.dropped[name] = "the model keeps its own"
@@ -585,17 +585,17 @@ def _sort(
 
 
 def _sort_unreadable(
-    layout: Layout, unreadable: Mapping[str, str], asked: Iterable[Drop], report: Report
+    layout: Layout, unreadable: Mapping[str, str], requested: Iterable[Drop], report: Report
 ) -> tuple[list[str], list[str]]:
     """Of the tensors that are not read: those that a rule asks for, in words, and those that are unexpected."""
-    match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(asked), _Dropper(layout.drops)
+    match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(requested), _Dropper(layout.drops)
     needed, unexpected = [], []
     for name, what in unreadable.items():
         left_out = asked_for(name)
-        found = None if left_out else match(name)
-        if found and found[0].target.format(**found[1]) not in report.kept:
+        matched = None if left_out else match(name)
+        if matched and matched[0].target.format(**matched[1]) not in report.kept:
             needed.append(f"{name}: {what}")
-        elif found:
+        elif matched:
             report.dropped[name] = "the model keeps its own"
         elif left_out := left_out or dropped(name):
             report.dropped[name] = left_out.reason
@@ -609,11 +609,11 @@ def _slots_of_model(layout: Layout, wanted: Mapping[str, Any]) -> tuple[dict[str
     match = _Matcher(layout.rules, "target")
     slots, alien = {}, []
     for path, leaf in wanted.items():
-        found = match(path)
-        if found is None:
+        matched = match(path)
+        if matched is None:
             alien.append(f"{path} (no {layout.name} file holds it)")
             continue
-        rule, numbers = found
+        rule, numbers = matched
         shape = tuple(leaf.shape)
         slots[path] = _Slot(rule, numbers, shape[: len(rule.stacked)], shape, np.dtype(leaf.dtype))
     return slots, alien
@@ -621,18 +621,18 @@ def _slots_of_model(layout: Layout, wanted: Mapping[str, Any]) -> tuple[dict[str
 
 def _slots_of_file(layout: Layout, groups: Mapping[str, _Group], entries: int) -> dict[str, _Slot]:
     """The arrays that a file should give without a model to compare with: whole modules, numbered without gaps."""
-    seen: dict[str, dict[frozenset[tuple[str, int]], dict[str, int]]] = {}
+    modules: dict[str, dict[frozenset[tuple[str, int]], dict[str, int]]] = {}
     begun = set()
     for group in groups.values():
         for place in group.names:
             numbers = {**group.numbers, **dict(zip(group.rule.stacked, place, strict=True))}
-            seen.setdefault(group.rule.scope, {})[frozenset(numbers.items())] = numbers
+            modules.setdefault(group.rule.scope, {})[frozenset(numbers.items())] = numbers
             begun.add((group.rule.scope, group.rule.optional, frozenset(numbers.items())))
     slots: dict[str, _Slot] = {}
     for rule in layout.rules:
         none: list[dict[str, int]] = [dict.fromkeys(_PLACEHOLDER.findall(rule.source), 0)]
         lengths: dict[str, tuple[int, ...]] = {}
-        for numbers in list(seen.get(rule.scope, {}).values()) or none:
+        for numbers in list(modules.get(rule.scope, {}).values()) or none:
             path = rule.target.format(**numbers)
             # A number beyond the count of keys leaves gaps anyway, and must not cost memory.
             reach = tuple(min(numbers[key], entries) + 1 for key in rule.stacked)
@@ -702,7 +702,7 @@ def set_classes(count: int) -> str:
 
 def _complaint(layout: str, source: str, entries: Mapping[str, np.ndarray], problems: Mapping[str, list[str]]) -> str:
     parts = [
-        f"{len(names)} {'key is' if len(names) == 1 else 'keys are'} {kind} ({shown(names)})"
+        f"{len(names)} {'key is' if len(names) == 1 else 'keys are'} {kind} ({first_few(names)})"
         for kind, names in problems.items()
         if names
     ]
@@ -756,8 +756,8 @@ def export_state(layout: AnyLayout, variables: Mapping[str, Any]) -> Entries:
             found.append(((start[rule.source.partition("{")[0]], counted, index[rule]), name, entry))
     absent = [r.target for r in chosen.rules if r not in used and r.optional is None and r.default is None]
     if unknown or absent:
-        wrong = [f"{shown(unknown)} has no name in it"] if unknown else []
-        wrong += [f"{shown(absent)} is missing"] if absent else []
+        wrong = [f"{first_few(unknown)} has no name in it"] if unknown else []
+        wrong += [f"{first_few(absent)} is missing"] if absent else []
         raise UserError(f"these variables cannot be exported in the layout {chosen.name!r}: {'; '.join(wrong)}")
     exported = {name: entry for _, name, entry in sorted(found, key=lambda item: item[0])}
     for drop in chosen.drops:

@@ -69,22 +69,22 @@ def read_safetensors(path: pathlib.Path, data: mmap.mmap, budget: Budget) -> dic
         raise Damaged(_cut_tensor(data, size) or f"the library says {printable(str(error).strip(), 200)!r}") from error
     header = json.loads(bytes(data[8 : 8 + size]))
     body = memoryview(data)[8 + size :]
-    found: dict[str, Any] = {}
+    tensors: dict[str, Any] = {}
     for name, entry in header.items():
         if name not in names:
             continue
         budget.pay(256)
         element, shape, (start, stop) = _TYPES.get(entry["dtype"]), entry["shape"], entry["data_offsets"]
         if element is None:
-            found[name] = Unsupported(f"tensors of type {entry['dtype']}")
+            tensors[name] = Unsupported(f"tensors of type {entry['dtype']}")
             continue
         if len(shape) > MOST_AXES or math.prod(filter(None, shape)) > max(_LARGEST_EMPTY, stop - start):
-            found[name] = Unsupported(f"a tensor of shape {printable(shape)}")
+            tensors[name] = Unsupported(f"a tensor of shape {printable(shape)}")
             continue
         if element == BFLOAT16:
             budget.pay(2 * (stop - start))
-        found[name] = elements(body[start:stop], element).reshape(shape)
-    return found
+        tensors[name] = elements(body[start:stop], element).reshape(shape)
+    return tensors
 
 
 def _cut_tensor(data: mmap.mmap, size: int) -> str | None:

@@ -73,8 +73,8 @@ def open_weights(
         return import_state(layout, state.entries, like, source=str(path), **options)
 
     state, result, report = fitting.import_fitting(states, fit, str(path))
-    found = [f"found under {printable(state.under)!r}"] if state.under is not None else []
-    report.notes = [*found, *state.notes, *report.notes]
+    place = [f"found under {printable(state.under)!r}"] if state.under is not None else []
+    report.notes = [*place, *state.notes, *report.notes]
     return result, report
 
 

@@ -141,26 +141,26 @@ class Storages:
     def _whole(self, key: str, element: str, numel: int) -> Storage:
         if (key, element) not in self._made:
             self._made[key, element] = self._make(key, element, numel)
-        found = self._made[key, element]
-        if found.numel != numel:
+        storage = self._made[key, element]
+        if storage.numel != numel:
             return Storage(element, numel, None, Broken(f"its storage {printable(key)!r} is given two sizes"))
-        return found
+        return storage
 
     def _make(self, key: str, element: str, numel: int) -> Storage:
         if self.fetch is None:
             return Storage(element, numel, None, _NOT_READ)
         size = numel * itemsize(element)
-        found = self.fetch(key)
-        if isinstance(found, str):
-            return Storage(element, numel, None, Broken(found))
-        if len(found) != size:
+        content = self.fetch(key)
+        if isinstance(content, str):
+            return Storage(element, numel, None, Broken(content))
+        if len(content) != size:
             return Storage(
                 element,
                 numel,
                 None,
-                Broken(f"its storage {printable(key)!r} has {len(found):,} bytes instead of {size:,}"),
+                Broken(f"its storage {printable(key)!r} has {len(content):,} bytes instead of {size:,}"),
             )
-        return self.block(found, element)
+        return self.block(content, element)
 
     def block(self, raw: Any, element: str) -> Storage:
         """Bytes as a storage; those that must be copied to be read are paid for."""
@@ -318,8 +318,8 @@ def names(storages: Storages) -> dict[str, Name]:
 
     def scalar(dtype: Any, raw: Any) -> Any:
         budget.pay(2 * len(raw) if isinstance(raw, str | bytes) else 0)
-        found = _numpy(budget, raw, dtype, ())
-        return found if isinstance(found, Unsupported) else found[()]
+        value = _numpy(budget, raw, dtype, ())
+        return value if isinstance(value, Unsupported) else value[()]
 
     def array(*arguments: Any) -> Any:
         return _numpy(budget, *arguments)

@@ -73,10 +73,10 @@ def read(path: Path) -> Any:
     Raises:
       UserError: there is no such file, it is damaged, no checkpoint, hostile, or unfolds to much more than its size.
     """
-    found = folders.resolve(pathlib.Path(path))
-    if isinstance(found, folders.Shards):
-        return _read_shards(found, Budget.of(sum(map(_size, found.files))))
-    return _read(found, Budget.of(_size(found)))
+    resolved = folders.resolve(pathlib.Path(path))
+    if isinstance(resolved, folders.Shards):
+        return _read_shards(resolved, Budget.of(sum(map(_size, resolved.files))))
+    return _read(resolved, Budget.of(_size(resolved)))
 
 
 def _read_shards(shards: folders.Shards, budget: Budget) -> dict[str, Any]:
@@ -122,11 +122,11 @@ def state_dict(path: Path, under: str | None = None) -> StateDict:
     Raises:
       UserError: as `read`; or the file holds no state_dict, or several and none under a usual key.
     """
-    found = state_dicts(path, under)
-    if len(found) > 1:
-        names = ", ".join(printable(each.under) for each in found[:8])
+    states = state_dicts(path, under)
+    if len(states) > 1:
+        names = ", ".join(printable(each.under) for each in states[:8])
         raise UserError(f"{path} holds several state_dicts ({names}); name the one to read with --under")
-    return found[0]
+    return states[0]
 
 
 def state_dicts(path: Path, under: str | None = None) -> list[StateDict]:
@@ -136,10 +136,10 @@ def state_dicts(path: Path, under: str | None = None) -> list[StateDict]:
       UserError: as `read`; or there is none.
     """
     path = pathlib.Path(path)
-    found = folders.resolve(path)
-    size = sum(map(_size, found.files if isinstance(found, folders.Shards) else [found]))
+    resolved = folders.resolve(path)
+    size = sum(map(_size, resolved.files if isinstance(resolved, folders.Shards) else [resolved]))
     budget = Budget.of(size)
-    content = _read_shards(found, budget) if isinstance(found, folders.Shards) else _read(found, budget)
+    content = _read_shards(resolved, budget) if isinstance(resolved, folders.Shards) else _read(resolved, budget)
     try:
         if under is not None:
             return [_collect(path, size, _descend(path, content, under), under, [])]
@@ -226,10 +226,10 @@ class _Search:
             return False
         if id(value) not in self._known:
             self.budget.pay(200, len(value))
-            found = any(
+            named = any(
                 isinstance(key, str) and isinstance(entry, np.ndarray | Unsupported) for key, entry in value.items()
             )
-            self._known[id(value)] = value, found
+            self._known[id(value)] = value, named
         return self._known[id(value)][1]
 
     def inside(self, content: Any) -> list[str]:

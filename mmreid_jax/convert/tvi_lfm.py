@@ -32,7 +32,7 @@ def layout(
     *,
     text: bool = True,
     backup: bool = False,
-    apart: bool = False,
+    separate_norms: bool = False,
     scale: bool = False,
 ) -> Layout:
     """The name map of a network.
@@ -41,11 +41,15 @@ def layout(
       stages, bottleneck: of the ResNet.
       text: whether we have the text tower; else that of a file is dropped.
       backup: whether we have the copies of the base model's pool and head; else those of a file are dropped.
-      apart: whether every kind of feature has a batch norm of its own.
+      separate_norms: whether every kind of feature has a batch norm of its own.
       scale: whether we have the factor on similarities; else that of a file is dropped, and written as CLIP's.
     """
     pool = Layout("pool", (Rule("p", "params/pool/power", AS_IS),))
-    parts = [_visual(stages, bottleneck), nest(pool, "base_model.visual.GEM."), nest(_head(apart), "classifier.")]
+    parts = [
+        _visual(stages, bottleneck),
+        nest(pool, "base_model.visual.GEM."),
+        nest(_head(separate_norms), "classifier."),
+    ]
     if text:
         parts.append(nest(clip.text_layout(), "base_model.", "text/"))
     else:
@@ -54,7 +58,7 @@ def layout(
     if backup:
         parts += [
             nest(pool, "backup_pool.", "backup/"),
-            nest(_head(apart), "backup_classifier.", "backup/"),
+            nest(_head(separate_norms), "backup_classifier.", "backup/"),
         ]
     else:
         parts.append(Layout("backup", (), (Drop("backup_*", "copies of the base model's head, not used here"),)))
@@ -73,7 +77,10 @@ def any_layout(stages: tuple[int, ...] = STAGES, bottleneck: bool = True) -> Any
     choices = itertools.product((False, True), repeat=3)
     return Variants(
         "tvi_lfm",
-        tuple(layout(stages, bottleneck, text=text, backup=backup, apart=apart) for text, backup, apart in choices),
+        tuple(
+            layout(stages, bottleneck, text=text, backup=backup, separate_norms=separate_norms)
+            for text, backup, separate_norms in choices
+        ),
     )
 
 
@@ -92,9 +99,9 @@ def _visual(stages: tuple[int, ...], bottleneck: bool) -> Layout:
     return Layout("visual", tuple(rules))
 
 
-def _head(apart: bool) -> Layout:
+def _head(separate_norms: bool) -> Layout:
     """The batch norm, or one for each kind of feature, and the classifier."""
-    norms = {f"bottleneck/{kind}": name for kind, name in NORMS.items()} if apart else {"bottleneck": "BN"}
+    norms = {f"bottleneck/{kind}": name for kind, name in NORMS.items()} if separate_norms else {"bottleneck": "BN"}
     rules = [rule for target, source in norms.items() for rule in batch_norm(source, target)]
     return Layout("head", (*rules, *linear("classifier", "classifier", bias=False)))
 

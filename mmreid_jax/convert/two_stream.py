@@ -29,7 +29,7 @@ STAGES = (3, 4, 6, 3)
 AGW_BLOCKS = ((2, 2), (2, 3), (3, 3), (3, 4), (3, 5))
 """(stage, block) of the blocks of a ResNet-50 that AGW's non-local blocks follow."""
 # In the order of the authors' files.
-_APART = {"infrared": "thermal_module.thermal.", "visible": "visible_module.visible."}
+_SEPARATE = {"infrared": "thermal_module.thermal.", "visible": "visible_module.visible."}
 _SHARED = "base_resnet.base."
 _UNUSED = "a part of the ResNet that this stream does not use"
 
@@ -61,13 +61,13 @@ def layout(
 def trunk(stages: tuple[int, ...] = STAGES, bottleneck: bool = True, shared_from: int = 1) -> Layout:
     """The name map of the three ResNets alone, ours below ``backbone/``; arguments as in `layout`."""
     rules = resnet.layout(stages=stages, bottleneck=bottleneck).rules
-    apart = Layout("apart", tuple(rule for rule in rules if _part(rule) < shared_from))
+    separate = Layout("separate", tuple(rule for rule in rules if _part(rule) < shared_from))
     shared = Layout("shared", tuple(rule for rule in rules if _part(rule) >= shared_from))
-    found = []
-    for stream, source in _APART.items():
-        found += [nest(apart, source, f"backbone/{stream}/"), unused(shared, source, _UNUSED, _SHARED)]
-    dead = unused(apart, _SHARED, _UNUSED, _APART["visible"])
-    return join("trunk", *found, nest(shared, _SHARED, "backbone/shared/"), dead)
+    streams = []
+    for stream, source in _SEPARATE.items():
+        streams += [nest(separate, source, f"backbone/{stream}/"), unused(shared, source, _UNUSED, _SHARED)]
+    dead = unused(separate, _SHARED, _UNUSED, _SEPARATE["visible"])
+    return join("trunk", *streams, nest(shared, _SHARED, "backbone/shared/"), dead)
 
 
 def non_local_blocks(blocks: Sequence[tuple[int, int]], shared_from: int = 1) -> Layout:

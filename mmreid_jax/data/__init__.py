@@ -2,24 +2,24 @@
 
 from mmreid_jax.data import (
     captions,
+    image_store,
     images,
     listing,
     pipeline,
     records,
     samplers,
-    store,
     tokenizer,
     transforms,
 )
 
 __all__ = [
     "captions",
+    "image_store",
     "images",
     "listing",
     "pipeline",
     "records",
     "samplers",
-    "store",
     "tokenizer",
     "transforms",
 ]

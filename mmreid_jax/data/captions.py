@@ -90,7 +90,7 @@ class Image(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class ImageText:
     """What is said of an image.
 
     Attributes:
@@ -166,7 +166,7 @@ def key_of(path: str) -> str:
     return "/".join(parts[-_PATH_PARTS:])
 
 
-def read(root: str | os.PathLike[str], captioner: str, split: str, images: Sequence[Image]) -> list[Text]:
+def read(root: str | os.PathLike[str], captioner: str, split: str, images: Sequence[Image]) -> list[ImageText]:
     """What is said of the images of a split.
 
     Every training image has a caption, and a rephrasing where the files hold any; every infrared test image has its own
@@ -182,7 +182,7 @@ def read(root: str | os.PathLike[str], captioner: str, split: str, images: Seque
     Raises:
       UserError: a file is missing, damaged, or does not say anything of an image that it must speak of.
     """
-    texts_of_rows: dict[int, Text] = {}
+    texts_of_rows: dict[int, ImageText] = {}
     for modality in dict.fromkeys(image.modality for image in images):
         rows = [i for i, image in enumerate(images) if image.modality == modality]
         some = [images[i] for i in rows]
@@ -277,7 +277,7 @@ def _write(path: pathlib.Path, content: Any) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _training_arrays(place: Mapping[str, pathlib.Path], images: Sequence[Image]) -> list[Text]:
+def _training_arrays(place: Mapping[str, pathlib.Path], images: Sequence[Image]) -> list[ImageText]:
     captions = _array(place["train_captions"], len(images)).tolist()
     rephrased = [""] * len(images)
     if place["train_rephrasings"].exists():
@@ -290,10 +290,10 @@ def _training_arrays(place: Mapping[str, pathlib.Path], images: Sequence[Image])
                     f"{place['train_identities']} says that row {row} is of identity {label!r}, but training image "
                     f"{row} is {image.file}; the texts belong to another order or another copy of the images"
                 )
-    return [Text(caption, other) for caption, other in zip(captions, rephrased, strict=True)]
+    return [ImageText(caption, other) for caption, other in zip(captions, rephrased, strict=True)]
 
 
-def _training_dictionaries(place: Mapping[str, pathlib.Path], images: Sequence[Image]) -> list[Text]:
+def _training_dictionaries(place: Mapping[str, pathlib.Path], images: Sequence[Image]) -> list[ImageText]:
     if place["rephrasings"].exists():
         return _looked_up(place["rephrasings"], images, rephrased=True)
     if place["captions"].exists():
@@ -305,12 +305,14 @@ def _training_dictionaries(place: Mapping[str, pathlib.Path], images: Sequence[I
     )
 
 
-def _visible_test(place: Mapping[str, pathlib.Path], images: Sequence[Image]) -> list[Text]:
+def _visible_test(place: Mapping[str, pathlib.Path], images: Sequence[Image]) -> list[ImageText]:
     known = _dictionary(place["captions"]) if place["captions"].exists() else {}
-    return [known.get(key_of(image.file), Text("")) for image in images]
+    return [known.get(key_of(image.file), ImageText("")) for image in images]
 
 
-def _infrared_test(place: Mapping[str, pathlib.Path], identities: pathlib.Path, images: Sequence[Image]) -> list[Text]:
+def _infrared_test(
+    place: Mapping[str, pathlib.Path], identities: pathlib.Path, images: Sequence[Image]
+) -> list[ImageText]:
     visible = _identity_captions(identities)
     absent = sorted({image.identity for image in images} - set(visible))
     if absent:
@@ -319,10 +321,10 @@ def _infrared_test(place: Mapping[str, pathlib.Path], identities: pathlib.Path, 
             "get the texts again"
         )
     texts = _looked_up(place["captions"], images)
-    return [Text(text.caption, "", visible[image.identity]) for text, image in zip(texts, images, strict=True)]
+    return [ImageText(text.caption, "", visible[image.identity]) for text, image in zip(texts, images, strict=True)]
 
 
-def _looked_up(path: pathlib.Path, images: Sequence[Image], rephrased: bool = False) -> list[Text]:
+def _looked_up(path: pathlib.Path, images: Sequence[Image], rephrased: bool = False) -> list[ImageText]:
     known = _dictionary(path, rephrased)
     absent = [image.file for image in images if key_of(image.file) not in known]
     if absent:
@@ -332,13 +334,13 @@ def _looked_up(path: pathlib.Path, images: Sequence[Image], rephrased: bool = Fa
     return [known[key_of(image.file)] for image in images]
 
 
-def _dictionary(path: pathlib.Path, rephrased: bool = False) -> dict[str, Text]:
+def _dictionary(path: pathlib.Path, rephrased: bool = False) -> dict[str, ImageText]:
     """Path below the root -> caption (and rephrasing)."""
-    texts: dict[str, Text] = {}
+    texts: dict[str, ImageText] = {}
     for name, entry in _json(path).items():
         try:
             key = key_of(name)
-            text = Text(entry["description"], entry["aug_description"] if rephrased else "")
+            text = ImageText(entry["description"], entry["aug_description"] if rephrased else "")
         except (KeyError, TypeError, ValueError) as error:
             raise _damaged(path, f"entry {name!r} is not a path with a description ({error})") from None
         if not isinstance(text.caption, str) or not isinstance(text.rephrased, str):

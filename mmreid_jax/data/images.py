@@ -37,7 +37,8 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -75,8 +76,8 @@ class BrokenImage(UserError):
         self.reason = reason or message
 
 
-class Pixels(Protocol):
-    """Resized images of the rows of a records table, decoded now (`DecodedImages`) or before (`store.Store`)."""
+class Pixels(Interface):
+    """Resized images of the rows of a records table, decoded now (`DecodedImages`) or before (`image_store`)."""
 
     def read(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The images uint8 [n, M, H, W, 3] of `rows` [n], and bool [n]: False where a file is broken (zeros)."""

@@ -39,7 +39,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import captions, images, samplers, store, tokenizer, transforms
+from mmreid_jax.data import captions, image_store, images, samplers, tokenizer, transforms
 from mmreid_jax.data.records import ImageSource, Records
 from mmreid_jax.errors import UserError
 
@@ -82,7 +82,7 @@ class ImageOptions:
       second_views: modalities whose training images come twice, the second time augmented by numbers of its own.
       rephrased: probability that a training caption gives way to its rephrasing; tables without captions have none.
       broken: policy for files that cannot be decoded, see `images`.
-      cache: folder for stores of decoded images, see `store`; empty for none.
+      cache: folder for stores of decoded images, see `image_store`; empty for none.
       cache_gib: largest store, in GiB.
     """
 
@@ -449,7 +449,7 @@ def stored(records: Records, options: ImageOptions, interpolation: str, threads:
     Samples of one modality each have one image; all others have one of every modality.
     """
     decoded = images.DecodedImages(records.as_stored(), options.size, interpolation, options.broken)
-    return store.open_pixels(decoded, folder=options.cache, limit_gib=options.cache_gib, threads=threads)
+    return image_store.open_pixels(decoded, folder=options.cache, limit_gib=options.cache_gib, threads=threads)
 
 
 def concatenate(tables: Sequence[Records], name: str) -> Records:

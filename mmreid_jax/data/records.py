@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -32,7 +33,7 @@ def check_value_range(value: Sequence[float]) -> ValueRange:
 _COLUMNS = ("identity", "camera", "scene", "file", "rows", "label", "modality")
 
 
-class ImageSource(Protocol):
+class ImageSource(Interface):
     """Random access to the encoded images of samples; picklable, so that worker processes can hold one."""
 
     def __len__(self) -> int: ...

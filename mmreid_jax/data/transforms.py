@@ -14,7 +14,8 @@ import dataclasses
 import math
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -34,7 +35,7 @@ TORCHREID_ERASING: dict[str, Any] = {"area": (0.02, 0.4), "log_aspect": False}
 """What torchreid's random erasing draws otherwise; options of `erasing_rectangle`."""
 
 
-class RandomSource(Protocol):
+class RandomSource(Interface):
     """What `draw` and `erasing_rectangle` need of a random generator; Python's `random.Random` has it."""
 
     def random(self) -> float:

@@ -9,7 +9,7 @@ from mmreid_jax.data.captions import TextForm
 from mmreid_jax.data.records import View
 from mmreid_jax.datasets import manifests
 from mmreid_jax.datasets.disk import Folders, SingleFolders
-from mmreid_jax.drawn.layouts import Layout
+from mmreid_jax.drawn.drawings import Drawing
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval.protocols import Protocol
 
@@ -66,7 +66,7 @@ class Dataset:
     protocols: tuple[Protocol, ...]
     published: Mapping[str, Known] = dataclasses.field(default_factory=dict)
     peculiar_protocols: tuple[Protocol, ...] = ()
-    drawing: Layout | None = None
+    drawing: Drawing | None = None
     captions: TextForm | None = None
     composites: Mapping[str, Mapping[str, View]] = dataclasses.field(default_factory=dict)
     composite_key: str = ""

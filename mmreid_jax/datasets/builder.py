@@ -22,7 +22,7 @@ from mmreid_jax.datasets.disk import SOURCE_FILE, Sample, describe_source, find_
 class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Builder of the data set `DATASET`, in the order in which its folders list the samples.
 
-    With a captioner the records of a visible-infrared data set also hold its texts, see `captions.Text`.
+    With a captioner the records of a visible-infrared data set also hold its texts, see `captions.ImageText`.
 
     Attributes:
       DATASET: the data set; of several parts, each is a config.

@@ -164,7 +164,7 @@ class PreparedImages:
         return _read_source(pathlib.Path(self.directory))["drawn"] is not None
 
     def stamp(self) -> str:
-        """See `mmreid_jax.data.store.Stamped`: names, sizes, times and places of the files of the records."""
+        """See `mmreid_jax.data.image_store.Stamped`: names, sizes, times and places of the files of the records."""
         states = [
             (path.name, state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
             for path in sorted(pathlib.Path(self.directory).iterdir())

@@ -31,7 +31,7 @@ DRAWN_FILE = "drawn.json"
 _IMAGE_SUFFIXES = (".jpg", ".jpeg")
 
 
-class Labels(NamedTuple):
+class NameLabels(NamedTuple):
     """What a file name says of a sample: identity as written, camera counted from 0, scene (or time) id."""
 
     identity: int
@@ -53,11 +53,11 @@ class Sample:
     """
 
     file: str
-    labels: Labels
+    labels: NameLabels
     images: Mapping[str, pathlib.Path]
     label: int = -1
     modality: str = ""
-    text: captions.Text | None = None
+    text: captions.ImageText | None = None
 
 
 class _Described:
@@ -106,7 +106,7 @@ class AlignedFolders(_Described):
     folder: str
     splits: Mapping[str, str]
     images: Mapping[str, str]
-    labels: Callable[[str], Labels]
+    labels: Callable[[str], NameLabels]
     file_form: str
     source: str
     inner: str = ""
@@ -183,7 +183,7 @@ class SingleFolders(_Described):
     source: str
     required: tuple[str, ...]
     list_split: Callable[[SingleFolders, pathlib.Path, str], list[Sample]]
-    labels: Callable[[str], Labels]
+    labels: Callable[[str], NameLabels]
     query: str
     gallery: str
 
@@ -484,7 +484,7 @@ def _image_files(folders: AlignedFolders, folder: pathlib.Path, subfolder: str) 
     return paths
 
 
-def _read_labels(folders: AlignedFolders, folder: pathlib.Path, keys: Sequence[tuple[str, str]]) -> list[Labels]:
+def _read_labels(folders: AlignedFolders, folder: pathlib.Path, keys: Sequence[tuple[str, str]]) -> list[NameLabels]:
     labels, wrong = [], []
     for _, name in keys:
         try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import mmreid_jax.datasets as datasets
 from mmreid_jax.drawn import sheet, writer
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.errors import UserError
 
 VERSION = writer.DRAWING_VERSION
@@ -21,7 +21,7 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in datasets.names() if datasets.get(name).drawing is not None)
 
 
-def layout(dataset: str) -> Layout:
+def of(dataset: str) -> Drawing:
     """How a data set is drawn.
 
     Raises:
@@ -41,7 +41,7 @@ def size_of(
     Raises:
       UserError: too small to train or evaluate on, or more than names can hold.
     """
-    chosen = layout(dataset)
+    chosen = of(dataset)
     cameras = chosen.default.cameras if cameras is None else cameras
     images = chosen.default.images_per_identity if images_per_identity is None else images_per_identity
     identities = chosen.default.identities if identities is None else identities
@@ -61,7 +61,7 @@ def plan(
     images_per_identity: int | None = None,
     cameras: int | None = None,
     full: bool = False,
-) -> list[Sample]:
+) -> list[DrawnSample]:
     """All samples of a drawn data set, without drawing any.
 
     Args:
@@ -73,7 +73,7 @@ def plan(
     Raises:
       UserError: unknown data set, or impossible numbers.
     """
-    chosen = layout(dataset)
+    chosen = of(dataset)
     if full:
         if any(number is not None for number in (identities, images_per_identity, cameras)):
             raise UserError("a full set has the public counts; leave out identities, images_per_identity and cameras")
@@ -100,14 +100,17 @@ def draw(
     images_per_identity: int | None = None,
     cameras: int | None = None,
     full: bool = False,
-    **options: Any,
+    jobs: int = 1,
+    progress: bool = False,
+    **rendering: Any,
 ) -> writer.Summary:
     """Makes sure that a data set is drawn into its folder below `out`, for example ``out/RGBNT201``.
 
     Args:
       dataset, identities, images_per_identity, cameras, full: see `plan`.
       out: where the folder of the data set goes; made if needed.
-      **options: of `writer.write`: seed, shift, image_size, jobs, progress.
+      jobs, progress: see `writer.write`.
+      **rendering: seed, shift and image_size of `writer.Rendering`; what is None takes its default.
 
     Raises:
       UserError: unknown data set, impossible parameters, the folder holds something else, or the disk refuses.
@@ -115,7 +118,8 @@ def draw(
     numbers: dict[str, Any] = {"identities": identities, "images_per_identity": images_per_identity, "cameras": cameras}
     samples = plan(dataset, **numbers, full=full)
     size = None if full else size_of(dataset, **numbers)
-    return writer.write(layout(dataset), samples, out, dataset=dataset, size=size, **options)
+    chosen = writer.Rendering(**{name: value for name, value in rendering.items() if value is not None})
+    return writer.write(of(dataset), samples, out, size=size, rendering=chosen, jobs=jobs, progress=progress)
 
 
 def contact_sheet(
@@ -139,7 +143,7 @@ def contact_sheet(
     Raises:
       UserError: there is no drawn data set, or the picture cannot be written.
     """
-    place = layout(dataset)
+    place = of(dataset)
     root = pathlib.Path(folder)
     root = root / place.root if (root / place.root).is_dir() else root
     drawn = writer.read_marker(root)

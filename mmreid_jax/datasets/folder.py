@@ -215,11 +215,11 @@ def _folders(root: Path, modalities: Sequence[str], chosen: str | None, one: boo
         return {chosen: root}
     # Of its words each may say something.
     words = [word for word in re.split(r"[^a-z]+", root.resolve().name.lower()) if word]
-    said = {meaning for word in words if len(word) > 1 and (meaning := _meaning(word, modalities))}
-    said |= {meaning} if (meaning := _meaning(root.resolve().name.lower(), modalities)) else set()
+    named = {meaning for word in words if len(word) > 1 and (meaning := _meaning(word, modalities))}
+    named |= {meaning} if (meaning := _meaning(root.resolve().name.lower(), modalities)) else set()
     choices = ", ".join(modalities)
-    if len(said) == 1:
-        (meaning,) = said
+    if len(named) == 1:
+        (meaning,) = named
         if meaning in modalities:
             return {meaning: root}
         raise UserError(

@@ -78,8 +78,8 @@ def table(images: Images, modalities: Sequence[str], *, one: bool = False) -> tu
     columns = {name: _column(images[name], name) for name in modalities if name in images}
     counts = {name: len(column) for name, column in columns.items()}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        raise UserError(f"there are {told}; every sample needs one image of each modality given")
+        listed = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise UserError(f"there are {listed}; every sample needs one image of each modality given")
     if not min(counts.values()):
         raise UserError(f"there are no images of {', '.join(counts)}")
     _check_names(images, columns)

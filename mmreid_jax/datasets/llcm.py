@@ -11,9 +11,9 @@ from mmreid_jax.data.captions import TextForm
 from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import SingleFolders
-from mmreid_jax.drawn import layouts
+from mmreid_jax.drawn import drawings
 from mmreid_jax.drawn.attributes import Scenario
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import protocols
 from mmreid_jax.retrieval.galleries import Gallery
@@ -27,10 +27,10 @@ CAPTIONS = TextForm("datasets/llcm/")
 _FOLDERS: Mapping[str, str] = {"rgb": "vis", "nir": "nir"}
 
 
-def labels(stem: str) -> disk.Labels:
+def labels(stem: str) -> disk.NameLabels:
     """Labels of ``PPPP_cCC_sTTTTTT_fFFFF_<vis or nir>``: identity, and camera 1 to 9 stored from 0."""
     identity, camera = disk.match_name(r"(\d+)_c0([1-9])_s\d+_f\d+_(?:vis|nir)", stem)
-    return disk.Labels(int(identity), int(camera) - 1, scene=0)
+    return disk.NameLabels(int(identity), int(camera) - 1, scene=0)
 
 
 def list_split(folders: SingleFolders, root: pathlib.Path, split: str) -> list[disk.Sample]:
@@ -54,7 +54,7 @@ def list_split(folders: SingleFolders, root: pathlib.Path, split: str) -> list[d
     samples = [
         disk.Sample(
             f"{folder}/cam{camera}/{identity:04d}/{name}",
-            disk.Labels(identity, camera - 1, scene=0),
+            disk.NameLabels(identity, camera - 1, scene=0),
             {"image": root / folder / f"cam{camera}" / f"{identity:04d}" / name},
             modality=modality,
         )
@@ -109,7 +109,7 @@ FOLDERS = SingleFolders(
 )
 
 
-def _drawn(names: Sequence[tuple[str, str]]) -> list[Sample]:
+def _drawn(names: Sequence[tuple[str, str]]) -> list[DrawnSample]:
     """The samples of (list, base name), in that order; images of one person, camera and time stamp are one passage."""
     frames: dict[str, int] = {}
     passages: dict[tuple[int, ...], int] = Counter()
@@ -121,7 +121,7 @@ def _drawn(names: Sequence[tuple[str, str]]) -> list[Sample]:
     for part, name in names:
         identity, camera, stamp, infrared, _ = _name_parts(name)
         samples.append(
-            Sample(
+            DrawnSample(
                 ("train",) if part.startswith("train") else ("query",) if infrared else ("gallery",),
                 name,
                 identity,
@@ -138,22 +138,22 @@ def _drawn(names: Sequence[tuple[str, str]]) -> list[Sample]:
 def _name_parts(name: str) -> tuple[int, ...]:
     """Identity, camera, time stamp, 1 for infrared, frame."""
     infrared = name.endswith("_nir.jpg")
-    identity, camera, stamp, frame = layouts.numbers(r"(\d{4})_c(\d\d)_s(\d{6})_f(\d+)_(?:vis|nir)\.jpg", name)
+    identity, camera, stamp, frame = drawings.numbers(r"(\d{4})_c(\d\d)_s(\d{6})_f(\d+)_(?:vis|nir)\.jpg", name)
     return identity, camera, stamp, int(infrared), frame
 
 
-def _small(size: Size) -> list[Sample]:
+def _small(size: Size) -> list[DrawnSample]:
     names = []
     # As in the real lists, classes are not numbered in the order of the identities.
     for split, position, identity in sorted(
-        layouts.identities(size), key=lambda row: (row[0] == "test", row[2] * 37 % 101, row[2])
+        drawings.identities(size), key=lambda row: (row[0] == "test", row[2] * 37 % 101, row[2])
     ):
         around = [1 + (position + step) % size.cameras for step in range(size.cameras)]
         seen = {"rgb": around[:2], "nir": [camera for camera in (*around[1:], around[0]) if camera != 3][:2]}
-        for modality, images in zip(seen, layouts.spread(size.images_per_identity, 2), strict=True):
+        for modality, images in zip(seen, drawings.spread(size.images_per_identity, 2), strict=True):
             part = _FOLDERS[modality]
             for step, (camera, share) in enumerate(
-                zip(seen[modality], layouts.spread(images, len(seen[modality])), strict=True)
+                zip(seen[modality], drawings.spread(images, len(seen[modality])), strict=True)
             ):
                 stamp = 180000 + 100 * (identity % 50) + 10 * step + 5 * (modality == "nir")
                 names += [
@@ -163,24 +163,24 @@ def _small(size: Size) -> list[Sample]:
     return _drawn(names)
 
 
-def _full() -> list[Sample]:
+def _full() -> list[DrawnSample]:
     return _drawn([(row["list"], row["file"].split("/")[-1]) for row in manifests.rows("llcm")])
 
 
-def _files(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
-    part, folder = _FOLDERS[layouts.modality_of(sample)], f"{sample.identity:04d}"
-    files: dict[str, tuple[str, ...]] = {f"{part}/{folder}/{sample.file}": (layouts.modality_of(sample),)}
+def _files(drawing: Drawing, sample: DrawnSample, split: str) -> dict[str, tuple[str, ...]]:
+    part, folder = _FOLDERS[drawings.modality_of(sample)], f"{sample.identity:04d}"
+    files: dict[str, tuple[str, ...]] = {f"{part}/{folder}/{sample.file}": (drawings.modality_of(sample),)}
     if split != "train":
-        files[f"test_{part}/cam{sample.camera}/{folder}/{sample.file}"] = (layouts.modality_of(sample),)
+        files[f"test_{part}/cam{sample.camera}/{folder}/{sample.file}"] = (drawings.modality_of(sample),)
     return files
 
 
-def _lists(samples: Sequence[Sample]) -> dict[str, str]:
+def _lists(samples: Sequence[DrawnSample]) -> dict[str, str]:
     classes: dict[bool, dict[int, int]] = {True: {}, False: {}}
     lines = defaultdict(list)
     for sample in samples:
         label = classes[sample.trained_on].setdefault(sample.identity, len(classes[sample.trained_on]))
-        part = _FOLDERS[layouts.modality_of(sample)]
+        part = _FOLDERS[drawings.modality_of(sample)]
         name = f"idx/{'train' if sample.trained_on else 'test'}_{part}.txt"
         lines[name].append(f"{part}/{sample.identity:04d}/{sample.file} {label}\n")
     return {name: "".join(rows) for name, rows in lines.items()} | {
@@ -248,13 +248,13 @@ DATASET = Dataset(
         dataclasses.replace(_INFRARED_TO_VISIBLE, name="llcm_ir_to_vis_as_sysu", removes="camera_2_for_camera_3"),
     ),
     captions=CAPTIONS,
-    drawing=Layout(
+    drawing=Drawing(
         # Zhang and Wang, CVPR 2023: nine cameras above paths, at night and in dim light.
         scenario=Scenario(headings={"towards": 0.45, "away": 0.35, "sideways": 0.20}),
         name="llcm",
         root=FOLDERS.folder,
         kind="person",
-        folders=layouts.SINGLE,
+        folders=drawings.SINGLE,
         modalities=("rgb", "nir"),
         small=_small,
         full=_full,

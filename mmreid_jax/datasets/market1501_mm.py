@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from mmreid_jax.datasets import disk
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import AlignedFolders
-from mmreid_jax.drawn import layouts
+from mmreid_jax.drawn import drawings
 from mmreid_jax.drawn.attributes import Scenario
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.retrieval.protocols import MARKET
 
 
-def labels(stem: str) -> disk.Labels:
+def labels(stem: str) -> disk.NameLabels:
     """Labels of ``PPPP_cCsS_FFFFFF_BB``: identity (-1 junk, 0 distractor), camera stored from 0, scene.
 
     The scene is the second digit of BB: HTT reads it as a time id.
     """
     identity, camera, scene = disk.match_name(r"(-1|\d+)_c([1-6])s\d_\d+_\d(\d)(?:\D.*)?", stem)
-    return disk.Labels(int(identity), int(camera) - 1, int(scene))
+    return disk.NameLabels(int(identity), int(camera) - 1, int(scene))
 
 
 FOLDERS = AlignedFolders(
@@ -33,14 +33,14 @@ FOLDERS = AlignedFolders(
 )
 
 
-def _drawn(splits: tuple[str, ...], identity: int, camera: int, frame: int, box: int) -> Sample:
+def _drawn(splits: tuple[str, ...], identity: int, camera: int, frame: int, box: int) -> DrawnSample:
     name = f"{identity:04d}" if identity >= 0 else str(identity)
     sequence = 1 + (frame // 6) % 6
     file = f"{name}_c{camera}s{sequence}_{(frame * 25 + 151 + 1000 * (identity % 97)) % 10**6:06d}_{box:02d}.jpg"
-    return Sample(splits, file, identity, camera, sequence, frame)
+    return DrawnSample(splits, file, identity, camera, sequence, frame)
 
 
-def _persons(split: str, counts: Sequence[tuple[int, Sequence[int]]], queries: int) -> list[Sample]:
+def _persons(split: str, counts: Sequence[tuple[int, Sequence[int]]], queries: int) -> list[DrawnSample]:
     """Training images, or gallery images and at most `queries` further ones, one for each identity and camera."""
     samples = []
     for identity, per_camera in counts:
@@ -55,30 +55,30 @@ def _persons(split: str, counts: Sequence[tuple[int, Sequence[int]]], queries: i
     return samples
 
 
-def _nobody(junk: int, distractors: int, cameras: int) -> list[Sample]:
+def _nobody(junk: int, distractors: int, cameras: int) -> list[DrawnSample]:
     return [
         _drawn(("gallery",), identity, 1 + number % cameras, number, 1 + number % 4)
-        for identity, count in ((layouts.JUNK, junk), (layouts.DISTRACTOR, distractors))
+        for identity, count in ((drawings.JUNK, junk), (drawings.DISTRACTOR, distractors))
         for number in range(count)
     ]
 
 
-def _small(size: Size) -> list[Sample]:
+def _small(size: Size) -> list[DrawnSample]:
     counts = {"train": [], "test": []}  # type: dict[str, list[tuple[int, list[int]]]]
-    for split, position, identity in layouts.identities(size):
-        counts[split].append((identity, layouts.spread(size.images_per_identity, size.cameras, position)))
+    for split, position, identity in drawings.identities(size):
+        counts[split].append((identity, drawings.spread(size.images_per_identity, size.cameras, position)))
     some = max(1, size.identities // 4)
     people = _persons("train", counts["train"], 0) + _persons("test", counts["test"], 10**9)
     return people + _nobody(some, some, size.cameras)
 
 
-def _full() -> list[Sample]:
+def _full() -> list[DrawnSample]:
     # 12,936 training images of 751 persons; 3,368 queries of 750 persons, one for each camera that saw the person;
     # 19,732 gallery images: 13,115 of these persons, 3,819 junk boxes and 2,798 distractors.
-    train = [(1 + i, layouts.spread(n, 6, i)) for i, n in enumerate(layouts.spread(12936, 751))]
+    train = [(1 + i, drawings.spread(n, 6, i)) for i, n in enumerate(drawings.spread(12936, 751))]
     test = []
-    for i, (images, seen) in enumerate(zip(layouts.spread(13115, 750), layouts.spread(3368, 750, 7), strict=True)):
-        shares = layouts.spread(images, seen)
+    for i, (images, seen) in enumerate(zip(drawings.spread(13115, 750), drawings.spread(3368, 750, 7), strict=True)):
+        shares = drawings.spread(images, seen)
         test.append((752 + i, [shares[(camera - i) % 6] if (camera - i) % 6 < seen else 0 for camera in range(6)]))
     return _persons("train", train, 0) + _persons("test", test, 3368) + _nobody(3819, 2798, 6)
 
@@ -114,7 +114,7 @@ Identity -1 marks junk boxes, identity 0 distractors.""",
         "gallery": Known(unverified=(None, 751)),  # 750 persons, and the distractors
     },
     protocols=(MARKET,),
-    drawing=Layout(
+    drawing=Drawing(
         # Zheng et al., ICCV 2015: six cameras in front of a supermarket, by day; people cross in all directions.
         scenario=Scenario(headings={"towards": 0.35, "away": 0.35, "sideways": 0.30}),
         name="market1501_mm",
@@ -126,7 +126,7 @@ Identity -1 marks junk boxes, identity 0 distractors.""",
         full=_full,
         default=Size(24, 12, 6),
         cameras=6,
-        files=layouts.parallel,
+        files=drawings.parallel,
         darken=0.4,
         image_folders=FOLDERS.images,
     ),

@@ -8,15 +8,15 @@ from collections import defaultdict
 from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import AlignedFolders
-from mmreid_jax.drawn import layouts
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn import drawings
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.retrieval.protocols import Protocol
 
 
-def labels(stem: str) -> disk.Labels:
+def labels(stem: str) -> disk.NameLabels:
     """Labels of ``IIII_sSSS_vV_FFF``: identity, view 0 to 7 as the camera, time span as the scene."""
     identity, scene, view = disk.match_name(r"(\d{4})_s(\d{3})_v([0-7])(?:_.*)?", stem)
-    return disk.Labels(int(identity), int(view), int(scene))
+    return disk.NameLabels(int(identity), int(view), int(scene))
 
 
 FOLDERS = AlignedFolders(
@@ -31,14 +31,14 @@ FOLDERS = AlignedFolders(
 )
 
 
-def _drawn(split: str, file: str) -> Sample:
-    identity, scene, view, frame = layouts.numbers(r"(\d{4})_s(\d{3})_v([0-7])_(\d{3})\.jpg", file)
+def _drawn(split: str, file: str) -> DrawnSample:
+    identity, scene, view, frame = drawings.numbers(r"(\d{4})_s(\d{3})_v([0-7])_(\d{3})\.jpg", file)
     # All views of one scene are taken in one place at one time, so the place is the scene's.
     place = 1 + scene % 8
-    return Sample(("train",) if split == "train" else ("gallery",), file, identity, place, scene, frame, view)
+    return DrawnSample(("train",) if split == "train" else ("gallery",), file, identity, place, scene, frame, view)
 
 
-def _queries_of_several_scenes(samples: list[Sample]) -> list[Sample]:
+def _queries_of_several_scenes(samples: list[DrawnSample]) -> list[DrawnSample]:
     """The same samples; those of test identities seen in more than one scene are queries as well."""
     scenes = defaultdict(set)
     for sample in samples:
@@ -51,14 +51,14 @@ def _queries_of_several_scenes(samples: list[Sample]) -> list[Sample]:
     ]
 
 
-def _small(size: Size) -> list[Sample]:
+def _small(size: Size) -> list[DrawnSample]:
     samples = []
-    for split, position, identity in layouts.identities(size):
+    for split, position, identity in drawings.identities(size):
         scenes = (
             1 if position % 3 == 2 else min(3, size.images_per_identity)
         )  # many vehicles are seen in one scene only
         number = 0
-        for step, images in enumerate(layouts.spread(size.images_per_identity, scenes)):
+        for step, images in enumerate(drawings.spread(size.images_per_identity, scenes)):
             scene = (3 * identity + 11 * step) % 40
             for image in range(images):
                 view = (identity + 3 * image + step) % size.cameras
@@ -67,7 +67,7 @@ def _small(size: Size) -> list[Sample]:
     return _queries_of_several_scenes(samples)
 
 
-def _full() -> list[Sample]:
+def _full() -> list[DrawnSample]:
     return _queries_of_several_scenes([_drawn(row["split"], row["file"]) for row in manifests.rows("msvr310")])
 
 
@@ -92,7 +92,7 @@ DATASET = Dataset(
         "gallery": Known(1055, 155, "test"),
     },
     protocols=(Protocol("msvr310", removes="same_identity_same_scene"),),
-    drawing=Layout(
+    drawing=Drawing(
         name="msvr310",
         root=FOLDERS.folder,
         kind="vehicle",
@@ -102,7 +102,7 @@ DATASET = Dataset(
         full=_full,
         default=Size(24, 12, 8),
         cameras=8,
-        files=layouts.by_identity,
+        files=drawings.by_identity,
         image_folders=FOLDERS.images,
     ),
 )

@@ -52,7 +52,7 @@ class Prepared:
     data_dir: pathlib.Path
     directory: pathlib.Path
     fresh: bool
-    report: verify.Report
+    report: verify.DatasetReport
 
 
 def prepare(

@@ -13,9 +13,9 @@ from mmreid_jax.data.captions import TextForm
 from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import SingleFolders
-from mmreid_jax.drawn import layouts
+from mmreid_jax.drawn import drawings
 from mmreid_jax.drawn.attributes import Scenario
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.drawn.streams import generator
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import protocols
@@ -25,10 +25,10 @@ CAPTIONS = TextForm("datasets/regdb/")
 _FOLDERS: Mapping[str, str] = {"rgb": "Visible", "tir": "Thermal"}
 
 
-def labels(stem: str) -> disk.Labels:
+def labels(stem: str) -> disk.NameLabels:
     """Labels of ``<sex>_<side>_<v or t>_FFFFF_P``: identity P; the visible camera is 0, the thermal one 1."""
     letter, identity = disk.match_name(r".*_([vt])_\d+_(\d+)", stem)
-    return disk.Labels(int(identity), int(letter == "t"), scene=0)
+    return disk.NameLabels(int(identity), int(letter == "t"), scene=0)
 
 
 def list_split(folders: SingleFolders, root: pathlib.Path, split: str) -> list[disk.Sample]:
@@ -53,7 +53,7 @@ def list_split(folders: SingleFolders, root: pathlib.Path, split: str) -> list[d
             samples.append(
                 disk.Sample(
                     file,
-                    disk.Labels(int(parts[1]), int(modality == "tir"), scene=0),
+                    disk.NameLabels(int(parts[1]), int(modality == "tir"), scene=0),
                     {"image": root / file},
                     label=label if split == "train" else -1,
                     modality=modality,
@@ -90,12 +90,12 @@ def _folders_of(part: str) -> SingleFolders:
     return folders(int(part.removeprefix("trial_")))
 
 
-def _drawn(file: str, frame: int) -> Sample:
+def _drawn(file: str, frame: int) -> DrawnSample:
     """Image `frame` (from 0) of one modality. Both cameras see the same passage, but never at the same moment."""
     modality = "rgb" if "_v_" in file else "tir"
-    (identity,) = layouts.numbers(r".*_(\d+)\.bmp", file)
+    (identity,) = drawings.numbers(r".*_(\d+)\.bmp", file)
     thermal = modality == "tir"
-    return Sample(
+    return DrawnSample(
         (),
         file,
         identity,
@@ -108,17 +108,17 @@ def _drawn(file: str, frame: int) -> Sample:
     )
 
 
-def _small(size: Size) -> list[Sample]:
+def _small(size: Size) -> list[DrawnSample]:
     samples = []
-    for _, _, identity in layouts.identities(size):
+    for _, _, identity in drawings.identities(size):
         who = f"{('male', 'female')[identity % 2]}_{('front', 'back')[identity // 2 % 2]}"
-        for letter, images in zip("vt", layouts.spread(size.images_per_identity, 2), strict=True):
+        for letter, images in zip("vt", drawings.spread(size.images_per_identity, 2), strict=True):
             names = [f"{who}_{letter}_{11 * identity + 2 * frame:05d}_{identity}.bmp" for frame in range(images)]
             samples += [_drawn(name, frame) for frame, name in enumerate(names)]
     return samples
 
 
-def _full() -> list[Sample]:
+def _full() -> list[DrawnSample]:
     names = sorted(row["file"].split("/")[-1] for row in manifests.rows("regdb_images"))
     groups = defaultdict(list)
     for name in names:
@@ -139,26 +139,27 @@ def _trial(identities: Sequence[int], trial: int) -> tuple[list[int], list[int]]
     return order[: len(order) // 2], order[len(order) // 2 :]
 
 
-def _regroup(samples: Sequence[Sample], config: str) -> list[Sample]:
+def _regroup(samples: Sequence[DrawnSample], config: str) -> list[DrawnSample]:
     trial = int(config.removeprefix("trial_"))
     trained = set(_trial(sorted({sample.identity for sample in samples}), trial)[0])
     test = {"rgb": "query", "tir": "gallery"}
     return [
         dataclasses.replace(
-            sample, splits=("train" if sample.identity in trained else test[layouts.modality_of(sample)],)
+            sample, splits=("train" if sample.identity in trained else test[drawings.modality_of(sample)],)
         )
         for sample in samples
     ]
 
 
-def _files(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
-    return {f"{_FOLDERS[layouts.modality_of(sample)]}/{sample.identity}/{sample.file}": (layouts.modality_of(sample),)}
+def _files(drawing: Drawing, sample: DrawnSample, split: str) -> dict[str, tuple[str, ...]]:
+    modality = drawings.modality_of(sample)
+    return {f"{_FOLDERS[modality]}/{sample.identity}/{sample.file}": (modality,)}
 
 
-def _lists(samples: Sequence[Sample]) -> dict[str, str]:
+def _lists(samples: Sequence[DrawnSample]) -> dict[str, str]:
     files = defaultdict(list)
     for sample in samples:
-        files[sample.identity, layouts.modality_of(sample)].append(sample.file)
+        files[sample.identity, drawings.modality_of(sample)].append(sample.file)
     identities = sorted({sample.identity for sample in samples})
     lists = {}
     for trial in TRIALS:
@@ -214,11 +215,11 @@ visible images as query and 2,060 thermal ones as gallery. Results are means ove
         )
     ),
     captions=CAPTIONS,
-    drawing=Layout(
+    drawing=Drawing(
         name="regdb",
         root=FOLDERS.folder,
         kind="person",
-        folders=layouts.SINGLE,
+        folders=drawings.SINGLE,
         modalities=("rgb", "tir"),
         small=_small,
         full=_full,

@@ -6,8 +6,8 @@ from mmreid_jax.data.records import View
 from mmreid_jax.datasets import rgbnt100
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import AlignedFolders
-from mmreid_jax.drawn import layouts
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn import drawings
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.retrieval.protocols import MARKET
 
 _RGB, _NIR = View("composite", (0, 256)), View("composite", (256, 512))
@@ -25,11 +25,11 @@ FOLDERS = AlignedFolders(
 )
 
 
-def _full() -> list[Sample]:
+def _full() -> list[DrawnSample]:
     # 25,200 training and 24,925 gallery images of 150 vehicles each; one gallery image in five makes 4,985 queries.
-    train = [("train", 1 + i, layouts.spread(n, 8, i)) for i, n in enumerate(layouts.spread(25200, 150))]
-    test = [("test", 151 + i, layouts.spread(n, 8, i)) for i, n in enumerate(layouts.spread(24925, 150))]
-    return layouts.with_queries(rgbnt100.drawn_vehicles(train + test), rgbnt100.QUERY_STEP)
+    train = [("train", 1 + i, drawings.spread(n, 8, i)) for i, n in enumerate(drawings.spread(25200, 150))]
+    test = [("test", 151 + i, drawings.spread(n, 8, i)) for i, n in enumerate(drawings.spread(24925, 150))]
+    return drawings.with_queries(rgbnt100.drawn_vehicles(train + test), rgbnt100.QUERY_STEP)
 
 
 DATASET = Dataset(
@@ -60,7 +60,7 @@ DATASET = Dataset(
         "reference": {"rgb": _RGB, "nir": _NIR, "tir": _NIR},
     },
     composite_key="rgbn300_third",
-    drawing=Layout(
+    drawing=Drawing(
         name="rgbn300",
         root=FOLDERS.folder,
         kind="vehicle",
@@ -70,7 +70,7 @@ DATASET = Dataset(
         full=_full,
         default=Size(24, 16, 8),
         cameras=8,
-        files=layouts.side_by_side,
+        files=drawings.side_by_side,
         fixed_size=True,
     ),
 )

@@ -8,8 +8,8 @@ from mmreid_jax.data.records import View
 from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import AlignedFolders
-from mmreid_jax.drawn import layouts
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn import drawings
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.retrieval.protocols import MARKET
 
 QUERY_STEP = 5
@@ -18,12 +18,12 @@ QUERY_STEP = 5
 _RGB, _NIR = View("composite", (0, 256)), View("composite", (256, 512))
 
 
-def labels(stem: str) -> disk.Labels:
+def labels(stem: str) -> disk.NameLabels:
     """Labels of ``PPPP_cCCCC_FFF``: identity 1 to 600 and camera 1 to 8, stored from 0."""
     identity, camera = (int(text) for text in disk.match_name(r"(\d+)_c(\d+)_.*", stem))
     if not (1 <= identity <= 600 and 1 <= camera <= 8):
         raise ValueError(f"{stem!r}: identity {identity} is not in 1..600 or camera {camera} is not in 1..8")
-    return disk.Labels(identity, camera - 1, scene=0)
+    return disk.NameLabels(identity, camera - 1, scene=0)
 
 
 FOLDERS = AlignedFolders(
@@ -39,12 +39,12 @@ FOLDERS = AlignedFolders(
 )
 
 
-def _drawn(split: str, file: str) -> Sample:
-    identity, camera, frame = layouts.numbers(r"(\d{4})_c(\d{4})_(\d+)\.jpg", file)
-    return Sample(("train",) if split == "train" else ("gallery",), file, identity, camera, frame=frame)
+def _drawn(split: str, file: str) -> DrawnSample:
+    identity, camera, frame = drawings.numbers(r"(\d{4})_c(\d{4})_(\d+)\.jpg", file)
+    return DrawnSample(("train",) if split == "train" else ("gallery",), file, identity, camera, frame=frame)
 
 
-def drawn_vehicles(counts: Sequence[tuple[str, int, Sequence[int]]]) -> list[Sample]:
+def drawn_vehicles(counts: Sequence[tuple[str, int, Sequence[int]]]) -> list[DrawnSample]:
     """The samples of (split, identity, images of each camera)."""
     return [
         _drawn(split, f"{identity:04d}_c{camera:04d}_{frame:03d}.jpg")
@@ -54,17 +54,17 @@ def drawn_vehicles(counts: Sequence[tuple[str, int, Sequence[int]]]) -> list[Sam
     ]
 
 
-def small(size: Size) -> list[Sample]:
+def small(size: Size) -> list[DrawnSample]:
     """A small set of vehicles, of which a few gallery images are queries."""
     counts = [
-        (split, identity, layouts.spread(size.images_per_identity, size.cameras, position))
-        for split, position, identity in layouts.identities(size)
+        (split, identity, drawings.spread(size.images_per_identity, size.cameras, position))
+        for split, position, identity in drawings.identities(size)
     ]
-    return layouts.with_queries(drawn_vehicles(counts), min(QUERY_STEP, size.images_per_identity), rotate=True)
+    return drawings.with_queries(drawn_vehicles(counts), min(QUERY_STEP, size.images_per_identity), rotate=True)
 
 
-def _full() -> list[Sample]:
-    return layouts.with_queries([_drawn(row["split"], row["file"]) for row in manifests.rows("rgbnt100")], QUERY_STEP)
+def _full() -> list[DrawnSample]:
+    return drawings.with_queries([_drawn(row["split"], row["file"]) for row in manifests.rows("rgbnt100")], QUERY_STEP)
 
 
 DATASET = Dataset(
@@ -97,7 +97,7 @@ DATASET = Dataset(
         "reference": {"rgb": _RGB, "nir": _NIR, "tir": View("composite", (256, 768))},
     },
     composite_key="rgbnt100_third",
-    drawing=Layout(
+    drawing=Drawing(
         name="rgbnt100",
         root=FOLDERS.folder,
         kind="vehicle",
@@ -107,7 +107,7 @@ DATASET = Dataset(
         full=_full,
         default=Size(24, 16, 8),
         cameras=8,
-        files=layouts.side_by_side,
+        files=drawings.side_by_side,
         fixed_size=True,
     ),
 )

@@ -5,15 +5,15 @@ from __future__ import annotations
 from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import AlignedFolders
-from mmreid_jax.drawn import layouts
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn import drawings
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.retrieval.protocols import MARKET
 
 
-def labels(stem: str) -> disk.Labels:
+def labels(stem: str) -> disk.NameLabels:
     """Labels of ``PPPPPP_camC_T_FF``: identity, camera 1 to 9 stored from 0, time id T as the scene."""
     identity, camera, time = disk.match_name(r"(\d+)_cam([1-9])_(\d+)(?:_.*)?", stem)
-    return disk.Labels(int(identity), int(camera) - 1, scene=int(time))
+    return disk.NameLabels(int(identity), int(camera) - 1, scene=int(time))
 
 
 FOLDERS = AlignedFolders(
@@ -27,15 +27,15 @@ FOLDERS = AlignedFolders(
 )
 
 
-def _drawn(split: str, file: str) -> Sample:
-    identity, camera, time, frame = layouts.numbers(r"(\d{6})_cam(\d)_(\d)_(\d+)\.jpg", file)
-    return Sample(("train",) if split == "train" else ("query", "gallery"), file, identity, camera, time, frame)
+def _drawn(split: str, file: str) -> DrawnSample:
+    identity, camera, time, frame = drawings.numbers(r"(\d{6})_cam(\d)_(\d)_(\d+)\.jpg", file)
+    return DrawnSample(("train",) if split == "train" else ("query", "gallery"), file, identity, camera, time, frame)
 
 
-def _small(size: Size) -> list[Sample]:
+def _small(size: Size) -> list[DrawnSample]:
     samples = []
-    for split, position, identity in layouts.identities(size):
-        for camera, images in enumerate(layouts.spread(size.images_per_identity, size.cameras, position), start=1):
+    for split, position, identity in drawings.identities(size):
+        for camera, images in enumerate(drawings.spread(size.images_per_identity, size.cameras, position), start=1):
             for frame in range(images):
                 # As in the public names, only training images come from a second time.
                 late = int(split == "train" and frame >= (images + 1) // 2)
@@ -44,7 +44,7 @@ def _small(size: Size) -> list[Sample]:
     return samples
 
 
-def _full() -> list[Sample]:
+def _full() -> list[DrawnSample]:
     return [_drawn(row["split"], row["file"]) for row in manifests.rows("rgbnt201")]
 
 
@@ -70,7 +70,7 @@ DATASET = Dataset(
         "gallery": Known(836, 30, "test"),
     },
     protocols=(MARKET,),
-    drawing=Layout(
+    drawing=Drawing(
         name="rgbnt201",
         root=FOLDERS.folder,
         kind="person",
@@ -80,7 +80,7 @@ DATASET = Dataset(
         full=_full,
         default=Size(24, 12, 4),
         cameras=4,
-        files=layouts.parallel,
+        files=drawings.parallel,
         image_folders=FOLDERS.images,
     ),
 )

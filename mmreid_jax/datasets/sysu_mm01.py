@@ -14,9 +14,9 @@ from mmreid_jax.data.captions import TextForm
 from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import SingleFolders
-from mmreid_jax.drawn import layouts
+from mmreid_jax.drawn import drawings
 from mmreid_jax.drawn.attributes import Scenario
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import protocols
 from mmreid_jax.retrieval.galleries import Gallery
@@ -30,7 +30,7 @@ CAPTIONS = TextForm("datasets/sysu/", arrays=True)
 _LISTS = {"train": ("train", "val"), "query": ("test",), "gallery": ("test",)}
 
 
-def labels(stem: str) -> disk.Labels:
+def labels(stem: str) -> disk.NameLabels:
     """Identity and camera are folders of SYSU-MM01, so a base name alone says neither."""
     raise ValueError(f"{stem!r} says neither identity nor camera")
 
@@ -84,7 +84,7 @@ def list_split(folders: SingleFolders, root: pathlib.Path, split: str) -> list[d
     return [
         disk.Sample(
             f"cam{camera}/{identity:04d}/{name}",
-            disk.Labels(identity, camera - 1, scene=0),
+            disk.NameLabels(identity, camera - 1, scene=0),
             {"image": root / f"cam{camera}" / f"{identity:04d}" / name},
             label=rank if split == "train" else -1,
             modality=modality,
@@ -116,11 +116,11 @@ _DRAWN_CAMERAS = (1, 6, 4, 3, 2, 5)
 """Cameras in the order in which a small set takes them: with two there is one of each kind already."""
 
 
-def _drawn(splits: tuple[str, ...], identity: int, camera: int, frame: int) -> Sample:
+def _drawn(splits: tuple[str, ...], identity: int, camera: int, frame: int) -> DrawnSample:
     infrared = camera in CAMERAS["nir"]
     if "train" not in splits:
         splits = ("query",) if infrared else ("gallery",)
-    return Sample(
+    return DrawnSample(
         splits,
         f"{frame:04d}.jpg",
         identity,
@@ -133,23 +133,23 @@ def _drawn(splits: tuple[str, ...], identity: int, camera: int, frame: int) -> S
     )
 
 
-def _small(size: Size) -> list[Sample]:
+def _small(size: Size) -> list[DrawnSample]:
     samples = []
     validated = max(1, size.identities // 4)
     cameras = _DRAWN_CAMERAS[: size.cameras]
-    for split, position, _ in layouts.identities(size):
+    for split, position, _ in drawings.identities(size):
         # As in the real lists, identities of training and test alternate, so that class indices are not identities.
         identity = 2 * position + 1 + (split == "test")
         val = split == "train" and position >= size.identities - validated
         splits = ("train", "val") if val else (split,)
-        shares = dict(zip(cameras, layouts.spread(size.images_per_identity, size.cameras), strict=True))
+        shares = dict(zip(cameras, drawings.spread(size.images_per_identity, size.cameras), strict=True))
         samples += [
             _drawn(splits, identity, camera, frame + 1) for camera in sorted(shares) for frame in range(shares[camera])
         ]
     return samples
 
 
-def _full() -> list[Sample]:
+def _full() -> list[DrawnSample]:
     train = {int(row["original_id"]) for row in manifests.rows("sysu_train_counts")}
     test = {int(row["id"]) for row in manifests.rows("sysu_official_gallery_first10")}
     samples = []
@@ -163,11 +163,11 @@ def _full() -> list[Sample]:
     return samples
 
 
-def _files(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
-    return {f"cam{sample.camera}/{sample.identity:04d}/{sample.file}": (layouts.modality_of(sample),)}
+def _files(drawing: Drawing, sample: DrawnSample, split: str) -> dict[str, tuple[str, ...]]:
+    return {f"cam{sample.camera}/{sample.identity:04d}/{sample.file}": (drawings.modality_of(sample),)}
 
 
-def _lists(samples: Sequence[Sample]) -> dict[str, str]:
+def _lists(samples: Sequence[DrawnSample]) -> dict[str, str]:
     parts: dict[str, set[int]] = {name: set() for name in ("train", "val", "test", "available")}
     for sample in samples:
         part = "val" if "val" in sample.splits else "train" if sample.trained_on else "test"
@@ -256,11 +256,11 @@ DATASET = Dataset(
     protocols=(*_protocols("trial"), *_protocols("official", "_official")),
     peculiar_protocols=_protocols("stream", "_hetero_center"),
     captions=CAPTIONS,
-    drawing=Layout(
+    drawing=Drawing(
         name="sysu_mm01",
         root=FOLDERS.folder,
         kind="person",
-        folders=layouts.SINGLE,
+        folders=drawings.SINGLE,
         modalities=("rgb", "nir"),
         small=_small,
         full=_full,

@@ -82,7 +82,7 @@ class SplitReport:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class DatasetReport:
     """How a data set compares with the public one.
 
     Attributes:
@@ -124,7 +124,7 @@ Tables = Mapping[str, tuple[Sequence[str], np.ndarray]]
 """Split -> (file, identity) of its samples, without junk boxes."""
 
 
-def check(dataset: str, source: str | os.PathLike[str] | Mapping[str, Records]) -> Report:
+def check(dataset: str, source: str | os.PathLike[str] | Mapping[str, Records]) -> DatasetReport:
     """Compares a data set with the public counts and names.
 
     Args:
@@ -153,7 +153,7 @@ def tables_of(samples: Mapping[str, Sequence[disk.Sample]]) -> Tables:
     }
 
 
-def compare(dataset: str, tables: Tables, drawn: bool) -> Report:
+def compare(dataset: str, tables: Tables, drawn: bool) -> DatasetReport:
     """Compares the samples of a data set with what is known of it; those of a drawn one are only counted.
 
     Raises:
@@ -163,7 +163,7 @@ def compare(dataset: str, tables: Tables, drawn: bool) -> Report:
     if unknown := [split for split in tables if split not in described.splits]:
         raise UserError(f"{dataset} has no split {', '.join(unknown)}; it has {', '.join(described.splits)}")
     reports = [_compare(dataset, split, names, identity) for split, (names, identity) in tables.items()]
-    return Report(dataset, drawn, tuple(reports))
+    return DatasetReport(dataset, drawn, tuple(reports))
 
 
 @functools.cache

@@ -19,20 +19,21 @@ from mmreid_jax.drawn.attributes import (
     shot,
     vehicle_identity,
 )
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.drawn.person import draw_person
 from mmreid_jax.drawn.sheet import contact_sheet
 from mmreid_jax.drawn.vehicle import draw_vehicle
-from mmreid_jax.drawn.writer import DRAWING_VERSION, Summary, draw_sample, read_marker, write
+from mmreid_jax.drawn.writer import DRAWING_VERSION, Rendering, Summary, draw_sample, read_marker, write
 
 __all__ = [
     "DRAWING_VERSION",
     "RESERVED_SEEDS",
     "Camera",
+    "Drawing",
+    "DrawnSample",
     "Garment",
-    "Layout",
     "Person",
-    "Sample",
+    "Rendering",
     "Scenario",
     "Shot",
     "Size",

@@ -40,9 +40,9 @@ def occlude(canvas: np.ndarray, shot: Shot, light: Light) -> None:
                 [centre - half, height + 9],
             ]
         )
-        found = polygon(shot.size, corners)
-        if found is not None:
-            window, cover = found
+        inside = polygon(shot.size, corners)
+        if inside is not None:
+            window, cover = inside
             tone = random.choice((0.05, 0.14, 0.3)) * np.exp(random.normal(0, 0.3, 3))
             shade = np.linspace(1.1, 0.6, cover.shape[0], dtype=np.float32)[:, None]
             reflectance = np.array([*tone, random.uniform(0.1, 0.6)], np.float32)[:, None, None] * shade

@@ -86,6 +86,49 @@ class _Facet:
     bias: float = 0.0
 
 
+@dataclasses.dataclass(frozen=True)
+class _Lamp:
+    """A kind of lamp.
+
+    Attributes:
+      facing: 1 at the front, -1 at the rear.
+      sizes: shape -> (width, height) in metres.
+      reach: its outer edge as a share of half the vehicle's width.
+      wrap: nearer and farther edge of the part around the corner: share of half the width, metres from the end.
+      reflectance, temperature: of the lamp, and of that part.
+      glow: its light by channel.
+    """
+
+    facing: int
+    sizes: dict[str, tuple[float, float]]
+    reach: float
+    wrap: tuple[tuple[float, float], tuple[float, float]]
+    reflectance: tuple[tuple[float, ...], tuple[float, ...]]
+    temperature: tuple[float, float]
+    glow: tuple[float, ...]
+
+
+_HEADLAMP = _Lamp(
+    facing=1,
+    sizes={"slim": (0.40, 0.09), "round": (0.22, 0.20), "tall": (0.18, 0.30), "wide": (0.46, 0.16)},
+    reach=0.86,
+    wrap=((0.90, 0.10), (0.955, 0.32)),
+    reflectance=((0.6, 0.62, 0.64, 0.9), (0.5, 0.52, 0.54, 0.8)),
+    temperature=(0.36, 0.34),
+    glow=(1.6, 1.5, 1.3, 0.5),
+)
+_TAIL_LAMP = _Lamp(
+    facing=-1,
+    sizes={"slim": (0.42, 0.11), "round": (0.18, 0.18), "tall": (0.14, 0.44), "wide": (0.34, 0.20)},
+    reach=0.84,
+    wrap=((0.90, 0.08), (0.95, 0.24)),
+    reflectance=((0.40, 0.02, 0.02, 0.55), (0.40, 0.02, 0.02, 0.55)),
+    temperature=(SURROUNDINGS + 0.06, SURROUNDINGS + 0.05),
+    glow=(1.0, 0.06, 0.05, 0.10),
+)
+_PLATE, _PLATE_SPAN = (0.62, 0.62, 0.6, 0.9), (-0.26, 0.26)
+
+
 class _Builder:
     """Collects the facets of one vehicle."""
 
@@ -95,17 +138,23 @@ class _Builder:
         self.long, self.half, self.tall = vehicle.length, vehicle.width / 2, vehicle.height
         self.paint = (*vehicle.rgb, vehicle.nir)
         self.glass = (vehicle.window_tint, vehicle.window_tint * 1.15, vehicle.window_tint * 1.25, vehicle.window_nir)
+        # Heights of the belt line and of the lower edge of the doors.
+        self.belt, self.sill = _BELT[vehicle.body] * vehicle.height, vehicle.clearance + 0.12
 
     def place(self, share: float) -> float:
         """Forward coordinate of a place along the car (0 rear, 1 front)."""
         return (share - 0.5) * self.long
+
+    def wall(self, side: float) -> float:
+        """Where details on the doors of one side (1 left, -1 right) lie, just outside of the body."""
+        return side * (self.half + 0.004)
 
     def add(self, corners: ArrayLike, outward: ArrayLike, reflectance: tuple[float, ...], **more: Any) -> None:
         """Adds a facet; `more` are further attributes of `_Facet`."""
         self.facets.append(_Facet(np.asarray(corners, float), outward, reflectance, **more))
 
 
-def _ring(builder: _Builder, share: float, top: float, belt: float) -> np.ndarray:
+def _ring(builder: _Builder, share: float, top: float) -> np.ndarray:
     """Cross-section of the body at one place: [n, 3] from the sill over belt and roof edge to the roof's middle."""
     vehicle = builder.vehicle
     boxy = vehicle.body in ("van", "truck", "minivan")
@@ -114,7 +163,7 @@ def _ring(builder: _Builder, share: float, top: float, belt: float) -> np.ndarra
     round_off = 1 - 0.16 * max(0.0, 1 - end / 0.45) ** 2
     half = builder.half * round_off
     low = vehicle.clearance
-    waist = min(belt, top)
+    waist = min(builder.belt, top)
     lean = 0.03 if boxy else 0.14
     cabin = max(0.0, top - waist)
     inward = half * lean * min(1.0, cabin / (0.35 * builder.tall)) if builder.tall else 0.0
@@ -222,8 +271,7 @@ def _skin(builder: _Builder) -> None:
     """Side panels, windows, hood, roof, windscreens."""
     vehicle = builder.vehicle
     stations, tops = _stations(builder)
-    belt = _BELT[vehicle.body] * vehicle.height
-    rings = [_ring(builder, s, t, belt) for s, t in zip(stations, tops, strict=True)]
+    rings = [_ring(builder, s, t) for s, t in zip(stations, tops, strict=True)]
     for i in range(len(stations) - 1):
         piece = _slice(vehicle, stations[i : i + 2].tolist(), tops[i : i + 2].tolist())
         for j in range(len(rings[i]) - 1):
@@ -243,96 +291,73 @@ def _ends(builder: _Builder, rear: np.ndarray, front: np.ndarray) -> None:
             left, right = ring[[j, j + 1]], ring[[j + 1, j]] * (-1, 1, 1)
             colour = _PLASTIC if j == 0 or (vehicle.bumper == "black" and j == 1) else builder.paint
             builder.add([*left, *right], (0, facing, 0.05), colour, gloss=vehicle.gloss)
-    low, half = vehicle.clearance, builder.half
-    face = front[4, 2] if vehicle.body != "truck" else 0.42 * vehicle.height
-    nose, tail = builder.long / 2, -builder.long / 2
-    # Front: grille, number plate, headlamps.
+    _front_details(builder, front[4, 2] if vehicle.body != "truck" else 0.42 * vehicle.height)
+    _rear_details(builder, rear[4, 2] if vehicle.body not in ("van", "truck") else 0.5 * vehicle.height)
+
+
+def _front_details(builder: _Builder, face: float) -> None:
+    """Grille, number plate and headlamps on a front face that ends at a height of `face`."""
+    vehicle = builder.vehicle
+    low, nose = vehicle.clearance, builder.long / 2
     bottom, top = low + 0.30 * (face - low), low + (0.45 + 0.35 * vehicle.grille) * (face - low)
-    wide = half * (0.35 + 0.4 * vehicle.grille)
+    wide = builder.half * (0.35 + 0.4 * vehicle.grille)
     engine = SURROUNDINGS + (vehicle.engine_temperature - SURROUNDINGS) * 0.9
     _panel(builder, nose, 1, (-wide, wide), (bottom, top), (0.015, 0.015, 0.017, 0.05), engine)
-    _panel(builder, nose + 0.01, 1, (-0.26, 0.26), (low + 0.16, low + 0.27), (0.62, 0.62, 0.6, 0.9), SURROUNDINGS)
-    lamp = {"slim": (0.40, 0.09), "round": (0.22, 0.20), "tall": (0.18, 0.30), "wide": (0.46, 0.16)}[vehicle.lights]
-    lift = low + 0.80 * (face - low)
-    on = (1.6, 1.5, 1.3, 0.5)
+    _panel(builder, nose + 0.01, 1, _PLATE_SPAN, (low + 0.16, low + 0.27), _PLATE, SURROUNDINGS)
     for side in (-1, 1):
-        inner, outer = side * (half * 0.86 - lamp[0]), side * half * 0.86
-        span = (min(inner, outer), max(inner, outer))
-        _panel(
-            builder,
-            nose + 0.005,
-            1,
-            span,
-            (lift - lamp[1] / 2, lift + lamp[1] / 2),
-            (0.6, 0.62, 0.64, 0.9),
-            0.36,
-            glow=on,
-            rounded=vehicle.lights == "round",
-        )
-        # Lamps wrap around the corner of the body.
-        wrap = [(side * half * 0.90, nose - 0.10, z) for z in (lift - lamp[1] / 2, lift + lamp[1] / 2)]
-        wrap += [(side * half * 0.955, nose - 0.32, z) for z in (lift + lamp[1] / 2, lift - lamp[1] / 2)]
-        builder.add(
-            wrap, (side, 0.5, 0), (0.5, 0.52, 0.54, 0.8), bias=0.12, temperature=0.34, glow=tuple(0.4 * g for g in on)
-        )
-    # Rear: lamps, plate, window of a van, exhaust.
-    tail_face = rear[4, 2] if vehicle.body not in ("van", "truck") else 0.5 * vehicle.height
-    lift = low + 0.78 * (tail_face - low)
-    red = (0.40, 0.02, 0.02, 0.55)
-    glow = (1.0, 0.06, 0.05, 0.10)
-    tall = {"slim": 0.11, "round": 0.18, "tall": 0.44, "wide": 0.20}[vehicle.lights]
-    wide = {"slim": 0.42, "round": 0.18, "tall": 0.14, "wide": 0.34}[vehicle.lights]
+        _lamp(builder, _HEADLAMP, side, low + 0.80 * (face - low))
+
+
+def _rear_details(builder: _Builder, face: float) -> None:
+    """Lamps, exhaust, plate and the windows of a van on a rear face that ends at a height of `face`."""
+    vehicle = builder.vehicle
+    low, half, tail = vehicle.clearance, builder.half, -builder.long / 2
     for side in (-1, 1):
-        inner, outer = side * (half * 0.84 - wide), side * half * 0.84
-        span = (min(inner, outer), max(inner, outer))
-        _panel(
-            builder,
-            tail - 0.005,
-            -1,
-            span,
-            (lift - tall / 2, lift + tall / 2),
-            red,
-            SURROUNDINGS + 0.06,
-            glow=glow,
-            rounded=vehicle.lights == "round",
-        )
-        wrap = [(side * half * 0.90, tail + 0.08, z) for z in (lift - tall / 2, lift + tall / 2)]
-        wrap += [(side * half * 0.95, tail + 0.24, z) for z in (lift + tall / 2, lift - tall / 2)]
-        builder.add(
-            wrap, (side, -0.5, 0), red, bias=0.12, temperature=SURROUNDINGS + 0.05, glow=tuple(0.4 * g for g in glow)
-        )
+        _lamp(builder, _TAIL_LAMP, side, low + 0.78 * (face - low))
         if vehicle.exhaust in ("both", "left" if side > 0 else "right"):
             centre = side * half * 0.6
-            _panel(
-                builder,
-                tail - 0.03,
-                -1,
-                (centre - 0.09, centre + 0.09),
-                (low - 0.06, low + 0.07),
-                (0.05, 0.05, 0.05, 0.2),
-                1.0,
-            )
+            span, heights = (centre - 0.09, centre + 0.09), (low - 0.06, low + 0.07)
+            _panel(builder, tail - 0.03, -1, span, heights, (0.05, 0.05, 0.05, 0.2), 1.0)
+    bottom = low + 0.34 * (face - low)
+    _panel(builder, tail - 0.01, -1, _PLATE_SPAN, (bottom, bottom + 0.11), _PLATE, SURROUNDINGS)
+    if vehicle.body == "van":
+        heights = (0.60 * vehicle.height, 0.84 * vehicle.height)
+        for span in ((-half * 0.72, -0.06), (0.06, half * 0.72)):
+            _panel(builder, tail - 0.005, -1, span, heights, builder.glass, vehicle.cabin_temperature)
+
+
+def _lamp(builder: _Builder, lamp: _Lamp, side: int, lift: float) -> None:
+    """A lamp on one side (1 left, -1 right) with its middle at a height of `lift`."""
+    half, end = builder.half, lamp.facing * builder.long / 2
+    width, height = lamp.sizes[builder.vehicle.lights]
+    inner, outer = side * (half * lamp.reach - width), side * half * lamp.reach
+    low, high = lift - height / 2, lift + height / 2
     _panel(
         builder,
-        tail - 0.01,
-        -1,
-        (-0.26, 0.26),
-        (low + 0.34 * (tail_face - low), low + 0.34 * (tail_face - low) + 0.11),
-        (0.62, 0.62, 0.6, 0.9),
-        SURROUNDINGS,
+        end + lamp.facing * 0.005,
+        lamp.facing,
+        (min(inner, outer), max(inner, outer)),
+        (low, high),
+        lamp.reflectance[0],
+        lamp.temperature[0],
+        glow=lamp.glow,
+        rounded=builder.vehicle.lights == "round",
     )
-    if vehicle.body == "van":
-        for side in (-1, 1):
-            span = (0.06, half * 0.72) if side > 0 else (-half * 0.72, -0.06)
-            _panel(
-                builder,
-                tail - 0.005,
-                -1,
-                span,
-                (0.60 * vehicle.height, 0.84 * vehicle.height),
-                builder.glass,
-                vehicle.cabin_temperature,
-            )
+    # Lamps wrap around the corner of the body.
+    (near, near_back), (far, far_back) = lamp.wrap
+    builder.add(
+        [
+            (side * half * near, end - lamp.facing * near_back, low),
+            (side * half * near, end - lamp.facing * near_back, high),
+            (side * half * far, end - lamp.facing * far_back, high),
+            (side * half * far, end - lamp.facing * far_back, low),
+        ],
+        (side, lamp.facing * 0.5, 0),
+        lamp.reflectance[1],
+        bias=0.12,
+        temperature=lamp.temperature[1],
+        glow=tuple(0.4 * channel for channel in lamp.glow),
+    )
 
 
 def _panel(
@@ -361,183 +386,145 @@ def _panel(
 
 
 def _wheels(builder: _Builder) -> None:
-    """Four wheels with arches, tyres, rims and spokes; brakes warm the rims."""
+    """Four wheels; brakes warm the rims."""
+    vehicle = builder.vehicle
+    half_base = vehicle.wheelbase * vehicle.length / 2
+    for forward, brake in zip((half_base + 0.05, -half_base + 0.05), vehicle.brake_temperature, strict=True):
+        for side in (-1.0, 1.0):
+            _wheel(builder, forward, side, brake)
+
+
+def _wheel(builder: _Builder, forward: float, side: float, brake: float) -> None:
+    """A wheel with arch, tyre, rim and spokes on one side (1 left, -1 right); `brake` is the temperature of its rim."""
     vehicle = builder.vehicle
     radius = {"suv": 0.37, "pickup": 0.38, "truck": 0.40, "van": 0.35}.get(vehicle.body, 0.32)
-    half_base = vehicle.wheelbase * vehicle.length / 2
-    for forward, brake in (
-        (half_base + 0.05, vehicle.brake_temperature[0]),
-        (-half_base + 0.05, vehicle.brake_temperature[1]),
-    ):
-        heat = brake
-        for side in (-1.0, 1.0):
-            outer = side * builder.half
-            centre = np.array([outer, forward, radius])
+    outer = side * builder.half
+    disc = functools.partial(_disc, builder, np.array([outer, forward, radius]), side)
+    tyre = (0.018, 0.018, 0.019, 0.06)
+    disc(radius * 1.17, 0.0, (0.008, 0.008, 0.009, 0.02), lift=0.03, temperature=0.34, bias=0.04)
+    for a, b in itertools.pairwise(np.linspace(0, 2 * math.pi, 15)):
+        tread = [
+            (out, forward + radius * math.cos(t), radius + radius * math.sin(t))
+            for t, out in ((a, outer), (b, outer), (b, outer - side * 0.2), (a, outer - side * 0.2))
+        ]
+        outward = (0, math.cos((a + b) / 2), math.sin((a + b) / 2))
+        builder.add(tread, outward, tyre, temperature=0.42, bias=0.0)
+    disc(radius, 0.005, tyre, temperature=0.44, bias=0.06)
+    rim = (*vehicle.wheel_rgb, 0.5) if vehicle.wheel != "steel" else (0.05, 0.05, 0.052, 0.25)
+    ground = (0.02, 0.02, 0.02, 0.06) if vehicle.wheel == "spokes" else rim
+    disc(radius * 0.66, 0.01, ground, temperature=brake, bias=0.08)
+    if vehicle.wheel != "spokes":
+        hub = tuple(0.5 * c for c in rim)
+        disc(radius * 0.22, 0.012, hub, count=10, temperature=brake + 0.05, bias=0.10)
+        return
+    wide = 0.17 if vehicle.spokes > 5 else 0.24
+    for n in range(vehicle.spokes):
+        turn = builder.spin + 2 * math.pi * n / vehicle.spokes
+        tips = [(turn - wide, 0.66), (turn + wide, 0.66), (turn + 0.5, 0.12), (turn - 0.5, 0.12)]
+        corners = [
+            (outer + side * 0.012, forward + radius * r * math.cos(t), radius + radius * r * math.sin(t))
+            for t, r in tips
+        ]
+        builder.add(corners, (side, 0, 0), rim, temperature=brake - 0.05, bias=0.10)
 
-            def disc(
-                size: float,
-                out: float,
-                colour: tuple[float, ...],
-                temperature: float,
-                bias: float,
-                lift: float = 0.0,
-                count: int = 22,
-                centre: np.ndarray = centre,
-                side: float = side,
-            ) -> None:
-                angles = np.linspace(0, 2 * math.pi, count, endpoint=False)
-                corners = centre + np.stack(
-                    [np.full(count, side * out), size * np.cos(angles), size * np.sin(angles) + lift], axis=1
-                )
-                builder.add(corners, (side, 0, 0), colour, temperature=temperature, bias=bias)
 
-            disc(radius * 1.17, 0.0, (0.008, 0.008, 0.009, 0.02), 0.34, 0.04, lift=0.03)
-            tread = np.linspace(0, 2 * math.pi, 15)
-            for a, b in itertools.pairwise(tread):
-                ring = [
-                    (out, forward + radius * math.cos(t), radius + radius * math.sin(t))
-                    for t, out in ((a, outer), (b, outer), (b, outer - side * 0.2), (a, outer - side * 0.2))
-                ]
-                builder.add(
-                    ring,
-                    (0, math.cos((a + b) / 2), math.sin((a + b) / 2)),
-                    (0.018, 0.018, 0.019, 0.06),
-                    temperature=0.42,
-                    bias=0.0,
-                )
-            disc(radius, 0.005, (0.018, 0.018, 0.019, 0.06), 0.44, 0.06)
-            rim = (*vehicle.wheel_rgb, 0.5) if vehicle.wheel != "steel" else (0.05, 0.05, 0.052, 0.25)
-            disc(radius * 0.66, 0.01, (0.02, 0.02, 0.02, 0.06) if vehicle.wheel == "spokes" else rim, heat, 0.08)
-            if vehicle.wheel == "spokes":
-                for n in range(vehicle.spokes):
-                    turn = builder.spin + 2 * math.pi * n / vehicle.spokes
-                    wide = 0.17 if vehicle.spokes > 5 else 0.24
-                    tips = [(turn - wide, 0.66), (turn + wide, 0.66), (turn + 0.5, 0.12), (turn - 0.5, 0.12)]
-                    corners = [
-                        (outer + side * 0.012, forward + radius * r * math.cos(t), radius + radius * r * math.sin(t))
-                        for t, r in tips
-                    ]
-                    builder.add(corners, (side, 0, 0), rim, temperature=heat - 0.05, bias=0.10)
-            else:
-                disc(radius * 0.22, 0.012, tuple(0.5 * c for c in rim), heat + 0.05, 0.10, count=10)
+def _disc(
+    builder: _Builder,
+    centre: np.ndarray,
+    side: float,
+    size: float,
+    out: float,
+    colour: tuple[float, ...],
+    *,
+    lift: float = 0.0,
+    count: int = 22,
+    **more: float,
+) -> None:
+    """A disc of radius `size` that faces to the side, `out` metres from the wheel's `centre` and `lift` above it."""
+    angles = np.linspace(0, 2 * math.pi, count, endpoint=False)
+    offsets = [np.full(count, side * out), size * np.cos(angles), size * np.sin(angles) + lift]
+    builder.add(centre + np.stack(offsets, axis=1), (side, 0, 0), colour, **more)
 
 
 def _extras(builder: _Builder) -> None:
-    """Roof rack, taxi sign, mirrors, door handles and lines, logo on the doors."""
+    """Roof rack or taxi sign, mirrors, door handles and lines, logo on the doors."""
     vehicle = builder.vehicle
-    tall, half = vehicle.height, builder.half
-    dark = (0.03, 0.03, 0.032, 0.12)
     if vehicle.roof == "rack":
-        inset = half * (0.72 if vehicle.body not in ("van",) else 0.85)
-        for side in (-1.0, 1.0):
-            rear, front = builder.place(0.2), builder.place(0.52)
-            z = tall + 0.03
-            builder.add(
-                [
-                    (side * inset, rear, z),
-                    (side * inset, front, z),
-                    (side * inset, front, z + 0.06),
-                    (side * inset, rear, z + 0.06),
-                ],
-                (side, 0, 0),
-                dark,
-                bias=0.2,
-                temperature=0.28,
-            )
-        for share in (0.24, 0.36, 0.48):
-            y = builder.place(share)
-            builder.add(
-                [
-                    (-inset, y - 0.04, tall + 0.09),
-                    (inset, y - 0.04, tall + 0.09),
-                    (inset, y + 0.04, tall + 0.09),
-                    (-inset, y + 0.04, tall + 0.09),
-                ],
-                (0, 0, 1),
-                dark,
-                bias=0.3,
-                temperature=0.26,
-            )
+        _roof_rack(builder)
     if vehicle.roof == "taxi sign":
-        y, z = builder.place(0.44), tall + 0.02
-        glow = (0.6, 0.5, 0.2, 0.1)
-        for corners, outward in (
-            (
-                [(-0.25, y + 0.08, z), (0.25, y + 0.08, z), (0.22, y + 0.08, z + 0.17), (-0.22, y + 0.08, z + 0.17)],
-                (0, 1, 0),
-            ),
-            (
-                [(-0.25, y - 0.08, z), (0.25, y - 0.08, z), (0.22, y - 0.08, z + 0.17), (-0.22, y - 0.08, z + 0.17)],
-                (0, -1, 0),
-            ),
-            (
-                [(0.25, y - 0.08, z), (0.25, y + 0.08, z), (0.22, y + 0.08, z + 0.17), (0.22, y - 0.08, z + 0.17)],
-                (1, 0, 0),
-            ),
-            (
-                [(-0.25, y - 0.08, z), (-0.25, y + 0.08, z), (-0.22, y + 0.08, z + 0.17), (-0.22, y - 0.08, z + 0.17)],
-                (-1, 0, 0),
-            ),
-        ):
-            builder.add(corners, outward, (0.7, 0.6, 0.2, 0.7), bias=0.3, temperature=0.42, glow=glow)
-    windows = _SIDE_WINDOWS[vehicle.body]
-    belt = _BELT[vehicle.body] * tall
-    mirror = builder.place(windows[-1][1] - 0.03)
+        _taxi_sign(builder)
     for side in (-1.0, 1.0):
-        out = side * (half + 0.02)
-        tip = side * (half + 0.20)
-        for y, facing in ((mirror + 0.08, 1), (mirror - 0.08, -1)):
-            builder.add(
-                [(out, y, belt), (tip, y, belt + 0.03), (tip, y, belt + 0.17), (out, y, belt + 0.15)],
-                (0, facing, 0),
-                builder.paint if vehicle.bumper == "painted" else _PLASTIC,
-                bias=0.1,
-                gloss=0.05,
-            )
-        builder.add(
-            [
-                (tip, mirror - 0.08, belt + 0.02),
-                (tip, mirror + 0.08, belt + 0.02),
-                (tip, mirror + 0.08, belt + 0.17),
-                (tip, mirror - 0.08, belt + 0.17),
-            ],
-            (side, 0, 0),
-            builder.paint,
-            bias=0.1,
-        )
-        wall = side * (half + 0.004)
-        low = vehicle.clearance + 0.12
-        seam = tuple(0.45 * c for c in builder.paint)
-        for rear, front in windows[-2:]:
-            y = builder.place(rear - 0.01)
-            builder.add(
-                [(wall, y - 0.012, low), (wall, y + 0.012, low), (wall, y + 0.012, belt), (wall, y - 0.012, belt)],
-                (side, 0, 0),
-                seam,
-                bias=0.12,
-            )
-            handle = builder.place(rear + 0.02)
-            builder.add(
-                [
-                    (wall, handle, belt - 0.13),
-                    (wall, handle + 0.17, belt - 0.13),
-                    (wall, handle + 0.17, belt - 0.09),
-                    (wall, handle, belt - 0.09),
-                ],
-                (side, 0, 0),
-                tuple(0.6 * c for c in builder.paint),
-                bias=0.14,
-            )
-            del front
+        _mirror(builder, side)
+        _doors(builder, side)
         if vehicle.decal == "door logo":
-            _logo(builder, side, wall, belt, low)
+            _logo(builder, side)
 
 
-def _logo(builder: _Builder, side: float, wall: float, belt: float, low: float) -> None:
-    """A 5 x 5 picture on the doors, mirrored so that both sides read the same."""
+def _roof_rack(builder: _Builder) -> None:
+    """Two rails along the roof and three bars across."""
     vehicle = builder.vehicle
+    inset = builder.half * (0.72 if vehicle.body != "van" else 0.85)
+    rear, front = builder.place(0.2), builder.place(0.52)
+    dark = (0.03, 0.03, 0.032, 0.12)
+    for side in (-1.0, 1.0):
+        x, low, high = side * inset, builder.tall + 0.03, builder.tall + 0.03 + 0.06
+        rail = [(x, rear, low), (x, front, low), (x, front, high), (x, rear, high)]
+        builder.add(rail, (side, 0, 0), dark, bias=0.2, temperature=0.28)
+    for share in (0.24, 0.36, 0.48):
+        y, z = builder.place(share), builder.tall + 0.09
+        bar = [(-inset, y - 0.04, z), (inset, y - 0.04, z), (inset, y + 0.04, z), (-inset, y + 0.04, z)]
+        builder.add(bar, (0, 0, 1), dark, bias=0.3, temperature=0.26)
+
+
+def _taxi_sign(builder: _Builder) -> None:
+    """A lit box on the roof, narrower at its top."""
+    y, low, high = builder.place(0.44), builder.tall + 0.02, builder.tall + 0.02 + 0.17
+    lit: dict[str, Any] = {"bias": 0.3, "temperature": 0.42, "glow": (0.6, 0.5, 0.2, 0.1)}
+    yellow = (0.7, 0.6, 0.2, 0.7)
+    for facing in (1, -1):
+        end = y + facing * 0.08
+        face = [(-0.25, end, low), (0.25, end, low), (0.22, end, high), (-0.22, end, high)]
+        builder.add(face, (0, facing, 0), yellow, **lit)
+    for side in (1, -1):
+        bottom, top = side * 0.25, side * 0.22
+        face = [(bottom, y - 0.08, low), (bottom, y + 0.08, low), (top, y + 0.08, high), (top, y - 0.08, high)]
+        builder.add(face, (side, 0, 0), yellow, **lit)
+
+
+def _mirror(builder: _Builder, side: float) -> None:
+    """The outside mirror of one side."""
+    vehicle, belt = builder.vehicle, builder.belt
+    place = builder.place(_SIDE_WINDOWS[vehicle.body][-1][1] - 0.03)
+    base, tip = side * (builder.half + 0.02), side * (builder.half + 0.20)
+    shell = builder.paint if vehicle.bumper == "painted" else _PLASTIC
+    for facing in (1, -1):
+        y = place + facing * 0.08
+        face = [(base, y, belt), (tip, y, belt + 0.03), (tip, y, belt + 0.17), (base, y, belt + 0.15)]
+        builder.add(face, (0, facing, 0), shell, bias=0.1, gloss=0.05)
+    rear, front, low, high = place - 0.08, place + 0.08, belt + 0.02, belt + 0.17
+    cap = [(tip, rear, low), (tip, front, low), (tip, front, high), (tip, rear, high)]
+    builder.add(cap, (side, 0, 0), builder.paint, bias=0.1)
+
+
+def _doors(builder: _Builder, side: float) -> None:
+    """The seam and the handle of each door of one side."""
+    wall, low, belt = builder.wall(side), builder.sill, builder.belt
+    seam, grip = (tuple(share * c for c in builder.paint) for share in (0.45, 0.6))
+    for rear, _ in _SIDE_WINDOWS[builder.vehicle.body][-2:]:
+        y = builder.place(rear - 0.01)
+        line = [(wall, y - 0.012, low), (wall, y + 0.012, low), (wall, y + 0.012, belt), (wall, y - 0.012, belt)]
+        builder.add(line, (side, 0, 0), seam, bias=0.12)
+        start, end = builder.place(rear + 0.02), builder.place(rear + 0.02) + 0.17
+        bottom, top = belt - 0.13, belt - 0.09
+        handle = [(wall, start, bottom), (wall, end, bottom), (wall, end, top), (wall, start, top)]
+        builder.add(handle, (side, 0, 0), grip, bias=0.14)
+
+
+def _logo(builder: _Builder, side: float) -> None:
+    """A 5 x 5 picture on the doors of one side, mirrored so that both sides read the same."""
+    vehicle, wall, low = builder.vehicle, builder.wall(side), builder.sill
     start, cell = builder.place(0.40), 0.11
-    height = (belt - low) * 0.17
+    height = (builder.belt - low) * 0.17
     for row in range(5):
         for column in range(5):
             if vehicle.motif >> (3 * row + min(column, 4 - column)) & 1:
@@ -600,15 +587,15 @@ def _mesh(vehicle: Vehicle, spin: int) -> _Mesh:
     normal = np.where(length < 1e-9, outward, normal) / np.where(length < 1e-9, 1.0, length)
     normal *= np.where((normal * outward).sum(axis=1, keepdims=True) < 0, -1.0, 1.0)
     metal, heat = _metal_warmth(vehicle, np.add.reduceat(points, starts) / counts[:, None], normal)
-    given = np.array([math.nan if facet.temperature is None else facet.temperature for facet in facets])
+    temperatures = np.array([math.nan if facet.temperature is None else facet.temperature for facet in facets])
     return _Mesh(
         points=points,
         starts=starts,
         ends=ends,
         normal=normal,
         reflectance=np.array([facet.reflectance for facet in facets]),
-        temperature=np.where(np.isnan(given), metal, given),
-        heat=np.where(np.isnan(given), heat, 0.0),
+        temperature=np.where(np.isnan(temperatures), metal, temperatures),
+        heat=np.where(np.isnan(temperatures), heat, 0.0),
         gloss=np.array([facet.gloss for facet in facets]),
         glow=np.array([facet.glow for facet in facets]),
         bias=np.array([facet.bias for facet in facets]),

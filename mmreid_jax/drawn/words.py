@@ -15,7 +15,7 @@ import numpy as np
 
 VISIBLE, THERMAL = "rgb", "tir"
 
-_COLOUR_WORDS: Mapping[str, Sequence[str]] = {
+COLOUR_WORDS: Mapping[str, Sequence[str]] = {
     "black": ("black",),
     "grey": ("grey", "gray"),
     "white": ("white",),
@@ -29,8 +29,7 @@ _COLOUR_WORDS: Mapping[str, Sequence[str]] = {
     "yellow": ("yellow",),
     "blond": ("blond", "blonde"),
 }
-COLOURS_IN_WORDS = tuple(word for words in _COLOUR_WORDS.values() for phrase in words for word in phrase.split())
-"""Every word that may name a colour in a caption."""
+"""Colour -> how captions may name it."""
 
 _GUESSED = ("black", "white", "grey", "blue", "red", "green", "brown")
 _NOUNS: Mapping[str, Sequence[str]] = {
@@ -165,18 +164,13 @@ def rephrase(seen: Notice, modality: str, random: np.random.Generator) -> str:
     return f"{start}{features}{luggage}."
 
 
-def spellings(colour: str) -> tuple[str, ...]:
-    """The words that may stand for a colour."""
-    return tuple(word for phrase in _COLOUR_WORDS[colour] for word in phrase.split())
-
-
 def _coloured(piece: Piece, random: np.random.Generator) -> Piece:
     guessed, colour = random.random() < _REPHRASED_GUESSES, _one(_GUESSED, random)
     return dataclasses.replace(piece, colour=colour) if guessed and not piece.colour else piece
 
 
 def _worn(seen: Notice, random: np.random.Generator) -> list[str]:
-    colour = _one(_COLOUR_WORDS[seen.hair_colour], random) if seen.hair_colour else ""
+    colour = _one(COLOUR_WORDS[seen.hair_colour], random) if seen.hair_colour else ""
     hair = " ".join(word for word in (seen.hair, colour) if word)
     parts = [f"{hair} hair" if hair else "", "glasses" if seen.glasses else ""]
     parts += [_noun(piece, random) for piece in (seen.hat, seen.shoes) if piece]
@@ -190,7 +184,7 @@ def _carried(seen: Notice, random: np.random.Generator) -> list[str]:
 def _noun(piece: Piece, random: np.random.Generator) -> str:
     """Such as ``a red striped t-shirt``, ``black pants``."""
     words = [
-        _one(_COLOUR_WORDS[piece.colour], random) if piece.colour else "",
+        _one(COLOUR_WORDS[piece.colour], random) if piece.colour else "",
         _one(_PATTERNS[piece.pattern], random) if piece.pattern else "",
         _one(_NOUNS[piece.kind], random),
     ]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.data import captions
-from mmreid_jax.drawn import layouts, person, sensor, vehicle, words
+from mmreid_jax.drawn import drawings, person, sensor, vehicle, words
 from mmreid_jax.drawn.attributes import (
     RESERVED_SEEDS,
     describe,
@@ -26,7 +26,7 @@ from mmreid_jax.drawn.attributes import (
     shot,
     vehicle_identity,
 )
-from mmreid_jax.drawn.layouts import Layout, Sample, Size
+from mmreid_jax.drawn.drawings import Drawing, DrawnSample, Size
 from mmreid_jax.drawn.streams import generator
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import path_of, read_json
@@ -60,63 +60,70 @@ class Count:
 
 
 @dataclasses.dataclass(frozen=True)
+class Rendering:
+    """What the images of given samples depend on; the same values give the same bytes.
+
+    Attributes:
+      seed: another seed, other people; not one of `attributes.RESERVED_SEEDS`, on whose people trunks were trained.
+      shift: 0...1, how far light and sensors of the test cameras differ from training.
+      image_size: (height, width) of one modality; None for the data set's own.
+    """
+
+    seed: int = 0
+    shift: float = DEFAULT_SHIFT
+    image_size: tuple[int, int] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
 class Summary:
     """A drawn data set.
 
     Attributes:
-      dataset: its name.
       root: its folder.
       counts: split -> number of samples, identities and cameras.
       files: number of image files.
       reused: True when the same set was there already and nothing was drawn.
     """
 
-    dataset: str
     root: pathlib.Path
     counts: Mapping[str, Count]
     files: int
     reused: bool
 
 
-def draw_sample(
-    layout: Layout,
-    sample: Sample,
-    *,
-    seed: int = 0,
-    shift: float = DEFAULT_SHIFT,
-    image_size: tuple[int, int] | None = None,
-) -> dict[str, np.ndarray]:
+def draw_sample(drawing: Drawing, sample: DrawnSample, rendering: Rendering = Rendering()) -> dict[str, np.ndarray]:
     """The images of one sample, modality -> uint8 [H, W, 3], as the data set has them."""
+    seed = rendering.seed
     moment = shot(
         seed,
         sample.identity,
         sample.place or sample.camera,
-        kind=layout.kind,
+        kind=drawing.kind,
         scene=sample.scene,
         frame=sample.frame,
         view=sample.view,
-        split="train" if sample.trained_on or not layout.moved else "test",
-        shift=shift,
-        size=image_size or layout.image_size,
-        light=sample.light or ("day" if layout.darken else None),
+        split="train" if sample.trained_on or not drawing.moved else "test",
+        shift=rendering.shift,
+        size=rendering.image_size or drawing.image_size,
+        light=sample.light or ("day" if drawing.darken else None),
         heading=sample.heading,
-        scenario=layout.scenario,
+        scenario=drawing.scenario,
     )
-    if layout.kind == "vehicle":
+    if drawing.kind == "vehicle":
         images = vehicle.draw_vehicle(vehicle_identity(seed, sample.identity), moment)
-    elif sample.identity == layouts.DISTRACTOR:
+    elif sample.identity == drawings.DISTRACTOR:
         images = person.draw_nobody(moment)
-    elif sample.identity == layouts.JUNK:
+    elif sample.identity == drawings.JUNK:
         # A detection gone wrong: a piece of somebody.
         piece = dataclasses.replace(moment, zoom=1.9, shift=(moment.place - 0.5, 0.8 * moment.occluder_place))
         images = person.draw_person(person_identity(seed, -1000 - sample.frame), piece)
     else:
         seen = (sample.modality,) if sample.modality else sensor.MODALITIES
         images = person.draw_person(person_identity(seed, sample.identity), moment, seen)
-    if layout.darken:
+    if drawing.darken:
         grey = images["rgb"] @ np.array([0.299, 0.587, 0.114], np.float32)
         images["nir"] = np.repeat((grey + 0.5).astype(np.uint8)[:, :, None], 3, axis=2)
-        images["rgb"] = (images["rgb"] * np.float32(layout.darken) + 0.5).astype(np.uint8)
+        images["rgb"] = (images["rgb"] * np.float32(drawing.darken) + 0.5).astype(np.uint8)
     return images
 
 
@@ -129,14 +136,12 @@ def _encode(image: np.ndarray, path: pathlib.Path) -> None:
         Image.fromarray(image).save(path, "JPEG", quality=_QUALITY)
 
 
-def _draw_chunk(
-    layout: Layout, root: str, seed: int, shift: float, image_size: tuple[int, int] | None, samples: Sequence[Sample]
-) -> int:
+def _draw_chunk(drawing: Drawing, rendering: Rendering, root: str, samples: Sequence[DrawnSample]) -> int:
     """Draws and writes some samples below `root`; returns how many."""
     for sample in samples:
-        images = draw_sample(layout, sample, seed=seed, shift=shift, image_size=image_size)
+        images = draw_sample(drawing, sample, rendering)
         written: dict[tuple[str, ...], pathlib.Path] = {}
-        for path, parts in layout.paths(sample).items():
+        for path, parts in drawing.paths(sample).items():
             target = pathlib.Path(root, path)
             if parts in written:
                 shutil.copyfile(written[parts], target)
@@ -151,23 +156,23 @@ def _looks(seed: int, identity: int) -> Mapping[str, str]:
     return describe(person_identity(seed, identity))
 
 
-def caption_sample(layout: Layout, sample: Sample, *, seed: int = 0) -> captions.Captioned:
+def caption_sample(drawing: Drawing, sample: DrawnSample, *, seed: int = 0) -> captions.Captioned:
     """What a captioner, and a language model after it, say of a sample of a data set that has captions."""
     modality = str(sample.modality)
     coordinates = sample.identity, sample.scene * 64 + sample.camera, sample.frame
     random = generator(seed, f"caption {modality}", *coordinates)
     seen = words.notice(_looks(seed, sample.identity), modality, random)
-    image = captions.Image(next(iter(layout.paths(sample))), sample.identity, modality)
+    image = captions.Image(next(iter(drawing.paths(sample))), sample.identity, modality)
     return captions.Captioned(
         image, words.caption(seen, random), words.rephrase(seen, modality, random), sample.trained_on
     )
 
 
-def _write_text(layout: Layout, samples: Sequence[Sample], root: pathlib.Path, seed: int) -> None:
+def _write_text(drawing: Drawing, samples: Sequence[DrawnSample], root: pathlib.Path, seed: int) -> None:
     """Writes the captions of a data set into its folder."""
-    assert layout.captions is not None
-    said = [caption_sample(layout, sample, seed=seed) for sample in samples]
-    captions.write(root, captions.CAPTIONER, layout.captions, said)
+    assert drawing.captions is not None
+    captioned = [caption_sample(drawing, sample, seed=seed) for sample in samples]
+    captions.write(root, captions.CAPTIONER, drawing.captions, captioned)
     (root / TEXT_MARKER).write_text(json.dumps({"text_version": TEXT_VERSION}) + "\n")
 
 
@@ -179,10 +184,10 @@ def _has_text(root: pathlib.Path) -> bool:
         return False
 
 
-def _counts(layout: Layout, samples: Sequence[Sample]) -> dict[str, Count]:
+def _counts(drawing: Drawing, samples: Sequence[DrawnSample]) -> dict[str, Count]:
     return {
         split: Count(len(inside), len({s.identity for s in inside}), len({s.seen_by for s in inside}))
-        for split in layout.folders
+        for split in drawing.folders
         if (inside := [sample for sample in samples if split in sample.splits])
     }
 
@@ -190,10 +195,10 @@ def _counts(layout: Layout, samples: Sequence[Sample]) -> dict[str, Count]:
 def read_marker(root: str | os.PathLike[str]) -> dict[str, Any] | None:
     """The parameters a folder was drawn with, None if it is not a completely drawn data set."""
     try:
-        found = read_json(pathlib.Path(root, MARKER))
+        marker = read_json(pathlib.Path(root, MARKER))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return marker if isinstance(marker, dict) else None
 
 
 def _is_drawn(root: pathlib.Path, parameters: Mapping[str, Any]) -> bool:
@@ -204,12 +209,12 @@ def _is_drawn(root: pathlib.Path, parameters: Mapping[str, Any]) -> bool:
     """
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
-    found = read_marker(root)
-    if found == parameters:
+    marker = read_marker(root)
+    if marker == parameters:
         return True
-    if found is None:
+    if marker is None:
         raise UserError(f"{root} exists and is not drawn data; choose another folder with --out")
-    differing = [key for key in parameters if found.get(key) != parameters[key]]
+    differing = [key for key in parameters if marker.get(key) != parameters[key]]
     raise UserError(
         f"{root} holds a set drawn with other parameters ({', '.join(differing)}); remove it or choose another folder"
     )
@@ -252,7 +257,7 @@ def processes(jobs: int, samples: int) -> int:
     return jobs or max(1, min(os.cpu_count() or 1, samples // _WORTH_A_PROCESS))
 
 
-def _results(work: Any, chunks: Sequence[Sequence[Sample]], jobs: int) -> Iterator[int]:
+def _results(work: Any, chunks: Sequence[Sequence[DrawnSample]], jobs: int) -> Iterator[int]:
     if jobs == 1:
         yield from map(work, chunks)
         return
@@ -267,15 +272,12 @@ def _results(work: Any, chunks: Sequence[Sequence[Sample]], jobs: int) -> Iterat
 
 
 def write(
-    layout: Layout,
-    samples: Sequence[Sample],
+    drawing: Drawing,
+    samples: Sequence[DrawnSample],
     out: str | os.PathLike[str],
     *,
-    dataset: str = "",
     size: Size | None = None,
-    seed: int = 0,
-    shift: float | None = None,
-    image_size: tuple[int, int] | None = None,
+    rendering: Rendering = Rendering(),
     jobs: int = 1,
     progress: bool = False,
 ) -> Summary:
@@ -285,74 +287,80 @@ def write(
     a data set. A folder that holds the same set already is kept; one without captions, or with old ones, gets them.
 
     Args:
-      layout: of the data set.
+      drawing: of the data set.
       samples: all of it.
       out: where the folder of the data set goes; made if needed.
-      dataset: name of the data set, with its part; "" for that of the layout.
       size: of a small set; None for one with the public names and counts.
-      seed: another seed, other people; not one of `attributes.RESERVED_SEEDS`, on whose people trunks were trained. The
-        same parameters give the same bytes, whatever `jobs`.
-      shift: 0...1, how far light and sensors of the test cameras differ from training; None for 0.5.
-      image_size: (height, width) of one modality; None for the data set's own.
-      jobs: processes that draw; 0: one for each core, as far as they are worth starting.
+      rendering: of the images.
+      jobs: processes that draw, on which no byte depends; 0: one for each core, as far as they are worth starting.
       progress: shows a progress bar.
 
     Raises:
       UserError: impossible parameters, the folder holds something else, or the disk refuses.
     """
-    dataset = dataset or layout.name
-    shift = DEFAULT_SHIFT if shift is None else float(shift)
-    _check(layout, seed, shift, image_size, jobs)
+    _check(drawing, rendering, jobs)
     parameters = {
-        "dataset": layout.name,
-        "seed": seed,
+        "dataset": drawing.name,
+        "seed": rendering.seed,
         "full": size is None,
         "identities": size and size.identities,
         "images_per_identity": size and size.images_per_identity,
         "cameras": size and size.cameras,
-        "shift": shift,
-        "image_size": list(image_size or layout.image_size),
+        "shift": float(rendering.shift),
+        "image_size": list(rendering.image_size or drawing.image_size),
         "drawing_version": DRAWING_VERSION,
     }
-    root = path_of(out) / layout.root
-    paths = [path for sample in samples for path in layout.paths(sample)]
-    summary = Summary(dataset, root, _counts(layout, samples), len(paths), reused=False)
+    root = path_of(out) / drawing.root
+    files = sum(len(drawing.paths(sample)) for sample in samples)
+    summary = Summary(root, _counts(drawing, samples), files, reused=False)
     try:
         if _is_drawn(root, parameters):
-            if layout.captions and not _has_text(root):
+            if drawing.captions and not _has_text(root):
                 # The set may lie on a disk that cannot be written to; who needs the captions will be told so.
                 with contextlib.suppress(OSError):
-                    _write_text(layout, samples, root, seed)
+                    _write_text(drawing, samples, root, rendering.seed)
             return dataclasses.replace(summary, reused=True)
         root.parent.mkdir(parents=True, exist_ok=True)
-        with _unfinished(root.parent, layout.root) as folder:
-            lists = layout.lists(samples) if layout.lists else {}
-            for parent in sorted({os.path.dirname(path) for path in (*paths, *lists)}.union(layout.made)):
-                (folder / parent).mkdir(parents=True, exist_ok=True)
-            for path, text in lists.items():
-                (folder / path).write_text(text)
+        with _unfinished(root.parent, drawing.root) as folder:
+            _make_folders(drawing, samples, folder)
             # Chunks of neighbours: they share identities and backgrounds, which are kept between shots.
             chunks = [samples[i : i + _CHUNK] for i in range(0, len(samples), _CHUNK)]
-            work = functools.partial(_draw_chunk, layout, str(folder), seed, shift, image_size)
-            with _bar(len(samples), f"drawing {dataset}", progress) as advance:
+            work = functools.partial(_draw_chunk, drawing, rendering, str(folder))
+            with _bar(len(samples), f"drawing {drawing.name}", progress) as advance:
                 for done in _results(work, chunks, processes(jobs, len(samples))):
                     advance(done)
-            if layout.captions:
-                _write_text(layout, samples, folder, seed)
+            if drawing.captions:
+                _write_text(drawing, samples, folder, rendering.seed)
             (folder / MARKER).write_text(json.dumps(parameters, indent=2) + "\n")
-            try:
-                folder.rename(root)
-            except OSError:
-                # Somebody else may have finished the same set in the meantime.
-                if _is_drawn(root, parameters):
-                    return dataclasses.replace(summary, reused=True)
-                raise
+            return dataclasses.replace(summary, reused=not _publish(folder, root, parameters))
     except OSError as error:
         raise UserError(f"cannot write drawn data below {root.parent}: {error.strerror or error}") from error
-    return summary
 
 
-def _check(layout: Layout, seed: int, shift: float, image_size: tuple[int, int] | None, jobs: int) -> None:
+def _make_folders(drawing: Drawing, samples: Sequence[DrawnSample], folder: pathlib.Path) -> None:
+    """Makes the folders of all images, and writes the lists that come with these."""
+    lists = drawing.lists(samples) if drawing.lists else {}
+    paths = {path for sample in samples for path in drawing.paths(sample)}
+    for parent in sorted({os.path.dirname(path) for path in (*paths, *lists)}.union(drawing.made)):
+        (folder / parent).mkdir(parents=True, exist_ok=True)
+    for path, text in lists.items():
+        (folder / path).write_text(text)
+
+
+def _publish(folder: pathlib.Path, root: pathlib.Path, parameters: Mapping[str, Any]) -> bool:
+    """Renames a finished folder to its final name; False where the same set appeared there in the meantime."""
+    try:
+        folder.rename(root)
+    except OSError:
+        if _is_drawn(root, parameters):
+            return False
+        raise
+    return True
+
+
+def _check(drawing: Drawing, rendering: Rendering, jobs: int) -> None:
+    """Raises UserError where a data set cannot be drawn so."""
+    seed, shift, image_size = rendering.seed, rendering.shift, rendering.image_size
     if seed >= RESERVED_SEEDS.start:
         raise UserError(
             f"seed is {seed}; those from {RESERVED_SEEDS.start} on are kept for the people that trunks are trained on"
@@ -363,19 +371,19 @@ def _check(layout: Layout, seed: int, shift: float, image_size: tuple[int, int] 
         raise UserError(f"jobs is {jobs}; it must be 0 (all cores) or more")
     if image_size is None:
         return
-    if layout.fixed_size and tuple(image_size) != layout.image_size:
+    if drawing.fixed_size and tuple(image_size) != drawing.image_size:
         raise UserError(
-            f"image_size is {tuple(image_size)}; {layout.name} keeps its modalities side by side and is cut at fixed "
-            f"columns, so it can only be drawn at {layout.image_size}"
+            f"image_size is {tuple(image_size)}; {drawing.name} keeps its modalities side by side and is cut at fixed "
+            f"columns, so it can only be drawn at {drawing.image_size}"
         )
     if not all(16 <= length <= 512 for length in image_size):
         raise UserError(f"image_size is {tuple(image_size)}; height and width must be 16 to 512")
 
 
 @contextlib.contextmanager
-def _bar(total: int, title: str, shown: bool) -> Iterator[Any]:
+def _bar(total: int, title: str, visible: bool) -> Iterator[Any]:
     """Yields a function that moves a progress bar by a number of samples, or does nothing."""
-    if not shown:
+    if not visible:
         yield lambda done: None
         return
     from tqdm import tqdm

@@ -70,6 +70,6 @@ def hetero_center(features: Array, groups: margins.Groups, distance: Distance = 
     check_distance(distance)
     centers, exists = margins.group_centers(features, groups)
     first, second = margins.modality_pairs(len(features))
-    apart = paired_distance(centers[first], centers[second], distance)
-    apart = 1.0 - apart if distance == "cos" else apart
-    return jnp.sum(jnp.where(exists, jax.nn.relu(apart - margin), 0.0))
+    distances = paired_distance(centers[first], centers[second], distance)
+    distances = 1.0 - distances if distance == "cos" else distances
+    return jnp.sum(jnp.where(exists, jax.nn.relu(distances - margin), 0.0))

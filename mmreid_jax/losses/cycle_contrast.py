@@ -124,19 +124,19 @@ def cycle_contrast(visible: Array, infrared: Array, options: Options | None = No
     return total, {"visible_query": of_visible, "infrared_query": of_infrared, **means}
 
 
-def find(own: Array, other: Array, options: Options) -> Found:
+def find(patches: Array, other: Array, options: Options) -> Found:
     """What the patches of one modality find in the other modality and in their own.
 
     Args:
-      own: [B, S, D] unit patches, the queries.
+      patches: [B, S, D] unit patches, the queries.
       other: [B, S, D] unit patches of the other modality.
       options: see there.
     """
-    size, shape = own.shape[-1], _grouped(own.shape, options.candidate_scope)
+    size, shape = patches.shape[-1], _grouped(patches.shape, options.candidate_scope)
     temperature = options.temperature if options.retrieval_temperature is None else options.retrieval_temperature
     if options.exclude_self and options.mode != "cycle_back" and shape[1] < 2:
         raise UserError("config.loss.exclude_self leaves a patch without candidates; use more stripes or images")
-    queries, candidates, others = own.reshape(shape), own.reshape(shape), other.reshape(shape)
+    queries, candidates, others = patches.reshape(shape), patches.reshape(shape), other.reshape(shape)
     if options.stop_gradient:
         candidates, others = jax.lax.stop_gradient((candidates, others))
     across, attention = soft_neighbours(queries, others, temperature)
@@ -181,7 +181,7 @@ def health(visible: Array, infrared: Array) -> dict[str, Array]:
       sphere it is about 1 / sqrt(D)). ``effective_rank_<stream>``: (tr C)^2 / tr(C^2) of the covariance C, from 1 (one
       direction) to D (all alike), 0 where all patches are one.
     """
-    found, means = {}, []
+    spread, means = {}, []
     for name, patches in (("visible", visible), ("infrared", infrared)):
         patches = jax.lax.stop_gradient(at_least_float32(patches))
         unit = l2_normalise(patches.reshape(-1, patches.shape[-1]))
@@ -189,28 +189,28 @@ def health(visible: Array, infrared: Array) -> dict[str, Array]:
         centered = unit - means[-1]
         variance = jnp.mean(jnp.square(centered), axis=0)
         covariance = jnp.matmul(centered.T, centered, precision="highest") / len(unit)
-        found[f"std_{name}"] = jnp.mean(jnp.sqrt(variance))
+        spread[f"std_{name}"] = jnp.mean(jnp.sqrt(variance))
         # The small number keeps the rounding errors of equal patches from having a rank.
         squares = jnp.sum(jnp.square(covariance)) + 1e-12
-        found[f"effective_rank_{name}"] = jnp.square(jnp.sum(variance)) / squares
-    return {"modality_cosine": jnp.sum(means[0] * means[1]), **found}
+        spread[f"effective_rank_{name}"] = jnp.square(jnp.sum(variance)) / squares
+    return {"modality_cosine": jnp.sum(means[0] * means[1]), **spread}
 
 
-def _of_queries(own: Array, other: Array, options: Options) -> tuple[Array, dict[str, Array]]:
+def _of_queries(patches: Array, other: Array, options: Options) -> tuple[Array, dict[str, Array]]:
     """Loss of the queries of one modality [B, S, D] at unit length, and what `cycle_contrast` watches of them."""
-    found = find(own, other, options)
-    shape = _grouped(own.shape, options.negative_scope)
-    across, within = found.across.reshape(shape), found.within.reshape(shape)
+    neighbours = find(patches, other, options)
+    shape = _grouped(patches.shape, options.negative_scope)
+    across, within = neighbours.across.reshape(shape), neighbours.within.reshape(shape)
     logits = _similarities(across, within) / options.temperature
     positive = jnp.sum(across * within, axis=-1) / options.temperature
     missed = jax.nn.logsumexp(logits, axis=-1) - positive
-    attention = jax.lax.stop_gradient(found.attention_across)
+    attention = jax.lax.stop_gradient(neighbours.attention_across)
     entropy = -jnp.mean(jnp.sum(jax.scipy.special.xlogy(attention, attention), axis=-1))
-    if found.attention_within is None:
+    if neighbours.attention_within is None:
         self_weight = jnp.mean(jnp.exp(-jax.lax.stop_gradient(missed)))
         return jnp.mean(missed), {"self_weight": self_weight, "attention_entropy": entropy}
     missed_back = jax.nn.logsumexp(logits, axis=-2) - positive
-    back = jax.lax.stop_gradient(found.attention_within)
+    back = jax.lax.stop_gradient(neighbours.attention_within)
     self_weight = jnp.mean(jnp.trace(back, axis1=-2, axis2=-1)) / back.shape[-1]
     return jnp.mean(missed + missed_back) / 2, {"self_weight": self_weight, "attention_entropy": entropy}
 

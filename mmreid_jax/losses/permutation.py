@@ -205,12 +205,12 @@ def assign(predicted: Array) -> Array:
         scores = jnp.where(free[here], scores, -jnp.inf)
         choices.append(jnp.argmax(scores, axis=-1))
         best = jnp.max(scores, axis=-1)
-    taken, found = jnp.zeros((images, 1), jnp.int32), []
+    assigned, order = jnp.zeros((images, 1), jnp.int32), []
     for choice in reversed(choices):
-        stripe = jnp.take_along_axis(choice, jnp.asarray(column)[taken], axis=1).astype(jnp.int32)
-        taken = taken | (1 << stripe)
-        found.append(stripe)
-    return jnp.concatenate(found, axis=1)
+        stripe = jnp.take_along_axis(choice, jnp.asarray(column)[assigned], axis=1).astype(jnp.int32)
+        assigned = assigned | (1 << stripe)
+        order.append(stripe)
+    return jnp.concatenate(order, axis=1)
 
 
 def accuracies(predicted: Array, orders: Array) -> dict[str, Array]:

@@ -104,9 +104,9 @@ def weighted_distances(
     """
     if form not in FORMS:
         raise UserError(f"unknown form {form!r} of the triplet's weights; choose one of {', '.join(FORMS)}")
-    given = [at_least_float32(x) for x in (features, others) if x is not None]
-    given = [l2_normalise(x) for x in given] if normalize else given
-    distances = distances_in_batch(*given) if others is None else distances_to(*given)
+    vectors = [at_least_float32(x) for x in (features, others) if x is not None]
+    vectors = [l2_normalise(x) for x in vectors] if normalize else vectors
+    distances = distances_in_batch(*vectors) if others is None else distances_to(*vectors)
     same = labels[:, None] == labels[None, :]
     positive, negative = alpha * distances, -alpha * distances
     if form == "softmax":

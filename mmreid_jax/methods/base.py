@@ -7,7 +7,8 @@ import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, runtime_checkable
+from typing import Protocol as Interface
 
 import jax
 import numpy as np
@@ -82,7 +83,7 @@ class Comparison:
 
 
 @runtime_checkable
-class Method(Protocol):
+class Method(Interface):
     """One published system, built from its config by ``build(config, facts)`` of its module.
 
     What some methods can do beside that has names of its own: `Adapts`, `Remembers`, `HasMaps`, `Attends`, `Examines`,
@@ -123,7 +124,7 @@ class Method(Protocol):
 
 
 @runtime_checkable
-class Adapts(Protocol):
+class Adapts(Interface):
     """A method with test-time training.
 
     Attributes:
@@ -148,7 +149,7 @@ class Adapts(Protocol):
 
 
 @runtime_checkable
-class Remembers(Protocol):
+class Remembers(Interface):
     """A method whose loss carries something from step to step."""
 
     def start_memory(self, epoch_ends: np.ndarray) -> Mapping[str, Any]:
@@ -157,7 +158,7 @@ class Remembers(Protocol):
 
 
 @runtime_checkable
-class HasMaps(Protocol):
+class HasMaps(Interface):
     """A method of convolutional networks, of which activation maps are drawn."""
 
     def maps(self, variables: Variables, batch: Batch) -> dict[str, Array]:
@@ -166,7 +167,7 @@ class HasMaps(Protocol):
 
 
 @runtime_checkable
-class Attends(Protocol):
+class Attends(Interface):
     """A method of transformers, of which attention maps are drawn.
 
     Attributes:
@@ -184,7 +185,7 @@ class Attends(Protocol):
 
 
 @runtime_checkable
-class Examines(Protocol):
+class Examines(Interface):
     """A method that learns without labels and sets itself a task, by which it is scored instead of by retrieval."""
 
     def examine(self, variables: Variables, batch: Batch) -> dict[str, Array]:
@@ -197,7 +198,7 @@ class Examines(Protocol):
 
 
 @runtime_checkable
-class Loads(Protocol):
+class Loads(Interface):
     """A method that reads more kinds of trained models than `mmreid_jax.training.checkpoints.load_variables` does."""
 
     def load(self, path: str, which: str) -> tuple[Variables, dict[str, Any]]:

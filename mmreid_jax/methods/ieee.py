@@ -122,7 +122,7 @@ class IEEE:
         """The variables with ``config.init.backbone`` (ImageNet weights) in the backbone of every modality."""
         if not self.config.init.backbone:
             return variables
-        fresh = self._apart(variables, ("backbone",))[0]
+        fresh = self._by_modality(variables, ("backbone",))[0]
         like = {name: tree["backbone"] for name, tree in fresh.items()}
         loaded, _ = store.open_weights(self.config.init.backbone, resnet_layout.layout(), like)
         # Copies: a step takes the memory of each.
@@ -138,7 +138,7 @@ class IEEE:
 
         return {each: {layer: named(layer, each) for layer in layers} for each, layers in trees[0].items()}
 
-    def _apart(self, variables: Variables, layers: tuple[str, ...]) -> list[dict[str, Any]]:
+    def _by_modality(self, variables: Variables, layers: tuple[str, ...]) -> list[dict[str, Any]]:
         """The inverse for some layers: a tree {collection: {layer: ...}} for every modality."""
         return [
             {
@@ -192,11 +192,13 @@ class IEEE:
             return out, new["batch_stats"]
 
         images = [batch["images"][name] for name in self.facts.modalities]
-        maps, backbone_stats = zip(*self._for_each(embed, self._apart(variables, ("backbone",)), images), strict=True)
+        maps, backbone_stats = zip(
+            *self._for_each(embed, self._by_modality(variables, ("backbone",)), images), strict=True
+        )
         # Parity: the rest is the sum of the other maps, although the code calls it an average.
         others = [sum(maps[:i] + maps[i + 1 :], start=jnp.zeros_like(maps[i])) for i in range(len(maps))]
         out, stats = zip(
-            *self._for_each(branch, self._apart(variables, networks.LAYERS), list(maps), others), strict=True
+            *self._for_each(branch, self._by_modality(variables, networks.LAYERS), list(maps), others), strict=True
         )
         new = [{"batch_stats": {"backbone": b, **s}} for b, s in zip(backbone_stats, stats, strict=True)]
         return [{"backbone": m, **o} for m, o in zip(maps, out, strict=True)], self._join(new)["batch_stats"]

@@ -107,7 +107,7 @@ class Base:
             remat=model.remat,
         )
         self.pool = LearnedPool(model.gem_power)
-        self.neck = JointNeck(self.classes, apart=model.separate_norms)
+        self.neck = JointNeck(self.classes, separate_norms=model.separate_norms)
         self.comparisons()
 
     def check(self) -> None:
@@ -271,7 +271,7 @@ class Base:
         return store.open_weights(path, self.convert_layouts()["tvi_lfm"], like)[0], {}
 
 
-class Text(Base):
+class TextStage(Base):
     """The text stage: the text tower learns beside a visual network that stays as it is.
 
     Attributes:
@@ -359,14 +359,14 @@ class Text(Base):
         Raises:
           UserError: it cannot be read, is no base model, or a part is of another shape.
         """
-        given = self._base_model(path)
-        towers = {"text"} & given["params"].keys() if not self.config.init.clip else set()
+        base_model = self._base_model(path)
+        towers = {"text"} & base_model["params"].keys() if not self.config.init.clip else set()
         taken = 0
         for collection, fresh in variables.items():
             for part in ("backbone", *HEAD, *sorted(towers)):
                 if part not in fresh:
                     continue
-                new = given[collection].get(part)
+                new = base_model[collection].get(part)
                 if part == "bottleneck" and self.config.model.separate_norms and new and "visible" not in new:
                     # Every kind starts from the one norm of a base model.
                     new = dict.fromkeys(KINDS, new)
@@ -384,18 +384,18 @@ class Text(Base):
     def _base_model(self, path: str) -> Variables:
         """The variables of a base model as numpy arrays, with a text tower where the authors' file holds one."""
         if _is_workdir(path):
-            given, meta = checkpoints.load_variables(path, which=self.config.init.which)
+            loaded, meta = checkpoints.load_variables(path, which=self.config.init.which)
             config_there = meta.get("config", {})
             if (config_there.get("method"), config_there.get("model", {}).get("stage")) != ("tvi_lfm", "base"):
                 raise UserError(f"{path} holds no run of TVI-LFM's base stage, which config.init.from_base wants")
-            return given
-        given, _ = store.open_weights(path, self._any_layout())
-        if "backup" in given["params"]:
+            return loaded
+        loaded, _ = store.open_weights(path, self._any_layout())
+        if "backup" in loaded["params"]:
             raise UserError(
                 f"{path} holds a model of the text stage; config.init.from_base wants a base model (a trained one is"
                 " named by config.init.checkpoint)"
             )
-        return given
+        return loaded
 
     def _any_layout(self) -> Any:
         return tvi_lfm_layout.any_layout(self.backbone.stages, self.backbone.bottleneck)
@@ -582,7 +582,7 @@ class Text(Base):
 
     def _layout_with(self, backup: bool) -> Any:
         scale = any(name in SCALED for name in self._optional)
-        return self.layout(text=True, backup=backup, apart=self.config.model.separate_norms, scale=scale)
+        return self.layout(text=True, backup=backup, separate_norms=self.config.model.separate_norms, scale=scale)
 
     def load(self, path: str, which: str) -> tuple[Variables, dict[str, Any]]:
         """As that of `Base`; a file without copies of the base model's head needs ``config.init.from_base``.
@@ -642,5 +642,5 @@ def _is_workdir(path: str) -> bool:
 def build(config: Any, facts: DataFacts) -> Base:
     """Builds the stage of TVI-LFM that a config such as ``configs/tvi_sysu.py`` names."""
     if config.model.stage == "text":
-        return Text(config, facts)
+        return TextStage(config, facts)
     return Base(config, facts)

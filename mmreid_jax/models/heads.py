@@ -60,11 +60,12 @@ class JointNeck(nn.Module):
 
     Attributes:
       classes: number of identities.
-      apart: every kind has a batch norm of its own; else there is one, whose statistics are those of all together.
+      separate_norms: every kind has a batch norm of its own; else there is one, whose statistics are those of all
+        together.
     """
 
     classes: int
-    apart: bool = False
+    separate_norms: bool = False
 
     @nn.compact
     def __call__(self, features: Mapping[str, Array], train: bool) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -72,12 +73,12 @@ class JointNeck(nn.Module):
 
         With norms of their own `init` needs all kinds.
         """
-        ends = np.cumsum([len(own) for own in features.values()])[:-1].tolist()
+        ends = np.cumsum([len(rows_of_kind) for rows_of_kind in features.values()])[:-1].tolist()
 
         def by_kind(rows: Array) -> dict[str, Array]:
             return dict(zip(features, jnp.split(rows, ends), strict=True))
 
-        if self.apart:
+        if self.separate_norms:
             after = _NormsByKind(name="bottleneck")(features, train)
         else:
             joined = jnp.concatenate(list(features.values()))
@@ -92,4 +93,4 @@ class _NormsByKind(nn.Module):
     @nn.compact
     def __call__(self, features: Mapping[str, Array], train: bool) -> dict[str, Array]:
         """{kind: [n, D]} -> the same, normalised."""
-        return {kind: TorchBatchNorm(name=kind)(own, train) for kind, own in features.items()}
+        return {kind: TorchBatchNorm(name=kind)(rows_of_kind, train) for kind, rows_of_kind in features.items()}

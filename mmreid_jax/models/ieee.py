@@ -123,11 +123,11 @@ class Branch(nn.Module):
         super().__post_init__()
 
     @nn.compact
-    def __call__(self, own: Array, others: Array, train: frozenset[str] = frozenset()) -> dict[str, Array]:
+    def __call__(self, feature_map: Array, others: Array, train: frozenset[str] = frozenset()) -> dict[str, Array]:
         """Runs the branch.
 
         Args:
-          own: feature map of the modality [B, h, w, C].
+          feature_map: of the modality [B, h, w, C].
           others: sum of the other modalities' maps [B, h, w, C].
           train: names of the `LAYERS` that normalise by batch statistics and update their running ones.
 
@@ -137,16 +137,16 @@ class Branch(nn.Module):
           [B, P * E] and ``logits`` [B, P, classes].
         """
         out: dict[str, Array] = {}
-        maps = own
+        maps = feature_map
         if self.interact:
-            rest = ConvNormReLU(own.shape[-1], self.dtype, name="rest")(others, "rest" in train)
+            rest = ConvNormReLU(feature_map.shape[-1], self.dtype, name="rest")(others, "rest" in train)
             added = rest
             if self.attend:
                 out["attention"] = ChannelAttention(name="attention")(rest)
                 added = out["attention"].astype(rest.dtype)[:, None, None] * rest + rest
-            maps = ConvNormReLU(own.shape[-1], self.dtype, name="own")(own, "own" in train) + added
+            maps = ConvNormReLU(feature_map.shape[-1], self.dtype, name="own")(feature_map, "own" in train) + added
         parts = part_pool(maps.astype(jnp.promote_types(maps.dtype, jnp.float32)), self.parts)
-        whole = average_pool(own if self.global_from == "backbone" else maps)
+        whole = average_pool(feature_map if self.global_from == "backbone" else maps)
         # Parity: one layer reduces both, with batch statistics of each, first those of the global feature.
         reduce = ConvNormReLU(self.part_dim, name="reduce")
         whole = reduce(whole[:, None, None], "reduce" in train)[:, 0, 0]

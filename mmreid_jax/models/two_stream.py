@@ -68,8 +68,8 @@ class TwoStream(nn.Module):
     @property
     def streams(self) -> tuple[str, ...]:
         """Names of the streams that exist."""
-        apart = MODALITIES if self.shared_from > 0 else ()
-        return (*apart, "shared") if self.shared_from <= len(self.stages) else apart
+        separate = MODALITIES if self.shared_from > 0 else ()
+        return (*separate, "shared") if self.shared_from <= len(self.stages) else separate
 
     def _network(self, **parts: Any) -> ResNet:
         return ResNet(
@@ -105,9 +105,9 @@ class TwoStream(nn.Module):
         maps = [images[name] for name in present]
         stages: dict[str, Array] = {}
         if self.shared_from > 0:
-            own = {"last": self.shared_from - 1}
-            apart = [self._stages(x, train, name=name, **own) for name, x in zip(present, maps, strict=True)]
-            stages = {part: join([each[part] for each in apart]) for part in apart[0]}
+            parts = {"last": self.shared_from - 1}
+            streams = [self._stages(x, train, name=name, **parts) for name, x in zip(present, maps, strict=True)]
+            stages = {part: join([each[part] for each in streams]) for part in streams[0]}
         x = list(stages.values())[-1] if stages else join(maps)
         if "shared" in self.streams:
             stages.update(self._stages(x, train, first=self.shared_from, name="shared"))

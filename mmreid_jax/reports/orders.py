@@ -54,7 +54,7 @@ def write(experiment: Experiment, variables: Any, rows: Sequence[Mapping[str, An
     config, stripes = experiment.config, experiment.config.model.stripes
     modalities = experiment.method.facts.modalities
     scores = score_tables(rows, modalities, stripes)
-    page = report.Report(
+    page = report.HtmlReport(
         title=f"{config.method.upper()} on {config.data.dataset}",
         summary=summary(rows[-1]["label"], bool(scores), stripes),
         headline=headline(rows[-1], modalities),

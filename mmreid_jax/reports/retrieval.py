@@ -82,7 +82,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     calibrated = calibration.calibrate(main_result.distances, query, gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
     compute = on_one_device(experiment, variables)
-    content = report.Report(
+    content = report.HtmlReport(
         title=f"{experiment.config.method.upper().replace('_', '-')} on {experiment.config.data.dataset}",
         summary=summary(main_result),
         headline={name: main_result.row()[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
@@ -150,13 +150,13 @@ def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], row
     count = -(-len(rows) // LISTS_A_PAGE)
     pages = [folder / f"{number:04d}.html" for number in range(1, count + 1)]
     starts = range(0, len(rows), LISTS_A_PAGE)
-    shown = tqdm(starts, unit="page", desc="ranked lists", disable=not sys.stderr.isatty())
-    for number, (start, file) in enumerate(zip(shown, pages, strict=True), start=1):
+    progress = tqdm(starts, unit="page", desc="ranked lists", disable=not sys.stderr.isatty())
+    for number, (start, file) in enumerate(zip(progress, pages, strict=True), start=1):
         chosen = lists(rows[start : start + LISTS_A_PAGE])
         links = " ".join(f"<a href='{other.name}'>{other.stem}</a>" for other in pages)
         body = "".join(page.ranked_list_html(item, size) for item in chosen)
         title = f"Ranked lists, page {number} of {count}"
-        section = page.Section(title, f"<p>{links}</p>{page.LEGEND}{body}")
+        section = page.PageSection(title, f"<p>{links}</p>{page.LEGEND}{body}")
         style.write_bytes(file, page.page(title, [section]).encode("utf-8"))
     return pages
 

@@ -118,10 +118,10 @@ def check_finite(features: np.ndarray, names: Sequence[object] | np.ndarray, wha
 
 def not_finite(rows: np.ndarray | Sequence[int], names: Sequence[object], what: str) -> UserError:
     """The sentence about images `rows` whose features are NaN or infinite; `names`: of the first of them."""
-    shown = ", ".join(printable(name) for name in names)
+    listed = ", ".join(printable(name) for name in names)
     more = f" and of {len(rows) - len(names)} more" if len(rows) > len(names) else ""
     return UserError(
-        f"features of {what} {shown}{more} are not finite; look at the image and the weights, and extract them again"
+        f"features of {what} {listed}{more} are not finite; look at the image and the weights, and extract them again"
     )
 
 

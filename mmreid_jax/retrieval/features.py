@@ -45,7 +45,7 @@ def score(
     scores: list[metrics.Scores] = []
     kept: np.ndarray | None = None
     for rows in protocol.galleries(gallery_labels):
-        sides = [(query, query_labels), (gallery[rows], taken(gallery_labels, rows))]
+        sides = [(query, query_labels), (gallery[rows], labels_of_rows(gallery_labels, rows))]
         (asked, asked_labels), (searched, searched_labels) = reversed(sides) if protocol.swapped else sides
         values = rerank.k_reciprocal(asked, searched, **dataclasses.asdict(options))
         kept = values if kept is None else kept
@@ -54,7 +54,7 @@ def score(
     return Trials(tuple(scores)), kept
 
 
-def taken(table: Table, rows: np.ndarray) -> Labels:
+def labels_of_rows(table: Table, rows: np.ndarray) -> Labels:
     """The labels of some rows of a table: positions, or bool [N]."""
     return Labels(table.identity[rows], table.camera[rows], table.scene[rows])
 
@@ -86,9 +86,9 @@ def without_junk(features: np.ndarray, labels: Table, side: str) -> tuple[np.nda
     features = np.asarray(features)
     wrong = {name: list(column.shape) for name, column in columns.items() if column.shape != features.shape[:1]}
     if features.ndim != 2 or wrong:
-        told = ", ".join(f"{name} {shape}" for name, shape in wrong.items()) or "their labels"
+        listed = ", ".join(f"{name} {shape}" for name, shape in wrong.items()) or "their labels"
         raise UserError(
-            f"{side} features are {list(features.shape)}, {told}; features must be [number, dimension], and every "
+            f"{side} features are {list(features.shape)}, {listed}; features must be [number, dimension], and every "
             "column of the labels have one value for each of them"
         )
     counts = columns["identity"] != JUNK_IDENTITY
@@ -112,16 +112,16 @@ def evaluate(
       UserError: shapes do not agree, a feature is not finite, galleries are to be drawn but the labels do not name
         files, and see `score`.
     """
-    query, asked = without_junk(query, query_labels, "query")
-    gallery, searched = without_junk(gallery, gallery_labels, "gallery")
+    query, query_table = without_junk(query, query_labels, "query")
+    gallery, gallery_table = without_junk(gallery, gallery_labels, "gallery")
     for side, features in (("query", query), ("gallery", gallery)):
         if not np.isfinite(features).all():
             row = int(np.flatnonzero(~np.isfinite(features).all(axis=1))[0])
             raise UserError(f"{side} features hold values that are not finite, first in row {row} of those that count")
-    if protocol.gallery and not np.char.str_len(searched.file.astype(str)).all():
+    if protocol.gallery and not np.char.str_len(gallery_table.file.astype(str)).all():
         raise UserError(
             f"protocol {protocol.name} draws galleries by the names of files; give gallery labels that have a column "
             "file, such as a table of mmreid_jax.datasets.catalogue.load, or choose a protocol that draws none (plain)"
         )
-    trials, _ = score(query, gallery, asked, searched, protocol, options)
+    trials, _ = score(query, gallery, query_table, gallery_table, protocol, options)
     return trials if protocol.gallery else trials.scores[0]

@@ -95,15 +95,15 @@ def without_themselves(
     in_gallery = 0
     for row, (indices, values) in enumerate(zip(order, distances, strict=True)):
         if same is not None:
-            own = np.isin(indices, same.get(row, []))
+            itself = np.isin(indices, same.get(row, []))
         else:
-            own = gallery[0][indices] == query[0][row]
+            itself = gallery[0][indices] == query[0][row]
             ours = np.asarray(query[1][row])
-            for place in np.flatnonzero(own):
+            for place in np.flatnonzero(itself):
                 theirs = np.asarray(gallery[1][indices[place]])
-                own[place] = np.abs(theirs - ours).max() <= _ROUNDING * np.abs(ours).max()
-        in_gallery += bool(own.any())
-        others = np.flatnonzero(~own)[: kept.shape[1]]
+                itself[place] = np.abs(theirs - ours).max() <= _ROUNDING * np.abs(ours).max()
+        in_gallery += bool(itself.any())
+        others = np.flatnonzero(~itself)[: kept.shape[1]]
         kept[row, : len(others)], kept_distances[row, : len(others)] = indices[others], values[others]
     return kept, kept_distances, in_gallery
 

@@ -17,7 +17,7 @@ import numpy as np
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval.galleries import Pool
 from mmreid_jax.retrieval.protocols import REMOVALS, Protocol, Table
-from mmreid_jax.retrieval.ranking import Groups, Places, Ranking, Scratch
+from mmreid_jax.retrieval.ranking import ColumnGroups, Places, Ranking, Scratch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -345,8 +345,8 @@ class _Search:
 
     def __init__(self, query: Table, gallery: Table, protocol: Protocol, scratch: Scratch) -> None:
         self._query, self._gallery, self._protocol, self._scratch = query, gallery, protocol, scratch
-        self._people = Groups.by(gallery.identity)
-        self._scenes = Groups.by(gallery.scene) if "time" in protocol.removes else None
+        self._people = ColumnGroups.by(gallery.identity)
+        self._scenes = ColumnGroups.by(gallery.scene) if "time" in protocol.removes else None
         self._hidden = np.flatnonzero(gallery.camera == 1) if protocol.removes == "camera_2_for_camera_3" else None
 
     def matches(self, start: int, values: np.ndarray) -> _Matches:

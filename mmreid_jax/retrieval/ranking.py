@@ -24,7 +24,7 @@ _STEEP = 1e30
 
 
 @dataclasses.dataclass(frozen=True)
-class Groups:
+class ColumnGroups:
     """The columns of a gallery by a label.
 
     Attributes:
@@ -40,7 +40,7 @@ class Groups:
     of: np.ndarray
 
     @classmethod
-    def by(cls, label: np.ndarray) -> Groups:
+    def by(cls, label: np.ndarray) -> ColumnGroups:
         """Groups of equal labels, int [G]."""
         names, of, counts = np.unique(label, return_inverse=True, return_counts=True)
         return cls(names, np.argsort(of, kind="stable"), np.concatenate([[0], np.cumsum(counts)]), of)

@@ -181,9 +181,9 @@ def _describe(
     for row in range(len(samples)):
         reciprocal_neighbours = near[row, reciprocal[row]]
         member[reciprocal_neighbours] = True
-        theirs, are_theirs = near_half[reciprocal_neighbours], reciprocal_half[reciprocal_neighbours]
-        accepted = (member[theirs] & are_theirs).sum(axis=1) > enough[reciprocal_neighbours]
-        columns = np.unique(np.concatenate([reciprocal_neighbours, theirs[accepted][are_theirs[accepted]]]))
+        candidates, mutual = near_half[reciprocal_neighbours], reciprocal_half[reciprocal_neighbours]
+        accepted = (member[candidates] & mutual).sum(axis=1) > enough[reciprocal_neighbours]
+        columns = np.unique(np.concatenate([reciprocal_neighbours, candidates[accepted][mutual[accepted]]]))
         member[reciprocal_neighbours] = False
         squared = _squared(distance, np.square(samples[columns] - samples[row]).sum(axis=1)) / scale[row]
         weights = np.exp(-squared)
@@ -208,10 +208,10 @@ def _overlaps(rows: list[Sparse], queries: int, dtype: np.dtype) -> Iterator[np.
     order = np.argsort(columns, kind="stable")
     starts = np.searchsorted(columns[order], np.arange(len(rows) + 1))
     owner, weights = owner[order], weights[order]
-    for asked, description in rows[:queries]:
-        lengths = starts[asked + 1] - starts[asked]
+    for members, description in rows[:queries]:
+        lengths = starts[members + 1] - starts[members]
         before = np.cumsum(lengths) - lengths
-        entries = np.arange(lengths.sum()) + np.repeat(starts[asked] - before, lengths)
+        entries = np.arange(lengths.sum()) + np.repeat(starts[members] - before, lengths)
         overlap = np.zeros(len(rows) - queries, dtype)
         np.add.at(overlap, owner[entries], np.minimum(weights[entries], np.repeat(description, lengths)))
         yield overlap

@@ -267,7 +267,7 @@ def run(
     return results
 
 
-class Scorer:
+class RetrievalScorer:
     """Scores a model by the first comparison of its method under the first protocol; see `mmreid_jax.evaluate`."""
 
     def __init__(self, experiment: Experiment) -> None:

@@ -321,7 +321,7 @@ def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = Fa
       UserError: they differ; names the first differing paths with both shapes.
     """
 
-    def told(leaf: Any) -> str:
+    def described(leaf: Any) -> str:
         shape = str(list(np.shape(leaf)) if not hasattr(leaf, "shape") else list(leaf.shape))
         return f"{np.dtype(leaf.dtype).name} {shape}" if dtypes else shape
 
@@ -329,11 +329,11 @@ def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = Fa
     problems = []
     for name in sorted({*wanted, *saved}):
         if name not in saved:
-            problems.append(f"{name} {told(wanted[name])} is not in the checkpoint")
+            problems.append(f"{name} {described(wanted[name])} is not in the checkpoint")
         elif name not in wanted:
-            problems.append(f"{name} {told(saved[name])} is not in the model")
-        elif told(saved[name]) != told(wanted[name]):
-            problems.append(f"{name} is {told(saved[name])} in the checkpoint but {told(wanted[name])} in the model")
+            problems.append(f"{name} {described(saved[name])} is not in the model")
+        elif (there := described(saved[name])) != (here := described(wanted[name])):
+            problems.append(f"{name} is {there} in the checkpoint but {here} in the model")
     if problems:
         _check_classes(saved, wanted, what, len(problems))
         listed = "; ".join(problems[:_SHOWN_DIFFERENCES])
@@ -349,13 +349,16 @@ def _check_classes(saved: Mapping[str, Any], wanted: Mapping[str, Any], what: st
         for name, leaf in wanted.items()
         if name in saved and tuple(saved[name].shape) != tuple(np.shape(leaf))
     }
-    counts = {(theirs[-1:], ours[-1:]) for theirs, ours in pairs.values()}
-    alike = all("classifier" in name and theirs[:-1] == ours[:-1] for name, (theirs, ours) in pairs.items())
+    counts = {(saved_shape[-1:], model_shape[-1:]) for saved_shape, model_shape in pairs.values()}
+    alike = all(
+        "classifier" in name and saved_shape[:-1] == model_shape[:-1]
+        for name, (saved_shape, model_shape) in pairs.items()
+    )
     if len(pairs) == differences and len(counts) == 1 and alike:
-        name, (theirs, ours) = next(iter(pairs.items()))
+        name, (saved_shape, model_shape) = next(iter(pairs.items()))
         raise UserError(
-            f"{what} was trained on another number of identities ({name} is {list(theirs)}, {list(ours)} in the "
-            f"model); {layout.set_classes(theirs[-1])}"
+            f"{what} was trained on another number of identities ({name} is {list(saved_shape)}, "
+            f"{list(model_shape)} in the model); {layout.set_classes(saved_shape[-1])}"
         )
 
 

@@ -10,7 +10,7 @@ import jax
 from mmreid_jax.errors import UserError
 
 
-def found() -> list[Any]:
+def available() -> list[Any]:
     """All devices of all processes.
 
     Raises:
@@ -24,12 +24,12 @@ def found() -> list[Any]:
 
 def missing(reason: str) -> str:
     """The sentence for devices that JAX does not find; `reason`: in its words, if it has any."""
-    asked = os.environ.get("JAX_PLATFORMS", "")
+    platforms = os.environ.get("JAX_PLATFORMS", "")
     words = next(iter(reason.strip().splitlines()), "")
     why = f" ({words[:200]})" if words else ""
-    if asked:
+    if platforms:
         return (
-            f"JAX finds no device of JAX_PLATFORMS={asked}{why}; install JAX for it (pip install 'jax[cuda13]') and "
-            "its driver, or unset JAX_PLATFORMS"
+            f"JAX finds no device of JAX_PLATFORMS={platforms}{why}; install JAX for it (pip install 'jax[cuda13]') "
+            "and its driver, or unset JAX_PLATFORMS"
         )
     return f"JAX finds no device{why}; check its installation, or set JAX_PLATFORMS=cpu"

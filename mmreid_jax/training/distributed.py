@@ -23,16 +23,16 @@ def start() -> None:
       UserError: only some of the three variables are set, or JAX finds no device.
     """
     names = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-    given = {name: os.environ.get(name) for name in names}
-    if all(given.values()):
-        address, count, index = (str(given[name]) for name in names)
+    variables = {name: os.environ.get(name) for name in names}
+    if all(variables.values()):
+        address, count, index = (str(variables[name]) for name in names)
         jax.distributed.initialize(address, int(count), int(index))
-    elif any(given.values()):
-        missing = ", ".join(name for name in names if not given[name])
+    elif any(variables.values()):
+        missing = ", ".join(name for name in names if not variables[name])
         raise UserError(f"a run of several processes needs {', '.join(names)}; not set: {missing}")
     elif any(int(os.environ.get(mark, "1")) > 1 for mark in _CLUSTER_MARKS):
         jax.distributed.initialize()
-    devices.found()
+    devices.available()
 
 
 def is_main() -> bool:

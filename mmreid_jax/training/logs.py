@@ -86,7 +86,7 @@ class RunLog:
         self._begun = False
         self._images = 0
         self._writes = distributed.is_main()
-        self._progress = Progress(total_steps, start_step, kind, stream, seconds, silent=not self._writes)
+        self._progress = ProgressBar(total_steps, start_step, kind, stream, seconds, silent=not self._writes)
         self._board: Any = None
         if self._writes:
             with _writing(self.path):
@@ -240,7 +240,7 @@ class RunLog:
         return tensorboardX.SummaryWriter(str(folder), purge_step=start_step + 1)
 
 
-class Progress:
+class ProgressBar:
     """How far a long job is: a bar on a terminal, else a line every few seconds, with the time that is left."""
 
     def __init__(
@@ -331,10 +331,10 @@ def entries(workdir: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     damaged: list[int] = []
-    found = read_metrics(path, damaged)
+    readable = read_metrics(path, damaged)
     if damaged:
         _log.warning("%s is damaged in %s, which are left out", path, _lines(damaged))
-    return found
+    return readable
 
 
 def read_metrics(path: str | Path, damaged: list[int] | None = None) -> list[dict[str, Any]]:
@@ -380,8 +380,8 @@ def _is_entry(entry: Any) -> bool:
 
 def _lines(numbers: Sequence[int]) -> str:
     """``lines 3, 4, 9``; at most ten of them."""
-    shown = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
-    return f"line{'s' if len(numbers) > 1 else ''} {shown}"
+    listed = ", ".join(map(str, numbers[:10])) + (", ..." if len(numbers) > 10 else "")
+    return f"line{'s' if len(numbers) > 1 else ''} {listed}"
 
 
 def first_bad_term(terms: Mapping[str, Any]) -> str | None:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.training import augment, compilation, inputs
-from mmreid_jax.training import devices as available
+from mmreid_jax.training import devices as jax_devices
 from mmreid_jax.training.state import TrainState
 
 Array = jax.Array
@@ -121,7 +121,7 @@ class Parallel:
     def __init__(self, devices: Sequence[Any] | None = None) -> None:
         """Uses `devices`, by default all devices of all processes."""
         # Mesh(...) makes automatic axes; jax.make_mesh would make explicit ones, which refuse f @ f.T on sharded rows.
-        self.mesh = Mesh(np.array(available.found() if devices is None else devices), ("data",))
+        self.mesh = Mesh(np.array(jax_devices.available() if devices is None else devices), ("data",))
         self.everywhere = NamedSharding(self.mesh, PartitionSpec())
         self.split = NamedSharding(self.mesh, PartitionSpec("data"))
         self.stacked = NamedSharding(self.mesh, PartitionSpec(None, "data"))

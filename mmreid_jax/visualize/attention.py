@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -141,7 +141,7 @@ def overlay(image: np.ndarray, heat: np.ndarray, *, strength: float = 0.75, colo
     return np.round(255 * ((1 - share) * grey + share * color)).astype(np.uint8)
 
 
-class MapExample(Protocol):
+class MapExample(Interface):
     """One sample with panels in each modality, the image first."""
 
     @property

@@ -18,7 +18,7 @@ import numpy as np
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.visualize import style
-from mmreid_jax.visualize.selection import Ignore, Labels, check_distances, ignored
+from mmreid_jax.visualize.selection import Ignore, LabelColumns, check_distances, ignored
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -92,8 +92,8 @@ class Calibration:
 
 def calibrate(
     distances: np.ndarray,
-    query: Labels,
-    gallery: Labels,
+    query: LabelColumns,
+    gallery: LabelColumns,
     ignore: Ignore | None = None,
     *,
     false_match_rate: float = 1e-3,

@@ -20,7 +20,7 @@ from mmreid_jax.visualize.page_assets import SCRIPT, STYLE
 from mmreid_jax.visualize.ranked_lists import (
     Match,
     RankedList,
-    Sample,
+    RankedSample,
     match_lines,
     modality_rows,
     query_lines,
@@ -58,7 +58,7 @@ SIZES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of a page with its own heading and entry in the table of contents; `body` is HTML."""
 
     heading: str
@@ -152,13 +152,13 @@ def ranked_list_html(item: RankedList, size: Thumbnails) -> str:
             columns.append("<li class='limit' aria-label='threshold'><span>beyond the threshold</span></li>")
             divided = True
         frame = _FRAMES[match.right] + (" beyond" if match.beyond else "")
-        words, mark = _said(match), _MARKS[match.right]
+        words, mark = _in_words(match), _MARKS[match.right]
         column = _sample_html(match.sample, gallery_rows, options, match_lines(match), words, frame, mark)
         columns.append(f"<li>{column}</li>")
     labels = "".join(f"<span>{esc(name)}</span>" for name in row_names(item))
     score = f"<span class='score'>{esc(score_line(item))}</span>" if score_line(item) else ""
     comment = f"<p class='comment'>{esc(item.comment)}</p>" if item.comment else ""
-    looks = f"--ratio:{cell[1] / cell[0]:.4f};--shown:{_shown_height(cell)}px"
+    looks = f"--ratio:{cell[1] / cell[0]:.4f};--shown:{_height_on_page(cell)}px"
     strip = "strip lying" if cell[1] > cell[0] else "strip"
     return (
         f"<article class='ranked'><h3>{esc(heading)} {score}</h3>{comment}"
@@ -167,12 +167,12 @@ def ranked_list_html(item: RankedList, size: Thumbnails) -> str:
     )
 
 
-def _shown_height(cell: tuple[int, int]) -> int:
+def _height_on_page(cell: tuple[int, int]) -> int:
     """Height on the page of a thumbnail, in CSS pixels: upright and wide ones take about the same room."""
     return round((124 * 62 * cell[0] / cell[1]) ** 0.5)
 
 
-def _said(match: Match) -> str:
+def _in_words(match: Match) -> str:
     """A match in words, for alternative texts and enlarged thumbnails."""
     verdict = {True: ", right", False: ", wrong", None: ""}[match.right]
     rank, *labels = match_lines(match)
@@ -181,9 +181,9 @@ def _said(match: Match) -> str:
 
 
 def _sample_html(
-    sample: Sample,
+    sample: RankedSample,
     rows: Sequence[str],
-    shown: tuple[Thumbnails, tuple[int, int]],
+    thumbnails: tuple[Thumbnails, tuple[int, int]],
     lines: Sequence[str],
     words: str,
     frame: str,
@@ -194,13 +194,13 @@ def _sample_html(
     Args:
       sample: what is shown.
       rows: the modality in each row.
-      shown: how thumbnails are embedded, and their height and width.
+      thumbnails: how they are embedded, and their height and width.
       lines: text under the frame.
-      said: the sample in words.
+      words: the sample in words.
       frame: class of the style sheet that colours the frame.
       mark: HTML of the tick or cross.
     """
-    size, cell = shown
+    size, cell = thumbnails
     stack = "".join(
         _thumbnail(sample.images[name], cell, size, f"{words}, {name}{f', {sample.file}' if sample.file else ''}")
         if name in sample.images
@@ -222,7 +222,7 @@ def maps_html(examples: Sequence[MapExample], size: Thumbnails) -> str:
         of_modality = example.panels()
         images = [panels[0] for panels in of_modality.values() if panels[0] is not None]
         cell = cell_size(images, 2 * size.area, 2 * size.longest)
-        looks = f"--ratio:{cell[1] / cell[0]:.4f};--shown:{round(1.6 * _shown_height(cell))}px;--gap:{example.gap}px"
+        looks = f"--ratio:{cell[1] / cell[0]:.4f};--shown:{round(1.6 * _height_on_page(cell))}px;--gap:{example.gap}px"
         figures = []
         for name, panels in of_modality.items():
             rows = "".join(
@@ -261,7 +261,7 @@ def score_table_html(table: ScoreTable) -> str:
     )
 
 
-def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str = "") -> str:
+def page(title: str, sections: Sequence[PageSection], *, lead: str = "", footer: str = "") -> str:
     """A whole page.
 
     Args:

@@ -19,14 +19,14 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.visualize import style
 from mmreid_jax.visualize.canvas import Canvas
 from mmreid_jax.visualize.images import as_uint8, cell_size, fit
-from mmreid_jax.visualize.selection import Ignore, Labels, check_distances, ignored, ranked
+from mmreid_jax.visualize.selection import Ignore, LabelColumns, check_distances, ignored, ranked
 
 Images = Callable[[str, int], Mapping[str, np.ndarray]]
 """Image getter: (``query`` or ``gallery``, row of its table) -> modality -> uint8 [H, W, 3]."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
+class RankedSample:
     """One sample as shown in a ranked list.
 
     Attributes:
@@ -54,7 +54,7 @@ class Match:
       beyond: whether its distance is beyond the threshold that the user chose, so that it does not count as a match.
     """
 
-    sample: Sample
+    sample: RankedSample
     rank: int
     distance: float
     right: bool | None = None
@@ -76,7 +76,7 @@ class RankedList:
       comment: a sentence to print with the list, or empty.
     """
 
-    query: Sample
+    query: RankedSample
     matches: tuple[Match, ...]
     row: int = 0
     first_hit: int = 0
@@ -88,8 +88,8 @@ class RankedList:
 
 def ranked_lists(
     distances: np.ndarray,
-    query: Labels,
-    gallery: Labels,
+    query: LabelColumns,
+    gallery: LabelColumns,
     images: Images,
     rows: Sequence[int] | np.ndarray,
     ignore: Ignore | None = None,
@@ -134,9 +134,9 @@ def ranked_lists(
     return lists
 
 
-def _sample(side: str, index: int, labels: Labels, images: Images) -> Sample:
+def _sample(side: str, index: int, labels: LabelColumns, images: Images) -> RankedSample:
     files = getattr(labels, "file", None)
-    return Sample(
+    return RankedSample(
         images={name: as_uint8(image, f"{side} sample {index}, {name}") for name, image in images(side, index).items()},
         identity=int(labels.identity[index]),
         camera=int(labels.camera[index]),
@@ -208,7 +208,7 @@ def match_lines(match: Match) -> list[str]:
     return [f"#{match.rank}", *filter(None, labels), f"{match.distance:z.3f}"]
 
 
-def _label_lines(sample: Sample) -> list[str]:
+def _label_lines(sample: RankedSample) -> list[str]:
     lines = [] if sample.identity is None else [f"id {sample.identity}"]
     return lines if sample.camera is None else [*lines, f"cam {sample.camera + 1}"]
 
@@ -322,7 +322,7 @@ def _lay_list(canvas: Canvas, item: RankedList, top: int, cell: tuple[int, int],
 
 def _lay_sample(
     canvas: Canvas,
-    sample: Sample,
+    sample: RankedSample,
     rows: Sequence[str],
     lines: Sequence[str],
     corner: tuple[int, int],

@@ -34,7 +34,7 @@ class Extra:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class HtmlReport:
     """What a report says. A part that is not given is left out, with its heading.
 
     Attributes:
@@ -84,7 +84,7 @@ class Report:
     footer: str = ""
 
 
-def write_report(path: str | Path, report: Report, *, largest: int = LARGEST) -> Path:
+def write_report(path: str | Path, report: HtmlReport, *, largest: int = LARGEST) -> Path:
     """Writes the report as one HTML file, and its pictures as PNG files in the folder ``figures`` beside it.
 
     Args:
@@ -145,7 +145,7 @@ _INTRODUCTIONS = {
 }
 
 
-def pictures(report: Report) -> list[Picture]:
+def pictures(report: HtmlReport) -> list[Picture]:
     """Every picture of the report, in order: its charts, and its ranked lists and maps drawn as pictures."""
     every_picture = list(report.curves)
     for part, heading in _LISTS.items():
@@ -161,7 +161,7 @@ def pictures(report: Report) -> list[Picture]:
     return every_picture + [picture for extra in report.extras for picture in extra.pictures]
 
 
-def render(report: Report, size: page.Thumbnails) -> str:
+def render(report: HtmlReport, size: page.Thumbnails) -> str:
     """The report as HTML text, with photographs of the given size."""
     parts = (
         ("Scores", "".join(map(page.score_table_html, report.scores))),
@@ -175,11 +175,11 @@ def render(report: Report, size: page.Thumbnails) -> str:
         ("Data set", page.facts(report.dataset) if report.dataset else ""),
         ("Settings", _settings(report)),
     )
-    sections = [page.Section(heading, body) for heading, body in parts if body]
+    sections = [page.PageSection(heading, body) for heading, body in parts if body]
     return page.page(report.title, sections, lead=_lead(report), footer=report.footer)
 
 
-def _lead(report: Report) -> str:
+def _lead(report: HtmlReport) -> str:
     tiles = "".join(
         f"<li><b>{percent(value)}<small>%</small></b><span>{page.esc(name)}</span></li>"
         for name, value in report.headline.items()
@@ -191,7 +191,7 @@ def _charts(figures: Sequence[Picture]) -> str:
     return f"<div class='charts'>{''.join(map(page.picture_html, figures))}</div>" if figures else ""
 
 
-def _lists(report: Report, part: str, size: page.Thumbnails) -> str:
+def _lists(report: HtmlReport, part: str, size: page.Thumbnails) -> str:
     lists: Sequence[RankedList] = getattr(report, part)
     if not lists:
         return ""
@@ -204,12 +204,12 @@ def _maps(examples: Sequence[MapExample], note: str, size: page.Thumbnails) -> s
     return page.paragraphs(note) + page.maps_html(examples, size) if examples else ""
 
 
-def _calibration(report: Report) -> str:
+def _calibration(report: HtmlReport) -> str:
     text = "".join(map(page.paragraphs, report.calibration))
     return text + (_charts([report.calibration_picture]) if report.calibration_picture else "")
 
 
-def _settings(report: Report) -> str:
+def _settings(report: HtmlReport) -> str:
     command = f"<pre>{page.esc(report.command)}</pre>" if report.command else ""
     config = f"<div class='columns'>{page.facts(report.config)}</div>" if report.config else ""
     return command + config

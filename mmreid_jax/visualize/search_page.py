@@ -11,7 +11,7 @@ import numpy as np
 from mmreid_jax.errors import UserError
 from mmreid_jax.visualize import page
 from mmreid_jax.visualize.images import as_uint8
-from mmreid_jax.visualize.ranked_lists import Images, Match, RankedList, Sample, ranked_lists_picture
+from mmreid_jax.visualize.ranked_lists import Images, Match, RankedList, RankedSample, ranked_lists_picture
 from mmreid_jax.visualize.report import LARGEST, fitting
 from mmreid_jax.visualize.style import write_bytes
 
@@ -80,7 +80,9 @@ def write_search_page(
     def render(size: page.Thumbnails) -> str:
         articles = "".join(page.ranked_list_html(item, size) for item in lists)
         return page.page(
-            title, [page.Section("Queries and their matches", articles)], lead=_lead(queries, results, lists, summary)
+            title,
+            [page.PageSection("Queries and their matches", articles)],
+            lead=_lead(queries, results, lists, summary),
         )
 
     write_bytes(file, fitting(render, largest, what=str(file)))
@@ -101,9 +103,9 @@ def _check(queries: Sequence[str], results: SearchResults) -> None:
 
 
 def _list(row: int, queries: Sequence[str], results: SearchResults, images: Images, top: int) -> RankedList:
-    def sample(side: str, index: int, name: str) -> Sample:
+    def sample(side: str, index: int, name: str) -> RankedSample:
         decoded = {key: as_uint8(image, f"{side} {name}, {key}") for key, image in images(side, index).items()}
-        return Sample(decoded, file=name)
+        return RankedSample(decoded, file=name)
 
     pairs = zip(results.indices[row, :top].tolist(), results.distances[row, :top].tolist(), strict=True)
     limit = np.inf if results.threshold is None else results.threshold

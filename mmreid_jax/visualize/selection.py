@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol as Interface
 
 import numpy as np
 
@@ -18,7 +18,7 @@ Ignore = np.ndarray | Callable[[int], np.ndarray]
 """Which gallery samples a protocol ignores: bool [Q, G], or a function from the query's row to bool [G]."""
 
 
-class Labels(Protocol):
+class LabelColumns(Interface):
     """The columns of a records table that ranked lists read (`mmreid_jax.data.records.Records` has them)."""
 
     @property
@@ -95,7 +95,9 @@ def check_distances(distances: np.ndarray, query: int, gallery: int) -> None:
         )
 
 
-def outcomes(distances: np.ndarray, query: Labels, gallery: Labels, ignore: Ignore | None = None) -> Outcomes:
+def outcomes(
+    distances: np.ndarray, query: LabelColumns, gallery: LabelColumns, ignore: Ignore | None = None
+) -> Outcomes:
     """Ranks of the first right match and average precision of every query.
 
     Average precision is the mean, over the right matches, of (right matches up to that rank) / rank.

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
-
-import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 from mmreid_jax.commands import convert as command
-from mmreid_jax.convert import folders, store, torch_file
 from mmreid_jax.convert import layout as layouts
+from mmreid_jax.convert import store, torch_file
 from mmreid_jax.convert.pickles import Placeholder
-from mmreid_jax.errors import UserError
-from tests.commands.test_convert import htt_entries, vit_entries
+from tests.convert.foreign import FC, LINEAR, NAMESPACE, pytorch, refused, same, several, under
 from tests.convert.opcodes import (
     APPEND,
     BUILD,
     EMPTY_DICT,
-    EMPTY_LIST,
     EMPTY_TUPLE,
     FALSE,
     FOUR,
@@ -41,20 +36,6 @@ from tests.convert.opcodes import (
     zip_file,
 )
 
-
-def same(actual, expected):
-    jax.tree.map(np.testing.assert_array_equal, actual, expected)
-
-
-def refused(words, function, *arguments, **options):
-    with pytest.raises(UserError, match=words) as error:
-        function(*arguments, **options)
-    assert "\n" not in str(error.value)
-
-
-# ------------------------------------------------------------------------------------------ objects beside weights
-
-NAMESPACE = name("argparse", "Namespace") + EMPTY_TUPLE + NEWOBJ + dict_of(lr=number(1), path=NONE) + BUILD
 OBJECTS = {
     "namespace": NAMESPACE,
     "enum": call(name("project.options", "Mode"), number(1)),
@@ -131,9 +112,6 @@ def test_whole_modules(tmp_path, top):
     refused(r"holds a whole module \(project\.nets\.Net\).*its state_dict is needed", torch_file.state_dict, path)
 
 
-# ------------------------------------------------------------------------------------------- tensors of other kinds
-
-
 def rebuilt(kind):
     """Tensors that PyTorch writes and that are not read."""
     shape = (number(0), numbers(4), numbers(1))
@@ -175,9 +153,6 @@ def test_a_quantised_tensor_in_a_legacy_stream(tmp_path):
     np.testing.assert_array_equal(torch_file.state_dict(path).entries["w"], FOUR)
 
 
-LINEAR = layouts.Layout("one", layouts.linear("fc", "fc"), (layouts.Drop("old.*", "an old head"),))
-
-
 def test_only_what_is_asked_for_must_be_readable():
     entries = {"fc.weight": np.ones((2, 3), np.float32), "fc.bias": np.ones(2, np.float32)}
     expected = layouts.import_state(LINEAR, entries)[0]
@@ -202,119 +177,18 @@ def test_shapes_that_a_layout_cannot_prepare(tmp_path):
     refused("has shapes that no clip file has", store.open_weights, tmp_path / "f.safetensors", "clip")
 
 
-# --------------------------------------------------------------------------------------------- prefixes and networks
-
-
-@pytest.fixture(scope="module")
-def expected():
-    return layouts.import_state(store.known.named("vit"), vit_entries())[0]
-
-
-def pytorch(path, entries, key="bare"):
-    command.write_pytorch(str(path), entries, key, ("epoch",))
-    return path
-
-
-def under(prefix, entries=None):
-    return {prefix + key: value for key, value in (vit_entries() if entries is None else entries).items()}
-
-
-@pytest.mark.parametrize(
-    "prefix",
-    ["model.", "backbone.", "encoder_q.", "base.module.", "module.model.", "net.visual._orig_mod.", "a.b.c.d."],
-)
-@pytest.mark.parametrize("more", [False, True])
-def test_a_prefix_is_found(tmp_path, expected, prefix, more):
-    others = {"head.fc.weight": np.ones((5, 4)), "queue": np.ones((4, 9))} if more else {}
-    path = pytorch(tmp_path / "f.pth", {**under(prefix), **others})
-    found, report = store.open_weights(path, "vit")
-    same(found, expected)
-    assert any(
-        "read what is under" in note or "removed" in note or "without the parts" in note for note in report.notes
-    )
-    if more:
-        assert any("2 other keys are left out" in note for note in report.notes)
-
-
-def test_wrappers_inside_of_a_network(tmp_path):
-    """DataParallel around the trunk alone."""
-    names = {key.replace("base.", "base.module.", 1): value for key, value in htt_entries().items()}
-    found, report = store.open_weights(pytorch(tmp_path / "f.pth", names), "htt")
-    same(found, layouts.import_state(store.known.named("htt"), htt_entries())[0])
-    assert "without the parts module of names" in report.notes
-
-
-def test_two_networks_leave_the_choice(tmp_path, expected):
-    twice = {**under("encoder_q."), **under("encoder_k.", {key: -value for key, value in vit_entries().items()})}
-    path = pytorch(tmp_path / "f.pth", twice)
-    refused(r"several networks that fit, under 'encoder_.\.', 'encoder_.\.'; name one with --prefix",
-            store.open_weights, path, "vit")  # fmt: skip
-    for prefix in ("encoder_q.", "encoder_q"):
-        same(store.open_weights(path, "vit", prefix=prefix)[0], expected)
-    refused(r"no name begins with 'encoder_z'; they begin with encoder_q, encoder_k", store.open_weights, path, "vit",
-            prefix="encoder_z")  # fmt: skip
-
-
-def test_what_fits_as_it_is_wins(tmp_path, expected):
-    path = pytorch(tmp_path / "f.pth", vit_entries())
-    assert store.open_weights(path, "vit")[1].notes == []
-    nothing = pytorch(tmp_path / "g.pth", {"model.a": np.ones(3), "model.b": np.ones(3)})
-    refused("does not fit the layout 'vit'", store.open_weights, nothing, "vit")
-
-
-def several(path, **states):
-    """A zip checkpoint of several state_dicts of one small layout each."""
-    blocks, made = {}, {}
-    for key, entries in states.items():
-        inner = {}
-        for entry, value in entries.items():
-            number_ = str(len(blocks))
-            blocks[number_] = np.ascontiguousarray(value, "<f4").tobytes()
-            strides = [int(np.prod(value.shape[axis + 1 :])) for axis in range(value.ndim)]
-            inner[entry] = tensor(storage(number_, value.size), 0, value.shape, strides)
-        made[key] = dict_of(**inner)
-    return zip_file(path, dict_of(**made, args=NAMESPACE), blocks)
-
-
-FC = {"fc.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "fc.bias": np.ones(2, np.float32)}
-
-
-def test_several_state_dicts(tmp_path):
-    other = {"conv.weight": np.ones((2, 2), np.float32)}
-    expected = layouts.import_state(LINEAR, FC)[0]
-    found, report = store.open_weights(several(tmp_path / "f.pth", generator=other, reid=FC), LINEAR)
-    same(found, expected)
-    assert "found under 'reid'" in report.notes
-    negative = {key: -value for key, value in FC.items()}
-    path = several(tmp_path / "f.pth", best=FC, current=negative)
-    refused(r"several state_dicts that fit \(best, current\); name one with --under", store.open_weights, path, LINEAR)
-    same(store.open_weights(path, LINEAR, under="best")[0], expected)
-    path = several(tmp_path / "f.pth", a=other, b=other)
-    refused(r"several state_dicts \(a, b\), and none fits; name the one", store.open_weights, path, LINEAR)
-
-
-def test_under_goes_through_lists_and_dots(tmp_path):
-    inner = dict_of(**{"epoch.12": dict_of(w=tensor())})
-    path = zip_file(tmp_path / "f.pth", EMPTY_LIST + dict_of(nets=inner) + APPEND)
-    assert list(torch_file.state_dict(path, "0.nets.epoch.12").entries) == ["w"]
-    refused(r"has nothing under '0\.nets\.x'; its keys are epoch\.12", torch_file.state_dict, path, "0.nets.x")
-    refused("has nothing under '7'; its keys are numbers from 0 to 0", torch_file.state_dict, path, "7")
-    pair = zip_file(tmp_path / "f.pth", tuple_of(dict_of(w=tensor()), number(3)))
-    assert torch_file.state_dict(pair).under == "0"
-
-
 class TestCommand:
     def run(self, *arguments):
         command.main(list(map(str, arguments)))
 
-    def test_under_and_prefix(self, tmp_path, expected, capsys):
+    def test_under_and_prefix(self, tmp_path, vit_variables, capsys):
         path = pytorch(tmp_path / "f.pth", {**under("encoder_q."), **under("encoder_k.")}, key="reid")
         self.run(
             "--layout", "vit", "--source", path, "--under", "reid", "--prefix", "encoder_k.", "--out", tmp_path / "o"
         )
         printed = capsys.readouterr().out
         assert "read what is under 'encoder_k.'; 30 other keys are left out" in printed
-        same(store.load(tmp_path / "o")[0], expected)
+        same(store.load(tmp_path / "o")[0], vit_variables)
         # And back under a prefix.
         self.run("--export", "--source", tmp_path / "o", "--out", tmp_path / "b.safetensors", "--prefix", "module.")
         assert torch_file.state_dict(tmp_path / "b.safetensors").notes == ["prefix 'module.' removed"]
@@ -378,87 +252,3 @@ class TestCommand:
 
     def test_methods_without_a_layout(self):
         refused("there is no layout for the method 'mine'; give --layout", command.known.of_run, {"method": "mine"})
-
-
-# ------------------------------------------------------------------------------------------------------ several files
-
-
-@pytest.fixture
-def sharded(tmp_path):
-    """A folder with two shards and their index."""
-    entries = vit_entries()
-    names = list(entries)
-    files = {"model-00001-of-00002.safetensors": names[:13], "model-00002-of-00002.safetensors": names[13:]}
-    folder = tmp_path / "hub"
-    folder.mkdir()
-    for file, some in files.items():
-        save_file({key: entries[key] for key in some}, folder / file)
-    table = {key: file for file, some in files.items() for key in some}
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"metadata": {"total_size": 1}, "weight_map": table})
-    )
-    (folder / "config.json").write_text("{}")
-    return folder
-
-
-def test_shards(sharded, expected):
-    for path in (sharded, sharded / "model.safetensors.index.json"):
-        same(store.open_weights(path, "vit")[0], expected)
-    assert len(torch_file.read(sharded)) == len(vit_entries())
-
-
-@pytest.mark.parametrize("file", folders.WHOLE)
-def test_folders(tmp_path, expected, file):
-    (tmp_path / "hub").mkdir()
-    write = command.write_safetensors if file.endswith(".safetensors") else lambda path, made: pytorch(path, made)
-    write(str(tmp_path / "hub" / file), under("vit."))
-    same(store.open_weights(tmp_path / "hub", "vit")[0], expected)
-    command.main(["--layout", "vit", "--source", str(tmp_path / "hub"), "--out", str(tmp_path / "out")])
-    same(store.load(tmp_path / "out")[0], expected)
-    command.main(["--list", "--source", str(tmp_path / "hub")])
-
-
-def test_pytorch_shards(tmp_path, expected):
-    entries, table = vit_entries(), {}
-    for number_, key in enumerate(entries):
-        table[key] = f"pytorch_model-{number_ % 3}.bin"
-    for file in set(table.values()):
-        pytorch(tmp_path / file, {key: value for key, value in entries.items() if table[key] == file})
-    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps({"weight_map": table}))
-    same(store.open_weights(tmp_path, "vit")[0], expected)
-
-
-@pytest.mark.parametrize(
-    ("table", "words"),
-    [
-        ({"w": "absent.safetensors"}, "names absent.safetensors, which is not beside it; fetch all files"),
-        ({"w": "../secret.safetensors"}, "no weight file beside it"),
-        ({"w": "/etc/passwd"}, "no weight file beside it"),
-        ({"w": ".."}, "no weight file beside it"),
-        ({"w": ""}, "no weight file beside it"),
-        ({"w": "a\0b"}, "no weight file beside it"),
-        ({"w": "model.safetensors.index.json"}, "no weight file beside it"),
-        ({"w": "x" * 300}, "no weight file beside it"),
-        ({"w": 3}, "is no index of sharded weights"),
-        ({}, "is no index of sharded weights"),
-        ([], "is no index of sharded weights"),
-        (None, "is no index of sharded weights"),
-        ({"nothing": "model-00001-of-00002.safetensors"}, "lacks nothing, which model.safetensors.index.json says"),
-    ],
-)
-def test_indices_that_lie(sharded, table, words):
-    (sharded / "model.safetensors.index.json").write_text(json.dumps({"weight_map": table}))
-    refused(words, torch_file.state_dict, sharded)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]", "3", "[" * 100_000, "\udcff".encode("utf-8", "surrogateescape")])
-def test_indices_that_are_none(sharded, content):
-    raw = content if isinstance(content, bytes) else content.encode()
-    (sharded / "model.safetensors.index.json").write_bytes(raw)
-    refused("is no index of sharded weights", torch_file.state_dict, sharded)
-
-
-def test_a_folder_without_weights(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    refused("is a directory without weights", torch_file.state_dict, tmp_path)
-    refused("no directory of converted weights", store.open_weights, tmp_path, "vit")

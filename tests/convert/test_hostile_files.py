@@ -15,7 +15,6 @@ import pytest
 from safetensors.numpy import save as safetensors_of
 
 from mmreid_jax.convert import store, torch_file
-from mmreid_jax.convert.budget import BoundedFile, Budget, Excessive
 from mmreid_jax.errors import UserError
 from tests.convert.opcodes import (
     APPEND,
@@ -83,8 +82,14 @@ def line_of(path, load=torch_file.state_dict):
 
 
 LONG_LIST = EMPTY_LIST + MARK + b"".join(b"J" + struct.pack("<i", i) for i in range(20_000)) + b"e"
+
+
 PAIRS = EMPTY_LIST + MARK + b"".join(b"J" + struct.pack("<i", i) + b"N\x86" for i in range(20_000)) + b"e"
+
+
 LONG_TEXT = text("x" * 300_000)
+
+
 MUCH = {
     "list to set": again(LONG_LIST, name("builtins", "set") + get(1) + b"\x85R", 8000),
     "list to frozenset": again(LONG_LIST, name("builtins", "frozenset") + get(1) + b"\x85R", 8000),
@@ -262,28 +267,6 @@ def test_what_is_no_file(tmp_path):
     assert "cannot be read" in line_of(tmp_path / ("x" * 300))
     assert "cannot be read" in line_of("a\0b")
     assert "pipe or a device" in line_of("/dev/null")
-
-
-def test_budget():
-    budget = Budget.of(0)
-    budget.pay(64 << 20, 1_000_000)
-    with pytest.raises(Excessive, match="memory"):
-        budget.pay(1, 0)
-    with pytest.raises(Excessive, match="time"):
-        Budget.of(1 << 40).pay(0, 8_000_001)
-    assert Budget.of(1 << 40).memory > 4 << 40
-
-
-def test_bounded_file(tmp_path):
-    (tmp_path / "f").write_bytes(bytes(100))
-    with BoundedFile(tmp_path / "f", 60) as file:
-        with pytest.raises(Excessive):
-            file.read()
-        file.seek(50)
-        assert len(file.read()) == 50
-
-
-# -------------------------------------------------------------------------------------------------- random damage
 
 
 def good_files():

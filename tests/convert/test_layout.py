@@ -9,10 +9,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mmreid_jax.convert import htt, known, resnet, vit
+from mmreid_jax.convert import htt, resnet, vit
 from mmreid_jax.convert import layout as layouts
 from mmreid_jax.errors import UserError
 from mmreid_jax.testing import goldens
+from tests.convert.states import DEPTH, WIDTH, assert_round_trip, resnet_entries, same_bits
 
 
 def golden_models():
@@ -46,31 +47,6 @@ def layout_of(names):
 def entries_of(key):
     seed, names = MODELS[key]
     return dict(goldens.recipe().state_dict(seed, names))
-
-
-def same_bits(actual, expected):
-    assert actual.dtype == expected.dtype
-    assert actual.shape == expected.shape
-    assert actual.tobytes() == expected.tobytes()
-
-
-def assert_round_trip(layout, entries):
-    variables, report = layouts.import_state(layout, entries)
-    assert set(report.used) | set(report.dropped) == set(entries)
-    exported = layouts.export_state(layout, variables)
-    for name, value in entries.items():
-        if name in report.used:
-            same_bits(exported[name], value)
-        elif name in exported:
-            assert exported[name].shape == value.shape
-            assert exported[name].dtype == value.dtype
-            assert not exported[name].any()
-    assert set(exported) <= set(entries)
-    used = [name for name in entries if name in report.used]
-    assert [name for name in exported if name in report.used] == used, "the reference's order"
-    again, _ = layouts.import_state(layout, exported, variables)
-    jax.tree.map(same_bits, again, variables)
-    return variables, report, exported
 
 
 class TestModelsOfTheGoldens:
@@ -111,35 +87,6 @@ class TestModelsOfTheGoldens:
         entries = {**entries_of(key), "extra.weight": np.zeros(3)}
         with pytest.raises(UserError, match=r"1 key is unexpected \(extra\.weight\)"):
             layouts.import_state(layout_of(entries), entries)
-
-
-WIDTH, DEPTH = 6, 3
-
-
-@pytest.fixture
-def small():
-    """Entries of a small ViT."""
-    rng = np.random.default_rng(0)
-    shapes = {
-        "cls_token": (1, 1, WIDTH),
-        "pos_embed": (1, 5, WIDTH),
-        "patch_embed.proj.weight": (WIDTH, 3, 4, 4),
-        "patch_embed.proj.bias": (WIDTH,),
-        "norm.weight": (WIDTH,),
-        "norm.bias": (WIDTH,),
-    }
-    for block in range(DEPTH):
-        for name, out, into in (
-            ("attn.qkv", 3 * WIDTH, WIDTH),
-            ("attn.proj", WIDTH, WIDTH),
-            ("mlp.fc1", 2 * WIDTH, WIDTH),
-            ("mlp.fc2", WIDTH, 2 * WIDTH),
-        ):
-            shapes[f"blocks.{block}.{name}.weight"] = (out, into)
-            shapes[f"blocks.{block}.{name}.bias"] = (out,)
-        for name in ("norm1", "norm2"):
-            shapes[f"blocks.{block}.{name}.weight"] = shapes[f"blocks.{block}.{name}.bias"] = (WIDTH,)
-    return {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
 
 
 @pytest.fixture
@@ -291,79 +238,6 @@ class TestKeepAndDrop:
         assert re.search(r"dropped +1 +head\.weight: ImageNet classifier", table)
 
 
-@pytest.fixture
-def htt_small(small):
-    entries = {f"base.{name}": value for name, value in small.items()}
-    entries.update({"base.fc.weight": np.ones((1000, WIDTH), np.float32), "base.fc.bias": np.ones(1000, np.float32)})
-    entries["classifier.weight"] = np.ones((5, 3 * WIDTH), np.float32)
-    for leaf in ("weight", "bias", "running_mean", "running_var"):
-        entries[f"bottleneck.{leaf}"] = np.full(3 * WIDTH, 2, np.float32)
-    entries["bottleneck.num_batches_tracked"] = np.array(4, np.int64)
-    return entries
-
-
-class TestHtt:
-    def test_tree(self, htt_small):
-        variables, _ = layouts.import_state(htt.layout(), htt_small)
-        assert set(variables) == {"params", "batch_stats"}
-        assert set(variables["params"]) == {"backbone", "classifier", "bottleneck"}
-        count = variables["batch_stats"]["bottleneck"]["count"]
-        assert count == 4
-        assert count.dtype == np.int32
-
-    def test_strict_loaders_get_every_key(self, htt_small):
-        variables, _ = layouts.import_state(htt.layout(), htt_small)
-        exported = layouts.export_state(htt.layout(), variables)
-        assert set(exported) == set(htt_small)
-        assert not exported["base.fc.weight"].any()
-        assert exported["base.fc.weight"].shape == (1000, WIDTH)
-        same_bits(exported["bottleneck.num_batches_tracked"], htt_small["bottleneck.num_batches_tracked"])
-
-    def test_old_files_count_no_batches(self, htt_small):
-        del htt_small["bottleneck.num_batches_tracked"]
-        variables, report = layouts.import_state(htt.layout(), htt_small)
-        same_bits(variables["batch_stats"]["bottleneck"]["count"], np.array(0, np.int32))
-        assert list(report.filled) == ["batch_stats/bottleneck/count"]
-        again, _ = layouts.import_state(htt.layout("vit"), htt_small, variables)
-        jax.tree.map(same_bits, again, variables)
-
-    def test_other_number_of_classes(self, htt_small):
-        variables, _ = layouts.import_state(htt.layout(), htt_small)
-        variables["params"]["classifier"]["kernel"] = np.zeros((3 * WIDTH, 9), np.float32)
-        with pytest.raises(UserError, match=r"classifier\.weight: \[5, 18\] in the file, \[9, 18\] in the model"):
-            layouts.import_state(htt.layout(), htt_small, variables)
-        found, _ = layouts.import_state(htt.layout(), htt_small, variables, keep=["params/classifier/kernel"])
-        assert found["params"]["classifier"]["kernel"].shape == (18, 9)
-
-    def test_centres_are_ours_alone(self, htt_small):
-        variables, _ = layouts.import_state(htt.layout(), htt_small)
-        variables["params"]["centers"] = np.ones((5, 18), np.float32)
-        found, _ = layouts.import_state(htt.layout(), htt_small, variables)
-        np.testing.assert_array_equal(found["params"]["centers"], 1)
-        assert set(layouts.export_state(htt.layout(), found)) == set(htt_small)
-
-    def test_side_information_must_be_there(self, htt_small):
-        variables, _ = layouts.import_state(htt.layout(), htt_small)
-        variables["params"]["backbone"]["sie_embed"] = np.ones((2, 1, WIDTH), np.float32)
-        with pytest.raises(UserError, match=r"base\.sie_embed"):
-            layouts.import_state(htt.layout(), htt_small, variables)
-
-    def test_unknown_backbone(self):
-        with pytest.raises(UserError, match="choose vit or resnet"):
-            htt.layout("swin")
-
-    @pytest.mark.parametrize(
-        ("layout", "words"), [("vit", "trained HTT network on a ViT of 3 blocks"), ("resnet50", "HTT")]
-    )
-    def test_wrong_layout_names_what_the_file_is(self, htt_small, layout, words):
-        with pytest.raises(UserError, match=words):
-            layouts.import_state(known.named(layout), htt_small)
-
-    def test_backbone_alone_is_no_htt_network(self, small):
-        with pytest.raises(UserError, match=r"'htt'.*looks like a timm ViT of 3 blocks, width 6"):
-            layouts.import_state(htt.layout(), small)
-
-
 class TestExport:
     def test_leaf_without_a_name(self, like):
         like["params"]["extra"] = np.zeros(2)
@@ -382,64 +256,11 @@ class TestExport:
             assert exported[name].flags.c_contiguous
 
 
-class TestResNet:
-    @staticmethod
-    def entries(stages, bottleneck):
-        out = {}
-
-        def conv(name):
-            out[f"{name}.weight"] = np.ones((2, 2, 1, 1), np.float32)
-
-        def norm(name):
-            for leaf in ("weight", "bias", "running_mean", "running_var"):
-                out[f"{name}.{leaf}"] = np.ones(2, np.float32)
-            out[f"{name}.num_batches_tracked"] = np.array(1)
-
-        conv("conv1")
-        norm("bn1")
-        for stage, blocks in enumerate(stages, 1):
-            for block in range(blocks):
-                for number in range(1, 4 if bottleneck else 3):
-                    conv(f"layer{stage}.{block}.conv{number}")
-                    norm(f"layer{stage}.{block}.bn{number}")
-                if block == 0 and (bottleneck or stage > 1):
-                    conv(f"layer{stage}.{block}.downsample.0")
-                    norm(f"layer{stage}.{block}.downsample.1")
-        return out
-
-    @pytest.mark.parametrize("bottleneck", [True, False])
-    @pytest.mark.parametrize("stages", [(3, 4, 6, 3), (2, 2, 2, 2), (1, 1)])
-    def test_any_depth(self, stages, bottleneck):
-        entries = self.entries(stages, bottleneck)
-        assert_round_trip(resnet.layout(), entries)
-        assert_round_trip(resnet.layout(stages=stages, bottleneck=bottleneck), entries)
-
-    def test_whole_resnet50_is_required_by_its_name(self):
-        entries = self.entries((3, 4, 6, 3), True)
-        less = {name: value for name, value in entries.items() if not name.startswith("layer4.2.")}
-        layouts.import_state(known.named("resnet"), less)
-        with pytest.raises(UserError, match=r"layer4\.2\.conv1\.weight"):
-            layouts.import_state(known.named("resnet50"), less)
-
-    @pytest.mark.parametrize("missing", ["layer1.0.downsample.0.weight", "layer2.0.bn3.bias", "layer1.0.conv3.weight"])
-    def test_optional_parts_come_whole(self, missing):
-        """Without a model to compare with, too."""
-        entries = self.entries((1, 1), True)
-        del entries[missing]
-        with pytest.raises(UserError, match=rf"1 key is missing \({re.escape(missing)}\)"):
-            layouts.import_state(resnet.layout(), entries)
-
-    def test_imagenet_classifier_is_dropped(self):
-        entries = {**self.entries((1,), True), "fc.weight": np.ones((9, 2)), "fc.bias": np.ones(9)}
-        _, report = layouts.import_state(resnet.layout(), entries)
-        assert set(report.dropped) == {"fc.weight", "fc.bias"}
-
-
 class TestComposition:
     """How later systems put layouts together."""
 
     def test_three_resnets_stacked(self):
-        one = TestResNet.entries((1, 1), True)
+        one = resnet_entries((1, 1), True)
         three = {f"backbone.{m}.{name}": value + m for m in range(3) for name, value in one.items()}
         layout = layouts.nest(resnet.layout(), "backbone.{m}.", "backbone/")
         variables, _, _ = assert_round_trip(layout, three)
@@ -449,7 +270,7 @@ class TestComposition:
         assert variables["batch_stats"]["backbone"]["bn1"]["count"].shape == (3,)
 
     def test_three_resnets_side_by_side(self):
-        one = TestResNet.entries((1,), True)
+        one = resnet_entries((1,), True)
         three = {f"backbone.{m}.{name}": value + m for m in range(3) for name, value in one.items()}
         parts = [layouts.nest(resnet.layout(), f"backbone.{m}.", f"{kind}/") for m, kind in enumerate("rnt")]
         variables, _, _ = assert_round_trip(layouts.join("three", *parts), three)
@@ -478,7 +299,7 @@ class TestComposition:
             layouts.nest(rest, "base.", "base/"),
             layouts.unused(rest, "visible.", "never used", copied_from="base."),
         )
-        live = TestResNet.entries((1,), True)
+        live = resnet_entries((1,), True)
         entries = {f"visible.{name}": value for name, value in live.items()}
         entries.update({f"base.{n}": v + 1 for n, v in live.items() if n.startswith("layer")})
         variables, report = layouts.import_state(layout, entries)
@@ -499,13 +320,3 @@ class TestComposition:
         variables, report = layouts.import_state(both, entries)
         assert report.layout == "old"
         assert set(layouts.export_state(first, variables)) == {"head.1.weight", "head.1.bias"}
-
-
-class TestKnown:
-    @pytest.mark.parametrize("name", known.LAYOUTS)
-    def test_every_name_builds(self, name):
-        assert isinstance(known.named(name), layouts.Layout | layouts.Variants)
-
-    def test_nearest_name(self):
-        with pytest.raises(UserError, match=r"'resnet5'.*perhaps 'resnet50'"):
-            known.named("resnet5")

@@ -584,19 +584,6 @@ class TestCaptions:
         assert spoken.select([]).captions["caption"].shape == (0,)
 
 
-def test_rows_of_one_modality(records):
-    modality = np.where(np.arange(len(records)) % 2, "nir", "rgb")
-    view = records.views["nir"]
-    mixed = dataclasses.replace(records, views={"rgb": view, "nir": view}, modality=modality)
-    chosen = mixed.of_modality("nir")
-    assert chosen.modalities == ("nir",)
-    assert chosen.modality is None
-    np.testing.assert_array_equal(chosen.file, records.file[1::2])
-    aligned = records.of_modality("rgb")
-    assert aligned.modalities == ("rgb",)
-    assert len(aligned) == len(records)
-
-
 @pytest.mark.slow
 def test_workers_without_a_main_guard_end_in_one_line(tmp_path):
     program = tmp_path / "program.py"

@@ -1,16 +1,12 @@
 """Every builder on a tiny tree in its true layout, and its parser on the true names.
 
-What is special about visible-infrared data sets is in test_single_builders.
+What is special about visible-infrared folders is in test_single_builders, about one data set in the file of its name.
 """
 
-import csv
-import gzip
 import importlib
 import pathlib
 import shutil
 import sys
-from collections import Counter
-from importlib import resources
 
 import pytest
 
@@ -254,43 +250,3 @@ def test_readme_says_what_a_user_needs(dataset):
     assert described.citation in text
     assert str(builder.VERSION) in text
     assert set(builder.RELEASE_NOTES) == {str(builder.VERSION)}
-
-
-def true_labels(dataset: str, split: str) -> list[disk.Labels]:
-    table = resources.files("mmreid_jax.datasets.manifests") / f"{dataset}.csv.gz"
-    rows = csv.DictReader(gzip.decompress(table.read_bytes()).decode().splitlines())
-    parse = datasets.get(dataset).folders.labels
-    return [parse(row["file"].removesuffix(".jpg")) for row in rows if row["split"] == split]
-
-
-@pytest.mark.parametrize(
-    ("dataset", "split", "identities", "samples"),
-    [
-        ("rgbnt201", "train", 171, 3951),
-        ("rgbnt201", "test", 30, 836),
-        ("rgbnt100", "train", 50, 8675),
-        ("rgbnt100", "test", 50, 8575),
-        ("msvr310", "train", 155, 1032),
-        ("msvr310", "test", 155, 1055),
-    ],
-)
-def test_true_names_give_the_published_counts(dataset, split, identities, samples):
-    labels = true_labels(dataset, split)
-    assert len(labels) == samples
-    assert len({label.identity for label in labels}) == identities
-
-
-def test_true_names_give_the_published_cameras_and_scenes():
-    train, test = true_labels("rgbnt201", "train"), true_labels("rgbnt201", "test")
-    assert Counter(label.camera for label in train) == {0: 2592, 1: 1142, 2: 88, 3: 129}
-    assert Counter(label.camera for label in test) == {0: 365, 1: 471}
-    assert {label.scene for label in train} == {0, 1}
-    assert {label.scene for label in test} == {0}
-    assert len({label.identity for label in train} & {label.identity for label in test}) == 0
-    for split in ("train", "test"):
-        assert {label.camera for label in true_labels("rgbnt100", split)} == set(range(8))
-        assert {label.camera for label in true_labels("msvr310", split)} == set(range(8))
-    scenes: dict[int, set[int]] = {}
-    for label in true_labels("msvr310", "test"):
-        scenes.setdefault(label.identity, set()).add(label.scene)
-    assert sum(len(seen) == 1 for seen in scenes.values()) == 103

@@ -14,7 +14,7 @@ import pytest
 
 from mmreid_jax import datasets
 from mmreid_jax.datasets import drawing, verify
-from mmreid_jax.drawn import layouts
+from mmreid_jax.drawn import drawings
 from mmreid_jax.errors import UserError
 
 PATHS = {
@@ -66,7 +66,7 @@ def test_paths_follow_the_grammar(full, name, size):
         "full": lambda: full[name],
     }[size]()
     for sample in samples:
-        for path in drawing.layout(name).paths(sample):
+        for path in drawing.of(name).paths(sample):
             assert re.fullmatch(ALL_PATHS[name], path), path
 
 
@@ -84,7 +84,7 @@ def test_the_builders_read_the_same_labels(full, name, is_full):
 
 @pytest.mark.parametrize("name", PATHS)
 def test_folders_are_those_of_the_builders(name):
-    drawn, read = drawing.layout(name), datasets.get(name).folders
+    drawn, read = drawing.of(name), datasets.get(name).folders
     assert drawn.root == read.folder
     assert set(drawn.folders) == set(read.splits)
     for split, folder in read.splits.items():
@@ -98,7 +98,7 @@ def test_full_sets_have_the_known_counts(full, name):
         assert len(inside) == count
         assert len({sample.identity for sample in inside}) == identities
         if name != "market1501_mm":  # where the query is a moment of its own
-            assert len({next(iter(drawing.layout(name).paths(sample))) for sample in inside}) == count
+            assert len({next(iter(drawing.of(name).paths(sample))) for sample in inside}) == count
 
 
 @pytest.mark.parametrize("name", ["rgbnt201", "rgbnt100", "msvr310"])
@@ -123,7 +123,7 @@ def test_the_full_sysu_has_the_public_numbers_of_images(full):
     }
     counts = collections.Counter((sample.camera, sample.identity) for sample in full["sysu_mm01"])
     assert all(count == int(public[place]) for place, count in counts.items())
-    lists = drawing.layout("sysu_mm01").lists(full["sysu_mm01"])
+    lists = drawing.of("sysu_mm01").lists(full["sysu_mm01"])
     train, val, test = (
         [int(text) for text in lists[f"exp/{name}_id.txt"].split(",")] for name in ("train", "val", "test")
     )
@@ -134,7 +134,7 @@ def test_the_full_sysu_has_the_public_numbers_of_images(full):
 
 
 def test_the_full_regdb_has_the_public_names_and_lists(full):
-    layout = drawing.layout("regdb")
+    layout = drawing.of("regdb")
     assert {path for s in full["regdb"] for path in layout.paths(s)} == {
         row["file"] for row in manifest("regdb_images")
     }
@@ -150,7 +150,7 @@ def test_the_full_regdb_has_the_public_names_and_lists(full):
 
 
 def test_the_full_llcm_has_the_public_lists_to_the_letter(full):
-    lists = drawing.layout("llcm").lists(full["llcm"])
+    lists = drawing.of("llcm").lists(full["llcm"])
     public = collections.defaultdict(list)
     for row in manifest("llcm"):
         public[f"idx/{row['list']}.txt"].append(f"{row['file']} {row['label']}\n")
@@ -163,7 +163,7 @@ def test_the_full_llcm_has_the_public_lists_to_the_letter(full):
 @pytest.mark.parametrize("name", SINGLE_PATHS)
 def test_small_visible_infrared_sets_can_be_trained_and_evaluated(name):
     """Every identity is seen by both kinds of cameras, and every test image keeps a match after each removal rule."""
-    cameras = drawing.layout(name).cameras
+    cameras = drawing.of(name).cameras
     for numbers in (
         {},
         *(
@@ -173,7 +173,7 @@ def test_small_visible_infrared_sets_can_be_trained_and_evaluated(name):
         ),
     ):
         samples = drawing.plan(name, **numbers)
-        infrared = drawing.layout(name).modalities[1]
+        infrared = drawing.of(name).modalities[1]
         train, query, gallery = (of(samples, split) for split in ("train", "query", "gallery"))
         assert {sample.identity for sample in train}.isdisjoint(sample.identity for sample in query)
         assert {sample.identity for sample in query} == {sample.identity for sample in gallery}
@@ -214,7 +214,7 @@ def test_no_two_samples_are_the_same_shot(full, name):
 
 def test_a_full_tree_of_names_passes_the_verification(full, tmp_path):
     """The files are empty: names alone are compared."""
-    layout = drawing.layout("msvr310")
+    layout = drawing.of("msvr310")
     for sample in full["msvr310"]:
         for path in layout.paths(sample):
             target = tmp_path / layout.root / path
@@ -249,10 +249,10 @@ def test_msvr310_queries_are_all_samples_of_identities_with_several_scenes(full)
 def test_market_has_junk_and_distractors_in_the_gallery_alone(full):
     for samples in (full["market1501_mm"], drawing.plan("market1501_mm")):
         nobody = [sample for sample in samples if sample.identity <= 0]
-        assert {sample.identity for sample in nobody} == {layouts.JUNK, layouts.DISTRACTOR}
+        assert {sample.identity for sample in nobody} == {drawings.JUNK, drawings.DISTRACTOR}
         assert {sample.splits for sample in nobody} == {("gallery",)}
     kinds = collections.Counter(sample.identity for sample in full["market1501_mm"])
-    assert (kinds[layouts.JUNK], kinds[layouts.DISTRACTOR]) == (3819, 2798)
+    assert (kinds[drawings.JUNK], kinds[drawings.DISTRACTOR]) == (3819, 2798)
 
 
 @pytest.mark.parametrize("name", PATHS)

@@ -7,7 +7,6 @@ import signal
 import struct
 import subprocess
 import sys
-import textwrap
 
 import pytest
 from PIL import ImageFile
@@ -18,16 +17,12 @@ from mmreid_jax.datasets import prepare as command
 from mmreid_jax.datasets.prepare import prepare
 from mmreid_jax.errors import UserError
 from tests.datasets import trees
+from tests.processes import run_python
 
 
 def contents(folder):
     """Relative path -> bytes of every file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def run(*arguments):
-    """Runs Python in a process of its own."""
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
 
 
 def test_a_second_run_reuses_the_records(tmp_path):
@@ -92,7 +87,7 @@ command.prepare("rgbnt201", sys.argv[1], sys.argv[2], force=sys.argv[3] == "forc
 
 def test_a_kill_leaves_nothing_half_written_and_a_rerun_works(tmp_path):
     trees.write("rgbnt201", tmp_path / "raw")
-    killed = run("-c", KILLED, str(tmp_path / "raw"), str(tmp_path / "data"), "")
+    killed = run_python("-c", KILLED, str(tmp_path / "raw"), str(tmp_path / "data"), "")
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     leftovers = [path.name for path in (tmp_path / "data" / "rgbnt201").iterdir() if path.name != ".lock"]
     assert [name.startswith("incomplete.") for name in leftovers] == [True]
@@ -106,7 +101,9 @@ def test_a_kill_while_rebuilding_keeps_the_earlier_records(tmp_path):
     trees.write("rgbnt201", tmp_path / "raw")
     directory = prepare("rgbnt201", tmp_path / "raw", tmp_path / "data").directory
     before = contents(directory)
-    assert run("-c", KILLED, str(tmp_path / "raw"), str(tmp_path / "data"), "force").returncode == -signal.SIGKILL
+    assert (
+        run_python("-c", KILLED, str(tmp_path / "raw"), str(tmp_path / "data"), "force").returncode == -signal.SIGKILL
+    )
     assert contents(directory) == before
 
 
@@ -139,7 +136,7 @@ prepare("rgbnt201", sys.argv[1], sys.argv[2])
 def test_a_disk_that_fills_up_leaves_nothing(tmp_path):
     names = [f"{i:06d}_cam1_0_00.jpg" for i in range(1, 50)]
     trees.write("rgbnt201", tmp_path / "raw", {"train_171": names, "test": names[:3]})
-    ended = run("-c", FULL, str(tmp_path / "raw"), str(tmp_path / "data"))
+    ended = run_python("-c", FULL, str(tmp_path / "raw"), str(tmp_path / "data"))
     assert "UserError: cannot write the records of rgbnt201" in ended.stderr
     assert "File too large" in ended.stderr
     assert [path.name for path in (tmp_path / "data" / "rgbnt201").iterdir()] == [".lock"]
@@ -198,20 +195,6 @@ def test_without_manual_dir_the_message_says_what_to_do(tmp_path):
 def test_a_misspelt_data_set_gets_a_hint(tmp_path):
     with pytest.raises(UserError, match="did you mean rgbnt201"):
         prepare("RGBNT-201", tmp_path, tmp_path / "data")
-
-
-def test_the_command_prints_a_table_and_the_verdict(tmp_path, capsys):
-    trees.write("rgbnt201", tmp_path / "raw")
-    arguments = ["--dataset", "rgbnt201", "--manual_dir", str(tmp_path / "raw"), "--data_dir", str(tmp_path / "data")]
-    main(arguments)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == f"rgbnt201: prepared in {tmp_path}/data/rgbnt201/1.0.0"
-    assert lines[1].split() == ["split", "identities", "samples", "cameras", "(samples)"]
-    assert lines[2].split() == ["train", "3", "4", "0", "(1),", "1", "(1),", "2", "(1),", "3", "(1)"]
-    assert lines[3].split() == ["query", "2", "3", "0", "(1),", "1", "(2)"]
-    assert lines[5].startswith("rgbnt201: incomplete: train lacks")
-    main([*arguments, "--check_images"])
-    assert capsys.readouterr().out.startswith("rgbnt201: already prepared in")
 
 
 def break_one(root, kind):
@@ -309,16 +292,6 @@ def test_a_source_that_is_no_folder(source, tmp_path):
         place.symlink_to(place.name if source == "a circle" else "nowhere")
     with pytest.raises(UserError, match=r"not a folder|cannot be read"):
         prepare("rgbnt201", place, tmp_path / "data")
-
-
-def test_the_command_reports_errors_in_one_line(tmp_path):
-    arguments = ["--dataset", "msvr310", "--manual_dir", str(tmp_path), "--data_dir", str(tmp_path / "data")]
-    ended = run("-m", "mmreid_jax", "prepare", *arguments)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    message = textwrap.shorten(ended.stderr, 10**6)
-    assert message.startswith("error: msvr310: missing under")
-    assert ended.stderr.count("\n") == 1
 
 
 def test_two_processes_prepare_once(tmp_path):

@@ -59,7 +59,7 @@ SINGLE = ("sysu_mm01", "regdb/trial_1", "regdb/trial_4", "llcm")
 def single_copy(dataset):
     """Tables of the true files of a visible-infrared data set, as its full drawing names them."""
     base = dataset.partition("/")[0]
-    layout, samples = drawing.layout(base), drawing.plan(dataset, full=True)
+    layout, samples = drawing.of(base), drawing.plan(dataset, full=True)
     copy = {}
     for split in ("train", "query", "gallery"):
         # Of the two places of an LLCM test image the second is read.

@@ -1,34 +1,14 @@
 """The drawn images: shapes, determinism, and the physics that tells the three modalities apart."""
 
-import collections
 import dataclasses
 
 import numpy as np
 import pytest
 
 from mmreid_jax import drawn
-from mmreid_jax.drawn import streams
+from tests.drawn.shots import DRAW, changed_pixels, clear_shot, draw
 
 MODALITIES = ("rgb", "nir", "tir")
-DRAW = {
-    "person": (drawn.person_identity, drawn.draw_person),
-    "vehicle": (drawn.vehicle_identity, drawn.draw_vehicle),
-}
-
-
-def draw(kind, identity, moment):
-    return DRAW[kind][1](identity, moment)
-
-
-def clear_shot(kind, index=1, camera=1, light="day", **changes):
-    """A shot without glare and without anything in front of the subject."""
-    moment = drawn.shot(0, index, camera, kind=kind, light=light)
-    return dataclasses.replace(moment, **{"occluder": "none", "glare": 0.0} | changes)
-
-
-def changed_pixels(one, two):
-    """bool [H, W], where two images differ clearly."""
-    return (np.abs(one.astype(int) - two.astype(int)).max(axis=-1)) > 25
 
 
 @pytest.mark.parametrize("kind", DRAW)
@@ -139,94 +119,3 @@ def test_skin_is_warmer_than_a_bag():
         assert skin.sum() > 100
         assert bag.sum() > 500
         assert image["tir"][skin & ~bag].mean() > image["tir"][bag & ~skin].mean() + 20
-
-
-def test_a_hot_engine_shows_in_the_thermal_image_alone():
-    for light in ("day", "night"):
-        moment = clear_shot("vehicle", azimuth=0.2, light=light)
-        vehicle = drawn.vehicle_identity(0, 2)
-        cold, hot = (
-            draw("vehicle", dataclasses.replace(vehicle, engine_temperature=warmth), moment) for warmth in (0.4, 1.0)
-        )
-        difference = hot["tir"].astype(int) - cold["tir"].astype(int)
-        assert (difference > 20).mean() > 0.03
-        # Nothing gets colder, but for the undershoot of the interpolation beside a hot edge.
-        assert difference.min() > -0.2 * difference.max()
-        np.testing.assert_array_equal(cold["rgb"], hot["rgb"])
-        np.testing.assert_array_equal(cold["nir"], hot["nir"])
-
-
-def test_paint_shows_in_the_visible_image_alone():
-    moment = clear_shot("vehicle", azimuth=1.2)
-    vehicle = dataclasses.replace(drawn.vehicle_identity(0, 2), decal="none")
-    red, blue = (
-        draw("vehicle", dataclasses.replace(vehicle, rgb=rgb), moment) for rgb in ((0.5, 0.03, 0.03), (0.03, 0.05, 0.5))
-    )
-    assert changed_pixels(red["rgb"], blue["rgb"]).mean() > 0.1
-    np.testing.assert_array_equal(red["nir"], blue["nir"])
-    np.testing.assert_array_equal(red["tir"], blue["tir"])
-
-
-def test_a_vehicle_shows_the_side_that_the_view_asks_for():
-    """Tail lamps are red from behind, and only from behind."""
-    vehicle = dataclasses.replace(drawn.vehicle_identity(0, 3), rgb=(0.3, 0.3, 0.3), decal="none", roof="plain")
-
-    def red_share(azimuth):
-        image = draw("vehicle", vehicle, clear_shot("vehicle", azimuth=azimuth, zoom=0.95, brightness=1.0))[
-            "rgb"
-        ].astype(int)
-        return ((image[..., 0] > 110) & (image[..., 1] < 70) & (image[..., 2] < 80)).mean()
-
-    assert red_share(np.pi) > 0.004
-    assert red_share(0.0) < 0.0005
-    views = [drawn.shot(0, 3, 1, kind="vehicle", view=view).azimuth for view in range(8)]
-    np.testing.assert_allclose(np.diff(views), np.pi / 4)
-
-
-def test_test_cameras_move_light_and_sensor_but_not_the_place():
-    place = ("index", "seed", "kind", "distance", "pitch", "ground", "behind", "gap", "sun")
-    for kind in DRAW:
-        train = drawn.camera(0, kind, 2)
-        assert drawn.camera(0, kind, 2, split="test", shift=0.0) == train
-        far = dataclasses.asdict(drawn.camera(0, kind, 2, split="test", shift=1.0))
-        near = dataclasses.asdict(drawn.camera(0, kind, 2, split="test", shift=0.3))
-        for name, value in dataclasses.asdict(train).items():
-            assert (far[name] == value) == (name in place), name
-            if name not in place:
-                assert np.all(np.abs(np.subtract(far[name], value)) >= np.abs(np.subtract(near[name], value)))
-        assert drawn.camera(0, kind, 2, split="train", shift=1.0) == train
-
-
-@pytest.mark.parametrize("kind", DRAW)
-def test_no_single_attribute_names_an_identity(kind):
-    words = [drawn.describe(DRAW[kind][0](0, index)) for index in range(300)]
-    for attribute in words[0]:
-        counts = collections.Counter(word[attribute] for word in words)
-        assert 2 <= len(counts) <= 12, attribute
-        assert min(counts.values()) >= 3, (attribute, counts)
-    assert len({DRAW[kind][0](0, index) for index in range(300)}) == 300
-
-
-def test_descriptions_are_words_about_what_is_visible():
-    person, vehicle = drawn.person_identity(0, 1), drawn.vehicle_identity(0, 1)
-    assert drawn.describe(person)["upper colour"] == person.upper.colour
-    assert drawn.describe(vehicle)["body"] == vehicle.body
-    for description in (drawn.describe(person), drawn.describe(vehicle)):
-        assert all(isinstance(value, str) and value for value in description.values())
-        assert not any("nir" in key.split() or "temperature" in key for key in description)
-
-
-def test_generators_depend_on_all_coordinates_and_nothing_else():
-    def number(*coordinates, seed=0, purpose="a"):
-        return float(streams.generator(seed, purpose, *coordinates).random())
-
-    drawn = [number(), number(1), number(0, 1), number(0, 0, 1), number(-1), number(1, seed=1), number(1, purpose="b")]
-    assert len(set(drawn)) == len(drawn)
-    assert number(1) == drawn[1]
-
-
-def test_white_noise_has_any_size_and_unit_variance():
-    for size in ((8, 8), (256, 128), (1500, 30)):
-        noise = streams.white_noise(77, *size)
-        assert noise.shape == size
-        assert abs(noise.std() - 1) < 0.35

@@ -17,12 +17,11 @@ import pytest
 from PIL import Image
 
 from mmreid_jax import drawn
-from mmreid_jax.commands import synthesize
 from mmreid_jax.datasets import catalogue, drawing, prepare
-from mmreid_jax.drawn import words, writer
-from mmreid_jax.errors import UserError, run_command
+from mmreid_jax.drawn import writer
+from mmreid_jax.errors import UserError
+from tests.drawn.sets import SMALL
 
-SMALL = {"identities": 2, "images_per_identity": 3, "cameras": 2}
 SIZES = {  # (width, height) of the files
     "rgbnt201": (128, 256),
     "rgbnt100": (768, 128),
@@ -33,6 +32,8 @@ SIZES = {  # (width, height) of the files
     "regdb": (64, 128),
     "llcm": (128, 256),
 }
+
+
 SINGLE = ("sysu_mm01", "regdb", "llcm")
 
 
@@ -48,7 +49,7 @@ def digests(folder):
 @pytest.mark.parametrize("name", SIZES)
 def test_every_planned_file_is_written_and_no_other(tmp_path, name):
     summary = drawing.draw(name, tmp_path, **SMALL)
-    layout = drawing.layout(name)
+    layout = drawing.of(name)
     assert summary.root == tmp_path / layout.root
     samples = drawing.plan(name, **SMALL)
     planned = {path for sample in samples for path in layout.paths(sample)}
@@ -69,7 +70,7 @@ def test_every_planned_file_is_written_and_no_other(tmp_path, name):
 
 def test_files_hold_what_is_drawn(tmp_path):
     root = drawing.draw("rgbnt100", tmp_path, **SMALL).root
-    layout = drawing.layout("rgbnt100")
+    layout = drawing.of("rgbnt100")
     sample = next(s for s in drawing.plan("rgbnt100", **SMALL) if "query" in s.splits)
     images = drawn.draw_sample(layout, sample)
     gallery, query = (root / path for path in layout.paths(sample))
@@ -85,7 +86,7 @@ def test_visible_infrared_sets_go_all_the_way_to_records(tmp_path, name):
     numbers = {"identities": 3, "images_per_identity": 6, "image_size": (32, 16)}
     drawing.draw(dataset, tmp_path / "raw", **numbers)
     prepare.prepare(dataset, tmp_path / "raw", tmp_path / "data")
-    layout = drawing.layout(name)
+    layout = drawing.of(name)
     samples = drawing.plan(dataset, identities=3, images_per_identity=6)
     for split in ("train", "query", "gallery"):
         table = catalogue.load(dataset, split, tmp_path / "data")
@@ -151,37 +152,6 @@ def test_a_set_on_a_disk_that_cannot_be_written_to_is_used_as_it_is(tmp_path, mo
     assert drawing.draw("llcm", tmp_path, **numbers).reused
 
 
-def test_captions_depend_on_seed_and_picture_alone():
-    samples = drawing.plan("sysu_mm01", **SMALL)
-    said = [writer.caption_sample(drawing.layout("sysu_mm01"), sample) for sample in samples]
-    assert [writer.caption_sample(drawing.layout("sysu_mm01"), sample) for sample in samples[::-1]] == said[::-1]
-    others = [writer.caption_sample(drawing.layout("sysu_mm01"), sample, seed=1) for sample in samples]
-    assert [one.caption for one in said] != [one.caption for one in others]
-
-
-def test_visible_captions_name_the_colours_and_infrared_ones_guess():
-    colours = set(words.COLOURS_IN_WORDS)
-
-    def named(text):
-        return colours.intersection(text.replace(",", "").replace(".", "").split())
-
-    right = {"rgb": [], "nir": []}
-    count = {("rgb", "caption"): [], ("nir", "caption"): [], ("nir", "rephrased"): []}
-    for sample in drawing.plan("llcm", identities=10, images_per_identity=12):
-        said = writer.caption_sample(drawing.layout("llcm"), sample)
-        looks = drawn.describe(drawn.person_identity(0, sample.identity))
-        true = {word for part in ("upper", "lower") for word in words.spellings(looks[f"{part} colour"])}
-        right[sample.modality].append(bool(named(said.caption) & true))
-        for (modality, kind), found in count.items():
-            if modality == sample.modality:
-                found.append(bool(named(getattr(said, kind))))
-    assert np.mean(right["rgb"]) > 0.9
-    assert np.mean(right["nir"]) < 0.2
-    assert np.mean(count["rgb", "caption"]) > 0.95
-    # The language model adds colours to those that the captioner made up.
-    assert 0.1 < np.mean(count["nir", "caption"]) < np.mean(count["nir", "rephrased"]) < 0.9
-
-
 def test_a_trial_of_regdb_is_drawn_already(tmp_path):
     numbers = {"identities": 2, "images_per_identity": 4, "image_size": (32, 16)}
     first = drawing.draw("regdb", tmp_path, **numbers)
@@ -195,14 +165,14 @@ def test_a_trial_of_regdb_is_drawn_already(tmp_path):
 def test_nothing_in_regdb_is_moved_for_the_test(tmp_path):
     """Who is trained on in one trial is tested in another."""
     sample = drawing.plan("regdb", identities=2, images_per_identity=2)[0]
-    near, far = (drawn.draw_sample(drawing.layout("regdb"), sample, shift=shift) for shift in (0.0, 1.0))
+    near, far = (drawn.draw_sample(drawing.of("regdb"), sample, drawn.Rendering(shift=shift)) for shift in (0.0, 1.0))
     np.testing.assert_array_equal(near["rgb"], far["rgb"])
 
 
 def test_a_sample_of_one_modality_is_what_all_sensors_would_have_seen():
     sample = next(s for s in drawing.plan("sysu_mm01") if s.modality == "nir")
-    (alone,) = drawn.draw_sample(drawing.layout("sysu_mm01"), sample).items()
-    every = drawn.draw_sample(drawing.layout("sysu_mm01"), dataclasses.replace(sample, modality=None))
+    (alone,) = drawn.draw_sample(drawing.of("sysu_mm01"), sample).items()
+    every = drawn.draw_sample(drawing.of("sysu_mm01"), dataclasses.replace(sample, modality=None))
     assert tuple(every) == ("rgb", "nir", "tir")
     np.testing.assert_array_equal(alone[1], every[alone[0]])
 
@@ -216,7 +186,7 @@ def test_sysu_camera_3_looks_at_the_place_of_camera_2():
 
 def test_market_is_dark_and_its_near_infrared_is_grey():
     sample = drawing.plan("market1501_mm", **SMALL)[0]
-    images = drawn.draw_sample(drawing.layout("market1501_mm"), sample)
+    images = drawn.draw_sample(drawing.of("market1501_mm"), sample)
     assert images["rgb"].max() <= 0.4 * 255 + 1
     grey = images["rgb"] @ np.array([0.299, 0.587, 0.114]) / 0.4
     assert np.abs(grey - images["nir"][..., 0]).max() < 3
@@ -363,77 +333,3 @@ def test_an_unusable_place_is_a_clear_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
         drawing.draw("rgbnt201", tmp_path / "file" / "below", **SMALL)
-
-
-class TestContactSheet:
-    @pytest.mark.parametrize(("name", "columns"), [("sysu_mm01", 6), ("llcm", 4), ("regdb", 2)])
-    def test_shows_cameras_of_both_kinds(self, tmp_path, name, columns):
-        numbers = {"identities": 2, "images_per_identity": 12}
-        drawing.draw(name, tmp_path, **numbers, image_size=(64, 64))
-        picture = drawing.contact_sheet(name, tmp_path, tmp_path / "all.png", identities=2)
-        with Image.open(picture) as sheet:
-            # A column for each visible and each infrared camera, a row for each identity.
-            pixels = np.asarray(sheet.convert("RGB"), int)[40:]
-            assert 64 * columns < sheet.width < 64 * columns + 200
-            assert 2 * 64 < pixels.shape[0] < 2 * 64 + 20
-            blocks = [pixels[:, 74 + i * 76 : 74 + i * 76 + 64] for i in range(columns)]
-            grey = [np.ptp(block, axis=2).mean() < 5 for block in blocks]
-            assert grey == sorted(grey)
-            assert 0 < sum(grey) < columns
-
-    @pytest.mark.parametrize("name", ["rgbnt201", "rgbn300", "msvr310"])
-    def test_shows_identities_by_cameras_by_modalities(self, tmp_path, name):
-        drawing.draw(name, tmp_path, **SMALL)
-        picture = drawing.contact_sheet(name, tmp_path, tmp_path / "sheet" / "all.png", identities=2, cameras=2)
-        modalities = len(drawing.layout(name).modalities)
-        height, width = drawing.layout(name).image_size
-        with Image.open(picture) as sheet:
-            assert sheet.width > 2 * modalities * width
-            assert sheet.height > 2 * height
-
-    def test_accepts_the_folder_of_the_data_set(self, tmp_path):
-        root = drawing.draw("rgbnt201", tmp_path, **SMALL, image_size=(32, 16)).root
-        one = drawing.contact_sheet("rgbnt201", tmp_path, tmp_path / "one.png", split="gallery")
-        two = drawing.contact_sheet("rgbnt201", root, tmp_path / "two.png", split="gallery")
-        assert one.read_bytes() == two.read_bytes()
-
-    def test_needs_a_drawn_set(self, tmp_path):
-        with pytest.raises(UserError, match="holds no drawn rgbnt201"):
-            drawing.contact_sheet("rgbnt201", tmp_path, tmp_path / "sheet.png")
-
-
-class TestCommand:
-    ARGUMENTS = ("--identities", "2", "--images_per_identity", "2", "--cameras", "2", "--image_size", "32", "16")
-
-    def test_draws_shows_and_counts(self, tmp_path, capsys):
-        sheet = tmp_path / "sheet.png"
-        arguments = ["--dataset", "rgbnt201", "--out", str(tmp_path / "data"), *self.ARGUMENTS]
-        synthesize.main([*arguments, "--contact_sheet", str(sheet)])
-        lines = capsys.readouterr().out.splitlines()
-        assert lines[1].split() == ["train", "4", "2", "2"]
-        assert lines[3].split() == ["gallery", "4", "2", "2"]
-        assert "(drawn)" in lines[4]
-        assert sheet.is_file()
-        marker = json.loads((tmp_path / "data" / "RGBNT201" / "drawn.json").read_text())
-        assert marker["identities"] == 2
-        synthesize.main(arguments)
-        assert "was there already" in capsys.readouterr().out
-
-    def test_mistakes_are_one_line(self, tmp_path, capsys):
-        with pytest.raises(SystemExit) as stop:
-            run_command(synthesize.main, ["--dataset", "regbd", "--out", str(tmp_path)])
-        assert stop.value.code == 2
-        error = capsys.readouterr().err
-        assert error.startswith("error: there is no data set 'regbd'; did you mean regdb?")
-        assert error.count("\n") == 1
-
-    def test_a_bar_is_shown_only_to_somebody(self, tmp_path, monkeypatch):
-        screen = io.StringIO()
-        monkeypatch.setattr(sys, "stderr", screen)
-        sizes = ["--identities", "2", "--images_per_identity", "2", "--cameras", "2", "--image_size", "32", "16"]
-        numbers = ["--dataset", "rgbnt201", *sizes]
-        synthesize.main([*numbers, "--out", str(tmp_path / "nobody")])
-        assert screen.getvalue() == ""
-        screen.isatty = lambda: True
-        synthesize.main([*numbers, "--out", str(tmp_path / "somebody")])
-        assert "drawing rgbnt201" in screen.getvalue()

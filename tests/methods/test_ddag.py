@@ -14,36 +14,19 @@ from mmreid_jax.convert import known
 from mmreid_jax.convert import layout as layouts
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
-from mmreid_jax.testing import goldens, tiny
+from mmreid_jax.testing import tiny
 from mmreid_jax.training import checkpoints, optimizers
 from mmreid_jax.training import state as states
 from mmreid_jax.training import step as steps
+from tests.methods.variants import DDAG_ABLATIONS, ddag_variables, ddag_variables_of
 
 ENDS = np.array([2, 5, 6])
-ABLATIONS = [
-    {"model__wpa": False, "model__graph": False, "eval__feature": "fc"},
-    {"model__wpa": False, "eval__feature": "fc"},
-    {"model__graph": False},
-    {},
-]
-
-
-@functools.cache
-def fresh(wpa=True, graph=True):
-    """Initial variables of a tiny method; no other option has a say in them."""
-    _, method = tiny.method("ddag", model__wpa=wpa, model__graph=graph, eval__feature="fc")
-    return jax.tree.map(np.asarray, jax.jit(method.init)(jax.random.key(0)))
-
-
-def fresh_of(config):
-    """Those of a config."""
-    return fresh(config.model.wpa, config.model.graph)
 
 
 def start(dtype=np.float32):
     """A tiny method with the dynamic weight, its state before the first step and its optimiser."""
     config, method = tiny.method("ddag", loss__graph_weight=-1.0, optim__warmup_epochs=0, optim__lr=0.01)
-    variables = jax.tree.map(lambda x: jnp.asarray(x, dtype if x.dtype == np.float32 else x.dtype), fresh())
+    variables = jax.tree.map(lambda x: jnp.asarray(x, dtype if x.dtype == np.float32 else x.dtype), ddag_variables())
     optimizer = method.optimizer(variables["params"], ENDS)
     return config, method, optimizer, states.create(variables, optimizer, method.start_memory(ENDS))
 
@@ -129,10 +112,10 @@ def test_in_the_first_epoch_the_graph_only_decays():
         np.testing.assert_allclose(now, before * (1 - rate), rtol=1e-6)
 
 
-@pytest.mark.parametrize("change", ABLATIONS[:-1], ids=str)
+@pytest.mark.parametrize("change", DDAG_ABLATIONS[:-1], ids=str)
 def test_ablations_train_and_embed(change):
     config, method = tiny.method("ddag", **change)
-    variables, batch = fresh_of(config), tiny.batch(config)
+    variables, batch = ddag_variables_of(config), tiny.batch(config)
     wpa, graph = config.model.wpa, config.model.graph
     assert ("parts" in variables["params"], "graph" in variables["params"]) == (wpa, graph)
     loss = lambda p, s: method.loss({"params": p, "batch_stats": s}, batch, jax.random.key(1), 0, {})  # noqa: E731
@@ -154,7 +137,7 @@ def test_ablations_train_and_embed(change):
 
 def test_one_modality_alone_gives_what_both_together_give():
     config, method = tiny.method("ddag")
-    variables, batch = fresh_of(config), tiny.batch(config)
+    variables, batch = ddag_variables_of(config), tiny.batch(config)
     both = jax.jit(method.embed)(variables, batch)
     for name in method.facts.modalities:
         alone = jax.jit(method.embed)(variables, {**batch, "images": {name: batch["images"][name]}})
@@ -165,7 +148,7 @@ def test_one_modality_alone_gives_what_both_together_give():
 
 def test_the_graph_s_dropout_takes_the_key_of_the_step():
     config, method = tiny.method("ddag")
-    variables, batch = fresh_of(config), tiny.batch(config)
+    variables, batch = ddag_variables_of(config), tiny.batch(config)
     loss = jax.jit(lambda v, key: method.loss(v, batch, key, 0, {})[1][0])
     one, same, other = (loss(variables, jax.random.key(seed)) for seed in (1, 1, 2))
     assert one["graph"] == same["graph"]
@@ -219,7 +202,7 @@ def test_options_that_do_not_exist_are_named(change, said):
 def test_imagenet_weights_go_where_a_stream_has_the_part(tmp_path):
     from safetensors.numpy import save_file
 
-    trunk = {c: {**tree["backbone"]["visible"], **tree["backbone"]["shared"]} for c, tree in fresh().items()}
+    trunk = {c: {**tree["backbone"]["visible"], **tree["backbone"]["shared"]} for c, tree in ddag_variables().items()}
     file = tmp_path / "resnet.safetensors"
     save_file(layouts.export_state(known.named("resnet"), jax.tree.map(lambda x: x + 1, trunk)), file)
     _, method = tiny.method("ddag", init__backbone=str(file))
@@ -230,50 +213,6 @@ def test_imagenet_weights_go_where_a_stream_has_the_part(tmp_path):
             wanted = {part: trunk[collection][part] for part in parts}
             for got, before in zip(*map(jax.tree.leaves, (parts, wanted)), strict=True):
                 np.testing.assert_array_equal(got, before + 1)
-
-
-def names_of_files():
-    """Names and shapes of the networks in the golden files, with sides of at most two."""
-    found = []
-    for path in goldens.cases("ddag"):
-        listed = goldens.load(path).json.get("state_dict", [])
-        if isinstance(listed, list):
-            small = [(name, [min(side, 2) for side in shape]) for name, shape in listed]
-            found += [pytest.param(small, id=path.stem)] if small else []
-    return found
-
-
-@pytest.mark.parametrize("names", names_of_files())
-def test_the_authors_files_round_trip(names):
-    """What the network never uses is dropped, and written again so that strict loaders get every key."""
-    entries = dict(goldens.recipe().state_dict(1, names))
-    layout = known.named("ddag")
-    variables, report = layouts.import_state(layout, entries)
-    assert "graph" in variables["params"]
-    exported = layouts.export_state(layout, variables)
-    assert set(exported) == set(entries)
-    for name, value in entries.items():
-        assert exported[name].shape == value.shape, name
-        assert exported[name].dtype == value.dtype, name
-        assert name in report.dropped or exported[name].tobytes() == value.tobytes(), name
-    dead = {name.rsplit(".", 1)[0] for name in report.dropped}
-    assert {"classifier1", "classifier2", "wpa.W.0", "wpa.W.1", "base_resnet.base.conv1"} <= dead
-    assert "visible_module.visible.layer1.0.conv1" in dead
-    again, _ = layouts.import_state(layout, exported)
-    for wanted, got in zip(*map(jax.tree.leaves, (variables, again)), strict=True):
-        np.testing.assert_array_equal(got, wanted)
-
-
-@pytest.mark.parametrize("change", ABLATIONS, ids=str)
-def test_every_ablation_round_trips_and_is_told_apart(change):
-    config, method = tiny.method("ddag", **change)
-    variables = fresh_of(config)
-    entries = layouts.export_state(method.convert_layouts()["ddag"], variables)
-    assert any(name.startswith("wpa.") for name in entries) == config.model.wpa
-    assert any(name.startswith("out_att.") for name in entries) == config.model.graph
-    back, _ = layouts.import_state(method.convert_layouts()["ddag"], entries, jax.tree.map(np.zeros_like, variables))
-    for wanted, got in zip(*map(jax.tree.leaves, (variables, back)), strict=True):
-        np.testing.assert_array_equal(got, wanted)
 
 
 def test_three_modalities_are_too_many():

@@ -21,7 +21,7 @@ def table(captions):
 
 
 def lists():
-    query = ranked_lists.Sample({}, 1, 0)
+    query = ranked_lists.RankedSample({}, 1, 0)
     return [ranked_lists.RankedList(query, (), row, gallery_size=5) for row in (2, 0)]
 
 
@@ -45,7 +45,7 @@ def test_every_list_is_on_a_page_and_every_image_lies_there_once(tmp_path):
 
     def lists(rows):
         def sample(row):
-            return ranked_lists.Sample({"rgb": pictures[row % 4]}, row % 4, 0, f"<{row}>.jpg")
+            return ranked_lists.RankedSample({"rgb": pictures[row % 4]}, row % 4, 0, f"<{row}>.jpg")
 
         match = ranked_lists.Match(sample(1), 1, 0.5, True)
         return [ranked_lists.RankedList(sample(row), (match,), row, gallery_size=1) for row in rows]

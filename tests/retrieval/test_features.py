@@ -37,7 +37,7 @@ def test_every_trial_is_scored_by_itself(sides, swapped, options):
     assert len(trials.scores) == len(draws) == 10
     unit, others = distances.l2_normalise(query), distances.l2_normalise(gallery)
     for number, rows in enumerate(draws):
-        pairs = [(unit, asked), (others[rows], features.taken(pool, rows))]
+        pairs = [(unit, asked), (others[rows], features.labels_of_rows(pool, rows))]
         (left, left_labels), (right, right_labels) = pairs[::-1] if swapped else pairs
         if options:
             expected = rerank.k_reciprocal(left, right, k1=4, k2=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmreid_jax.retrieval.ranking import Groups, Ranking
+from mmreid_jax.retrieval.ranking import ColumnGroups, Ranking
 
 KINDS = {
     "smooth": lambda rng, shape: rng.normal(size=shape),
@@ -78,7 +78,7 @@ def test_nothing_asked_for():
 
 
 def test_columns_by_label():
-    groups = Groups.by(np.array([7, 3, 7, 9, 3, 7]))
+    groups = ColumnGroups.by(np.array([7, 3, 7, 9, 3, 7]))
     owner, column, counts = groups.columns(np.array([7, 5, 99, 3, 7, 1]))
     assert owner.tolist() == [0, 0, 0, 3, 3, 4, 4, 4]
     assert column.tolist() == [0, 2, 5, 1, 4, 0, 2, 5]

@@ -17,7 +17,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def test_devices_are_those_of_jax():
-    assert devices.found() == jax.devices()
+    assert devices.available() == jax.devices()
 
 
 @pytest.mark.parametrize("error", [AssertionError(), RuntimeError("Unable to initialize backend 'x': no\nmore")])
@@ -29,7 +29,7 @@ def test_one_line(monkeypatch, error, platform):
     monkeypatch.setattr(jax, "devices", none)
     monkeypatch.setenv("JAX_PLATFORMS", platform)
     with pytest.raises(UserError, match="JAX finds no device") as caught:
-        devices.found()
+        devices.available()
     assert "\n" not in str(caught.value)
     assert ("JAX_PLATFORMS=cuda" in str(caught.value)) == bool(platform)
 

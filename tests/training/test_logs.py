@@ -283,7 +283,7 @@ class Terminal(io.StringIO):
 class TestConsole:
     def test_a_line_every_few_seconds_and_at_the_end(self, clock):
         stream = io.StringIO()
-        progress = logs.Progress(40, start=10, title="train", stream=stream, seconds=10.0)
+        progress = logs.ProgressBar(40, start=10, title="train", stream=stream, seconds=10.0)
         for done in range(11, 41):
             clock.now += 3
             progress.update(done, "loss 1", "8.0 images/s")
@@ -315,7 +315,7 @@ class TestConsole:
     def test_lines_where_tqdm_is_missing(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "tqdm", None)
         stream = Terminal()
-        logs.Progress(2, stream=stream, seconds=0.0).update(1, "x")
+        logs.ProgressBar(2, stream=stream, seconds=0.0).update(1, "x")
         assert stream.getvalue().startswith("1/2  x  ")
 
     @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (75, "1:15"), (3599.6, "1:00:00"), (7322, "2:02:02")])

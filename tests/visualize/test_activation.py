@@ -114,7 +114,7 @@ def test_picture_shows_three_panels_with_gaps_of_ten_pixels(pixels):
 
 
 def test_the_report_shows_them_under_their_own_heading(tmp_path):
-    page = report.Report("Alone", activation=[example()], activation_note=activation.NOTE)
+    page = report.HtmlReport("Alone", activation=[example()], activation_note=activation.NOTE)
     read = Reader(report.write_report(tmp_path / "report.html", page).read_text())
     assert len(read.all("section")) == 1
     alts = [tag["alt"] for tag in read.all("img")]

@@ -134,8 +134,8 @@ def test_rows_align_modalities_by_name_or_by_place(case):
     image = np.zeros((8, 4, 3), np.uint8)
 
     def item(query, gallery):
-        match = lists.Match(lists.Sample({name: image for name in gallery}), 1, 0.5)
-        return lists.RankedList(lists.Sample({name: image for name in query}), (match,))
+        match = lists.Match(lists.RankedSample({name: image for name in gallery}), 1, 0.5)
+        return lists.RankedList(lists.RankedSample({name: image for name in query}), (match,))
 
     assert lists.modality_rows(item(["rgb", "nir"], ["rgb", "nir"])) == (["rgb", "nir"],) * 2
     assert lists.modality_rows(item(["tir"], ["rgb", "nir", "tir"])) == (["rgb", "nir", "tir"],) * 2

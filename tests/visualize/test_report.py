@@ -20,7 +20,7 @@ def lists(case):
 def full(case, lists):
     image = np.full((32, 16, 3), 90, np.uint8)
     cmc = curves.cmc_curves({"run": np.array([0.5, 1.0])}, caption="The curve.")
-    return report.Report(
+    return report.HtmlReport(
         title="HTT <b>& co",
         summary="What this is.",
         headline={"mAP": 0.691, "rank 1": (0.7, 0.01)},
@@ -118,7 +118,7 @@ def test_text_from_outside_is_escaped(tmp_path, full, lists):
 
 
 def test_parts_not_given_are_left_out(tmp_path):
-    read = Reader(report.write_report(tmp_path / "report.html", report.Report("Bare")).read_text())
+    read = Reader(report.write_report(tmp_path / "report.html", report.HtmlReport("Bare")).read_text())
     assert not read.all("section")
     assert not read.all("img")
     assert not read.all("nav")
@@ -127,7 +127,7 @@ def test_parts_not_given_are_left_out(tmp_path):
 
 @pytest.mark.parametrize("part", ["scores", "protocol", "curves", "ranked_lists", "attention", "dataset", "command"])
 def test_a_single_part_stands_alone(tmp_path, full, part):
-    alone = report.Report("Alone", **{part: getattr(full, part)})
+    alone = report.HtmlReport("Alone", **{part: getattr(full, part)})
     read = Reader(report.write_report(tmp_path / "report.html", alone).read_text())
     assert len(read.all("section")) == 1
 
@@ -147,7 +147,7 @@ def test_every_picture_is_written_as_png_and_carries_an_alternative_text(tmp_pat
 
 
 def test_thumbnails_carry_right_and_wrong(tmp_path, lists):
-    alone = report.Report("Alone", ranked_lists=lists[:1])
+    alone = report.HtmlReport("Alone", ranked_lists=lists[:1])
     read = Reader(report.write_report(tmp_path / "report.html", alone).read_text())
     samples = [tag["class"] for tag in read.all("div") if "sample" in tag.get("class", "")]
     assert samples == ["sample query", "sample right", "sample wrong", "sample wrong", "sample wrong"]
@@ -162,7 +162,7 @@ def test_size_is_bounded_by_smaller_photographs(tmp_path, case):
     rng = np.random.default_rng(0)
     noise = {name: rng.integers(0, 256, (256, 128, 3), dtype=np.uint8) for name in ("rgb", "nir", "tir")}
     lists = ranked_lists.ranked_lists(case.distances, case.query, case.gallery, lambda *_: noise, [0, 1], case.ignore)
-    noisy = report.Report("Noise", ranked_lists=lists)
+    noisy = report.HtmlReport("Noise", ranked_lists=lists)
     sizes = [len(report.render(noisy, size).encode()) for size in page.SIZES]
     assert sizes == sorted(sizes, reverse=True)
     bound = (sizes[1] + sizes[2]) // 2
@@ -173,13 +173,13 @@ def test_size_is_bounded_by_smaller_photographs(tmp_path, case):
 
 
 def test_folder_repeated_names_and_unwritable_places(tmp_path, full):
-    assert report.write_report(tmp_path, report.Report("Bare")) == tmp_path / "report.html"
+    assert report.write_report(tmp_path, report.HtmlReport("Bare")) == tmp_path / "report.html"
     twice = dataclasses.replace(full, curves=[*full.curves, *full.curves])
     with pytest.raises(UserError, match="two pictures of the report are called 'cmc'"):
         report.write_report(tmp_path, twice)
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write"):
-        report.write_report(tmp_path / "file" / "report.html", report.Report("Bare"))
+        report.write_report(tmp_path / "file" / "report.html", report.HtmlReport("Bare"))
 
 
 def test_equal_reports_are_equal_files(tmp_path, full):

@@ -24,7 +24,8 @@ import shutil
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol as Interface
+from typing import runtime_checkable
 
 import numpy as np
 
@@ -43,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 @runtime_checkable
-class Stamped(Protocol):
+class Stamped(Interface):
     """A source of images that can tell without reading them whether they may have changed."""
 
     def stamp(self) -> str:
@@ -51,7 +52,7 @@ class Stamped(Protocol):
         ...
 
 
-class Store:
+class ImageStore:
     """The images of a finished store; picklable, every process maps the file for itself.
 
     Attributes:
@@ -70,8 +71,8 @@ class Store:
         if self._images.dtype != np.uint8 or self._images.ndim != 5 or len(self._images) != len(self._readable):
             raise self._damaged(f"it holds {self._images.dtype} {list(self._images.shape)}")
 
-    def __reduce__(self) -> tuple[type[Store], tuple[Path]]:
-        return Store, (self.folder,)
+    def __reduce__(self) -> tuple[type[ImageStore], tuple[Path]]:
+        return ImageStore, (self.folder,)
 
     @property
     def broken_rows(self) -> list[int]:
@@ -120,7 +121,7 @@ def open_pixels(decoded: DecodedImages, *, folder: str = "", limit_gib: float = 
       threads: decoding while building.
 
     Returns:
-      A `Store`, or `decoded` where the store is switched off, too large, or cannot be written: no space or no
+      A `ImageStore`, or `decoded` where the store is switched off, too large, or cannot be written: no space or no
       permission is one warning, not the end of the run.
     """
     size = len(decoded.records) * _row_bytes(decoded)
@@ -137,7 +138,7 @@ def open_pixels(decoded: DecodedImages, *, folder: str = "", limit_gib: float = 
     except OSError as error:
         _log.warning("no image store at %s (%s): images are decoded whenever they are read", place, error)
         return decoded
-    store = Store(place)
+    store = ImageStore(place)
     if store.shape != _shape(decoded):
         raise store._damaged(f"it holds {list(store.shape)}, not {list(_shape(decoded))}")
     report_broken(decoded.records, store.broken_rows, "replaced")

@@ -1,8 +1,8 @@
 """What a data set that can be drawn says: which samples it holds, and where and under what names these lie on disk.
 
-A `Layout` describes one data set. A sample may become several files (one a modality), one file with the modalities
-side by side, or the same file in two folders; `Layout.files` says which. In a visible-infrared data set a sample is one
-image of one modality (`Sample.modality`): nobody is seen by both kinds of cameras at the same moment.
+A `Drawing` describes one data set. A sample may become several files (one a modality), one file with the modalities
+side by side, or the same file in two folders; `Drawing.files` says which. In a visible-infrared data set a sample is
+one image of one modality (`DrawnSample.modality`): nobody is seen by both kinds of cameras at the same moment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SINGLE = {"train": "", "query": "", "gallery": ""}
 
 
 @dataclasses.dataclass(frozen=True)
-class Sample:
+class DrawnSample:
     """One moment of one identity, seen by all modalities or by one.
 
     Attributes:
@@ -73,7 +73,7 @@ class Size:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class Drawing:
     """A data set that can be drawn.
 
     Attributes:
@@ -86,7 +86,7 @@ class Layout:
       full: makes the samples with the public names, or the known counts where no list is public.
       default: size of the small set if nothing is asked for.
       cameras: how many there are at most.
-      files: (layout, sample, split) -> {path below the root: its modalities, side by side if several}.
+      files: (drawing, sample, split) -> {path below the root: its modalities, side by side if several}.
       fixed_size: True if readers cut the images at fixed columns.
       darken: factor on the brightness of the visible image, whose grey version is the near-infrared image then.
       lists: samples -> {path below the root: text} of the lists that come with the images.
@@ -106,24 +106,24 @@ class Layout:
     kind: Kind
     folders: Mapping[str, str]
     modalities: tuple[str, ...]
-    small: Callable[[Size], list[Sample]]
-    full: Callable[[], list[Sample]]
+    small: Callable[[Size], list[DrawnSample]]
+    full: Callable[[], list[DrawnSample]]
     default: Size
     cameras: int
-    files: Callable[[Layout, Sample, str], dict[str, tuple[str, ...]]]
+    files: Callable[[Drawing, DrawnSample, str], dict[str, tuple[str, ...]]]
     fixed_size: bool = False
     darken: float | None = None
-    lists: Callable[[Sequence[Sample]], dict[str, str]] | None = None
+    lists: Callable[[Sequence[DrawnSample]], dict[str, str]] | None = None
     made: tuple[str, ...] = ()
     moved: bool = True
     native_size: tuple[int, int] | None = None
     configs: tuple[str, ...] = ()
-    regroup: Callable[[Sequence[Sample], str], list[Sample]] | None = None
+    regroup: Callable[[Sequence[DrawnSample], str], list[DrawnSample]] | None = None
     image_folders: Mapping[str, str] = dataclasses.field(default_factory=dict)
     captions: TextForm | None = None
     scenario: Scenario = CAMPUS
 
-    def paths(self, sample: Sample) -> dict[str, tuple[str, ...]]:
+    def paths(self, sample: DrawnSample) -> dict[str, tuple[str, ...]]:
         """{path below the root: modalities} of every file of a sample."""
         folders = dict.fromkeys(sample.splits)
         return {path: parts for split in folders for path, parts in self.files(self, sample, split).items()}
@@ -134,29 +134,29 @@ class Layout:
         return self.native_size or NATIVE_SIZE[self.kind]
 
 
-def parallel(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
-    """`Layout.files` of a data set that has a folder for each modality of a split."""
-    folders = layout.image_folders
-    return {f"{layout.folders[split]}/{folders[name]}/{sample.file}": (name,) for name in layout.modalities}
+def parallel(drawing: Drawing, sample: DrawnSample, split: str) -> dict[str, tuple[str, ...]]:
+    """`Drawing.files` of a data set that has a folder for each modality of a split."""
+    folders = drawing.image_folders
+    return {f"{drawing.folders[split]}/{folders[name]}/{sample.file}": (name,) for name in drawing.modalities}
 
 
-def by_identity(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
-    """`Layout.files` of a data set that has a folder for each identity of a split, and in it one for each modality."""
-    folder, folders = f"{layout.folders[split]}/{sample.identity:04d}", layout.image_folders
-    return {f"{folder}/{folders[name]}/{sample.file}": (name,) for name in layout.modalities}
+def by_identity(drawing: Drawing, sample: DrawnSample, split: str) -> dict[str, tuple[str, ...]]:
+    """`Drawing.files` of a data set that has a folder for each identity of a split, and in it one for each modality."""
+    folder, folders = f"{drawing.folders[split]}/{sample.identity:04d}", drawing.image_folders
+    return {f"{folder}/{folders[name]}/{sample.file}": (name,) for name in drawing.modalities}
 
 
-def side_by_side(layout: Layout, sample: Sample, split: str) -> dict[str, tuple[str, ...]]:
-    """`Layout.files` of a data set whose files hold all modalities."""
-    return {f"{layout.folders[split]}/{sample.file}": layout.modalities}
+def side_by_side(drawing: Drawing, sample: DrawnSample, split: str) -> dict[str, tuple[str, ...]]:
+    """`Drawing.files` of a data set whose files hold all modalities."""
+    return {f"{drawing.folders[split]}/{sample.file}": drawing.modalities}
 
 
 def numbers(pattern: str, file: str) -> tuple[int, ...]:
     """The numbers that the groups of a pattern find in a public name; ValueError where it has another form."""
-    found = re.fullmatch(pattern, file)
-    if found is None:
+    match = re.fullmatch(pattern, file)
+    if match is None:
         raise ValueError(f"the manifest holds {file!r}, which does not match {pattern!r}")
-    return tuple(int(text) for text in found.groups())
+    return tuple(int(text) for text in match.groups())
 
 
 def spread(images: int, groups: int, start: int = 0) -> list[int]:
@@ -174,7 +174,7 @@ def identities(size: Size) -> list[tuple[str, int, int]]:
     ]
 
 
-def with_queries(samples: list[Sample], step: int, *, rotate: bool = False) -> list[Sample]:
+def with_queries(samples: list[DrawnSample], step: int, *, rotate: bool = False) -> list[DrawnSample]:
     """The same samples, every `step`-th of the gallery (by name) being a query as well.
 
     With `rotate` the count starts elsewhere for every identity, so that queries come from all cameras although `step`
@@ -193,7 +193,7 @@ def with_queries(samples: list[Sample], step: int, *, rotate: bool = False) -> l
     ]
 
 
-def modality_of(sample: Sample) -> str:
+def modality_of(sample: DrawnSample) -> str:
     """The modality of a sample of a visible-infrared data set; ValueError where all see it."""
     if sample.modality is None:
         raise ValueError(f"{sample.file} is seen by all modalities")
