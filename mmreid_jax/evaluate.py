@@ -20,6 +20,7 @@ from mmreid_jax.reports import retrieval as retrieval_report
 from mmreid_jax.scoring import orders, retrieval
 from mmreid_jax.scoring.retrieval import Result
 from mmreid_jax.training import checkpoints, distributed, logs
+from mmreid_jax.visualize.report import check_target
 
 FOLDER = "evaluation"
 """Name of the folder in the workdir of a training for what ``--eval_only`` writes."""
@@ -40,8 +41,17 @@ def main(config: Any, workdir: Path) -> None:
 
 
 def alone_in(workdir: Path) -> contextlib.AbstractContextManager[None]:
-    """Holds a workdir; of a run of several processes the first one does."""
-    return locks.work_directory(workdir) if distributed.is_main() else contextlib.nullcontext()
+    """Holds a workdir; of a run of several processes the first one does.
+
+    Raises:
+      UserError: another process holds it, or it is of no run and has a report that this program did not write.
+    """
+    if not distributed.is_main():
+        return contextlib.nullcontext()
+    # Runs of earlier versions left pictures without a mark.
+    if not any((workdir / name).exists() for name in (logs.FILE, logs.SCORES_FILE, checkpoints.FOLDER)):
+        check_target(workdir)
+    return locks.work_directory(workdir)
 
 
 def by_own_task(experiment: Experiment) -> bool:

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import __version__
-from mmreid_jax.convert import folders, known, owned, store, torch_file, torch_writer
+from mmreid_jax import __version__, owned
+from mmreid_jax.convert import folders, known, store, torch_file, torch_writer
 from mmreid_jax.convert.layout import export_state, flatten
 from mmreid_jax.errors import UserError, printable
 

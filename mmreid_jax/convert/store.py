@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.convert import fitting, folders, included, known, owned, torch_file
+from mmreid_jax import owned
+from mmreid_jax.convert import fitting, folders, included, known, torch_file
 from mmreid_jax.convert.layout import AnyLayout, Report, Variables, export_state, flatten, import_state, unflatten
 from mmreid_jax.errors import UserError, printable
 

@@ -166,17 +166,26 @@ def caption_sample(layout: Layout, sample: Sample, *, seed: int = 0) -> captions
 def _write_text(layout: Layout, samples: Sequence[Sample], root: pathlib.Path, seed: int) -> None:
     """Writes the captions of a data set into its folder."""
     assert layout.captions is not None
+    # So that captions which are not complete yet are told from somebody's own.
+    _mark_text(root, 0)
     said = [caption_sample(layout, sample, seed=seed) for sample in samples]
     captions.write(root, captions.CAPTIONER, layout.captions, said)
-    (root / TEXT_MARKER).write_text(json.dumps({"text_version": TEXT_VERSION}) + "\n")
+    _mark_text(root, TEXT_VERSION)
+
+
+def _mark_text(root: pathlib.Path, version: int) -> None:
+    """Says which version of the captions a data set holds."""
+    (root / TEXT_MARKER).parent.mkdir(exist_ok=True)
+    (root / TEXT_MARKER).write_text(json.dumps({"text_version": version}) + "\n")
 
 
 def _has_text(root: pathlib.Path) -> bool:
-    """Whether the captions in a drawn data set are those that would be written today."""
+    """Whether the captions in a drawn data set are those that would be written today, or somebody's own."""
     try:
         return bool(read_json(root / TEXT_MARKER) == {"text_version": TEXT_VERSION})
     except (OSError, ValueError):
-        return False
+        text = root / captions.FOLDER
+        return text.is_dir() and any(text.iterdir())
 
 
 def _counts(layout: Layout, samples: Sequence[Sample]) -> dict[str, Count]:

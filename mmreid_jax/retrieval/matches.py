@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mmreid_jax import owned
+
+_HEADER = "query,rank,match,distance\r\n"
 _ROUNDING = 1e-5
 """Share of the largest number by which features of the same image may differ."""
 _SEPARATING = frozenset(',;|"\t\r\n')
@@ -36,8 +39,27 @@ class Matches:
         return self.gallery[self.order].tolist()
 
     def write(self, path: str | Path) -> None:
-        """Writes all matches as a CSV file: query, rank, match, distance."""
+        """Writes all matches as a CSV file: query, rank, match, distance.
+
+        Raises:
+          UserError: there is another file than such a table.
+        """
+        check_table(Path(path))
         write_table(Path(path), self.query.tolist(), self.gallery, self.order, self.distances)
+
+
+def check_table(path: Path) -> None:
+    """Says whether matches may be written to a path, before there are any.
+
+    Raises:
+      UserError: there is a file that `write_table` did not write.
+    """
+    owned.check_file(path, _is_table, "table of matches")
+
+
+def _is_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_HEADER)) == _HEADER.encode()
 
 
 def write_table(
@@ -59,7 +81,7 @@ def write_table(
     unfinished = path.with_name(f"{path.name}.part")
     cells = [_cell(str(name)) for name in queries]
     with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        file.write("query,rank,match,distance\r\n")
+        file.write(_HEADER)
         for name, row, values in zip(cells, order, distances, strict=True):
             for rank, (index, value) in enumerate(zip(row, values, strict=True), start=1):
                 if index >= 0:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from mmreid_jax.owned import PAGE_MARK
 from mmreid_jax.visualize.attention import MapExample
 from mmreid_jax.visualize.images import cell_size, encode_jpeg, fit
 from mmreid_jax.visualize.page_assets import SCRIPT, STYLE
@@ -285,7 +286,7 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str
     return (
         "<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
+        f"{PAGE_MARK}\n<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
         "<meta name='color-scheme' content='light dark'>\n"
         f"<title>{esc(title)}</title>\n<style>{_colors()}{STYLE}</style>\n</head>\n"
         f"<body class='{'contents' if contents else 'plain'}'>\n{contents}\n<main>\n"

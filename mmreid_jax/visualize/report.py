@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.owned import check_page
 from mmreid_jax.visualize import page
 from mmreid_jax.visualize.activation import ActivationExample, activation_picture
 from mmreid_jax.visualize.attention import AttentionExample, MapExample, attention_picture
@@ -82,6 +83,15 @@ class Report:
     dataset: Mapping[str, object] = dataclasses.field(default_factory=dict)
     extras: Sequence[Extra] = ()
     footer: str = ""
+
+
+def check_target(folder: Path) -> None:
+    """Says whether a report may be written to a folder, before there is anything to report.
+
+    Raises:
+      UserError: a report or a picture there is not this program's.
+    """
+    check_page(folder / "report.html", "*.png")
 
 
 def write_report(path: str | Path, report: Report, *, largest: int = LARGEST) -> Path:

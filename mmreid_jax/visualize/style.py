@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.owned import PICTURE_MARK
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -208,7 +209,7 @@ def draw_picture(draw: Callable[[Theme], Figure], *, name: str, alt: str, captio
             files = []
             for kind in formats:
                 buffer = io.BytesIO()
-                metadata = {"Date": None} if kind == "svg" else {"Software": None}
+                metadata = {"Date": None} if kind == "svg" else PICTURE_MARK
                 figure.savefig(buffer, format=kind, dpi=dpi, facecolor=theme.paper, metadata=metadata)
                 files.append(buffer.getvalue())
             return files

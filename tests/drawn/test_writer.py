@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmreid_jax import drawn
+from mmreid_jax import drawn, owned
 from mmreid_jax.commands import synthesize
 from mmreid_jax.datasets import catalogue, drawing, prepare
 from mmreid_jax.drawn import words, writer
@@ -127,16 +127,40 @@ def test_a_set_from_before_there_were_captions_gets_them(tmp_path, spoilt):
     root = drawing.draw("llcm", tmp_path, **numbers).root
     before = digests(root)
     times = {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
-    if spoilt == "old":
-        (root / writer.TEXT_MARKER).write_text('{"text_version": 0}')
-    else:
-        (root / writer.TEXT_MARKER).unlink()
-        (root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json").unlink()
     if spoilt == "absent":
         shutil.rmtree(root / "Text")
+    else:
+        (root / writer.TEXT_MARKER).write_text('{"text_version": 0}')
+    if spoilt == "half":
+        (root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json").unlink()
     assert drawing.draw("llcm", tmp_path, **numbers).reused
     assert digests(root) == before
     assert times == {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
+
+
+def test_somebodys_own_captions_stay(tmp_path):
+    numbers = SMALL | {"image_size": (32, 16)}
+    root = drawing.draw("llcm", tmp_path, **numbers).root
+    (root / writer.TEXT_MARKER).unlink()
+    own = root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json"
+    own.write_text("{}")
+    before = digests(root)
+    assert drawing.draw("llcm", tmp_path, **numbers).reused
+    assert digests(root) == before
+    assert own.read_text() == "{}"
+
+
+def test_captions_that_a_kill_left_half_way_are_written_again(tmp_path, monkeypatch):
+    numbers = SMALL | {"image_size": (32, 16)}
+    root = drawing.draw("llcm", tmp_path, **numbers).root
+    before = digests(root)
+    shutil.rmtree(root / "Text")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.captions, "write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            drawing.draw("llcm", tmp_path, **numbers)
+    drawing.draw("llcm", tmp_path, **numbers)
+    assert digests(root) == before
 
 
 def test_a_set_on_a_disk_that_cannot_be_written_to_is_used_as_it_is(tmp_path, monkeypatch):
@@ -413,7 +437,14 @@ class TestCommand:
         assert lines[1].split() == ["train", "4", "2", "2"]
         assert lines[3].split() == ["gallery", "4", "2", "2"]
         assert "(drawn)" in lines[4]
-        assert sheet.is_file()
+        assert owned.is_picture(sheet)
+        synthesize.main([*arguments, "--contact_sheet", str(sheet)])
+        capsys.readouterr()
+        for content in (b"words", b"\x89PNG\r\n\x1a\n and more"):
+            sheet.write_bytes(content)
+            with pytest.raises(UserError, match=r"sheet\.png is not overwritten: it is no contact sheet"):
+                synthesize.main([*arguments, "--contact_sheet", str(sheet)])
+            assert sheet.read_bytes() == content
         marker = json.loads((tmp_path / "data" / "RGBNT201" / "drawn.json").read_text())
         assert marker["identities"] == 2
         synthesize.main(arguments)
