@@ -144,6 +144,7 @@ def finish(arguments: list[str], trial: dict[str, Any]) -> str:
 def one(kind: str, folder: Path, data: Path, reference: dict[str, Any], draw: random.Random) -> dict[str, Any]:
     """One trial; a dict with ``fine`` and, where it is not, ``why``."""
     trial: dict[str, Any] = {"kind": kind}
+    unclear: list[str] = []
     workdir = folder / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -162,24 +163,32 @@ def one(kind: str, folder: Path, data: Path, reference: dict[str, Any], draw: ra
             trial["ended"] = process.returncode != 0
             said = [text for text in output.splitlines() if text.startswith("error: ")]
             trial["said"] = said[-1][:200] if said else ""
-            trial["traceback"] = "Traceback" in output
+            if trial["ended"] and not (said and "Traceback" not in output):
+                unclear = [f"no clear line: {output[-2000:]}"]
         else:
             number = signal.SIGKILL if kind == "kill" else signal.SIGTERM
             trial["ended"] = ended(start(line), draw.uniform(1, reference["seconds"]), number)
         output = finish(line, trial)
         why = complaints(workdir, reference["state"], reference["log"]) if trial["again"] == 0 else []
-        if kind == "size" and trial["ended"] and (trial["traceback"] or not trial["said"]):
-            why.append("no clear line")
+        why += unclear
     if trial["again"]:
         why.append(f"the second start failed: {output.strip().splitlines()[-1][:200]}")
     return {**trial, "fine": not why, "why": why}
 
 
 def tables(data: Path) -> list[str]:
-    """Names and contents of the prepared records below a data directory, but for the name of the directory itself."""
-    files = sorted(path for path in data.glob("drawn/*/prepared/**/*") if path.is_file() and "lock" not in path.name)
-    contents = [(path, path.read_bytes().replace(str(data).encode(), b"")) for path in files]
-    return [f"{path.relative_to(data).as_posix()} {hashlib.sha256(content).hexdigest()}" for path, content in contents]
+    """What is prepared below a data directory: names of the files, and labels and images of every split."""
+    from mmreid_jax.datasets import catalogue
+
+    (prepared,) = data.glob("drawn/*/prepared")
+    found = sorted(path.relative_to(data).as_posix() for path in prepared.rglob("*") if path.is_file())
+    # The files themselves differ: the writer of the records fills gaps with whatever there is.
+    for split in ("train", "query", "gallery"):
+        records = catalogue.load("rgbnt201", split, prepared)
+        images = [hashlib.sha256(b"".join(row.values())).hexdigest() for row in records.encoded(range(len(records)))]
+        columns = (records.file, records.identity, records.camera, records.scene)
+        found.append(f"{split} {images} {[column.tolist() for column in columns]}")
+    return found
 
 
 def undisturbed(home: Path) -> dict[str, Any]:
@@ -215,7 +224,7 @@ def table(trials: list[dict[str, Any]]) -> str:
     for kind, number in Counter(trial["kind"] for trial in trials).items():
         early, fine = (sum(bool(t.get(key)) for t in trials if t["kind"] == kind) for key in ("ended", "fine"))
         lines.append(f"| {kind} | {number} | {early} | {fine} |")
-    lines += [f"- {trial['kind']}: {'; '.join(trial['why'])}" for trial in trials if not trial["fine"]]
+    lines += [f"- {trial['kind']}: {'; '.join(trial['why'])[:200]}" for trial in trials if not trial["fine"]]
     return "\n".join(lines)
 
 
