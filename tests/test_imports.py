@@ -52,7 +52,7 @@ ARROWS = {
         "visualize",
     },
     "api": {
-        *("adapt", "convert", "datasets", "experiment", "flags", "methods", "model", "retrieval", "train"),
+        *("adapt", "convert", "datasets", "flags", "methods", "model", "retrieval", "train"),
     },
     "commands": {
         *("captioning", "convert", "data", "datasets", "drawn", "experiment", "flags", "methods", "model", "retrieval"),

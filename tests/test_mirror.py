@@ -30,6 +30,7 @@ ELSEWHERE = {
     "commands/pretrain_trunk": "trunks/test_pretraining",
     "commands/synthesize": "drawn/test_writer",
     "convert/archive": "convert/test_torch_file",
+    "convert/conversion": "commands/test_convert",
     "convert/budget": "convert/test_hostile_files",
     "convert/ddag": "methods/test_ddag",
     "convert/fitting": "convert/test_foreign_files",
