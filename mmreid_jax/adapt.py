@@ -131,7 +131,7 @@ def continual(experiment: Experiment, embedder: Embedder, variables: Any) -> tup
         before_evaluation=reestimated,
     )
     headline = (
-        f"test-time training on {len(records)} samples of {records.name}, batches of {plan.batch}, "
+        f"test-time training on {len(records)} samples of {experiment.data_name}, batches of {plan.batch}, "
         f"{config.mtt.optim.epochs} epochs = {len(plan)} steps"
     )
     train.run(experiment, job, variables, [headline])

@@ -96,25 +96,27 @@ def finish(experiment: Experiment, variables: Variables, label: str, **extra: An
         results = retrieval.run(experiment, embedder, placed, label, missing)
         report(experiment, placed, results, **extra)
         return
-    row = orders.Examiner(experiment)(placed, label)
+    config, row = experiment.config, orders.Examiner(experiment)(placed, label)
     logs.keep_scores(experiment.workdir, [row], **_of_what(experiment), **extra)
     if distributed.is_main():
         rows = [*orders.at_first(experiment.workdir), row]
+        print(f"{config.method} on {experiment.data_name}")
         print(orders.describe(rows, experiment.method.facts.modalities))
-        if experiment.config.eval.report:
+        if config.eval.report:
             print(f"report: {orders_report.write(experiment, placed, rows)}")
 
 
 def _of_what(experiment: Experiment) -> dict[str, Any]:
     """What every line of scores says of its run, so that lines of several runs are not mixed."""
     config = experiment.config
-    return {"method": config.method, "dataset": config.data.dataset, "drawn": config.data.drawn}
+    return {"method": config.method, "dataset": config.data.dataset, "drawn": experiment.drawn}
 
 
 def report(experiment: Experiment, placed: Variables, results: Sequence[Result], **extra: Any) -> None:
     """Keeps and prints retrieval scores, and writes the report of the model `placed` on the devices."""
     retrieval.keep(experiment.workdir, results, **_of_what(experiment), **extra)
     if distributed.is_main():
+        print(f"{experiment.config.method} on {experiment.data_name}")
         print(retrieval.describe(results, experiment.workdir))
         if experiment.config.eval.report:
             print(f"report: {retrieval_report.write(experiment, placed, results)}")

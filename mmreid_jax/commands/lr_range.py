@@ -298,5 +298,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = run(experiment, rates, width=max(1.0, arguments.steps / 40))
     if distributed.is_main():
         table, picture = save(result, folder, config.optim.lr)
+        print(f"{config.method} on {experiment.data_name}")
         print(describe(result, config.optim.lr))
         print(f"curve: {picture}, {table}")

@@ -82,8 +82,9 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     calibrated = calibration.calibrate(main_result.distances, query, gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
     compute = on_one_device(experiment, variables)
+    title = f"{experiment.config.method.upper().replace('_', '-')} on {experiment.data_name}"
     content = report.Report(
-        title=f"{experiment.config.method.upper().replace('_', '-')} on {experiment.config.data.dataset}",
+        title=title,
         summary=summary(main_result),
         headline={name: main_result.row()[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
         command=" ".join(["python", *map(shlex.quote, sys.argv)]),
@@ -108,7 +109,8 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
         footer=environment(),
     )
     if experiment.config.eval.visrank:
-        pages = write_every_list(experiment.workdir / LISTS_FOLDER, lists, np.flatnonzero(~outcomes.skipped))
+        counting = np.flatnonzero(~outcomes.skipped)
+        pages = write_every_list(experiment.workdir / LISTS_FOLDER, lists, counting, title)
         print(f"every query's ranked list: {pages[0]}, {len(pages)} pages" if pages else "no query counts")
     return report.write_report(experiment.workdir / "report.html", content)
 
@@ -131,7 +133,9 @@ def with_captions(lists: Sequence[ranked_lists.RankedList], query: Records) -> l
     return [dataclasses.replace(item, comment=f"{text}.") for item, text in zip(lists, comments, strict=True)]
 
 
-def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], rows: np.ndarray) -> list[Path]:
+def write_every_list(
+    folder: Path, lists: Callable[[np.ndarray], list[Any]], rows: np.ndarray, title: str
+) -> list[Path]:
     """The ranked lists of the queries `rows` as pages of thumbnails, which a browser loads as they come into view.
 
     Every image lies once in ``images`` of the folder, however many lists show it.
@@ -155,9 +159,9 @@ def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], row
         chosen = lists(rows[start : start + LISTS_A_PAGE])
         links = " ".join(f"<a href='{other.name}'>{other.stem}</a>" for other in pages)
         body = "".join(page.ranked_list_html(item, size) for item in chosen)
-        title = f"Ranked lists, page {number} of {count}"
-        section = page.Section(title, f"<p>{links}</p>{page.LEGEND}{body}")
-        style.write_bytes(file, page.page(title, [section]).encode("utf-8"))
+        heading = f"Ranked lists, page {number} of {count}"
+        section = page.Section(heading, f"<p>{links}</p>{page.LEGEND}{body}")
+        style.write_bytes(file, page.page(f"{title}: {heading[0].lower()}{heading[1:]}", [section]).encode("utf-8"))
     return pages
 
 
@@ -352,7 +356,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
     """What the tables of the data set hold."""
     splits = experiment.splits
     rows: dict[str, object] = {"data set": experiment.config.data.dataset}
-    if experiment.config.data.drawn:
+    if experiment.drawn:
         rows["origin"] = "drawn, not photographed"
     for name in ("train", "query", "gallery"):
         table = getattr(splits, name)

@@ -50,11 +50,12 @@ def test_every_list_is_on_a_page_and_every_image_lies_there_once(tmp_path):
         match = ranked_lists.Match(sample(1), 1, 0.5, True)
         return [ranked_lists.RankedList(sample(row), (match,), row, gallery_size=1) for row in rows]
 
-    pages = retrieval.write_every_list(tmp_path, lists, np.arange(60))
+    pages = retrieval.write_every_list(tmp_path, lists, np.arange(60), "HTT on rgbnt201 (drawn data)")
     assert [path.name for path in pages] == ["0001.html", "0002.html", "0003.html"]
     assert len(list((tmp_path / "images").iterdir())) == 4
     text = "".join(path.read_text() for path in pages)
     assert all(f"&lt;{row}&gt;.jpg" in text for row in range(60))
+    assert "<title>HTT on rgbnt201 (drawn data): ranked lists, page 1 of 3</title>" in pages[0].read_text()
     assert text.count("loading='lazy'") == 120
     assert "data:image/jpeg" not in text
     assert len(text) < 60 * 4000 + 3 * 40000
