@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import platform
 import shlex
@@ -37,10 +38,13 @@ from mmreid_jax.visualize import (
     style,
     tables,
 )
+from mmreid_jax.visualize.images import cell_size, resize
 
 SHOWN = 6  # lists of each kind
 LISTS_FOLDER = "figures/ranked_lists"
 LISTS_A_PAGE = 25  # of those that ``eval.visrank`` writes
+THUMBNAILS = page.SIZES[1]  # in them
+KEPT = 4096  # samples whose thumbnails stay in memory meanwhile: about 400 MB of three modalities at most
 Images = Callable[[str, int], dict[str, np.ndarray]]
 Compute = Callable[..., dict[str, np.ndarray]]
 
@@ -70,10 +74,10 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
 
     outcomes = selection.outcomes(main_result.distances, query, gallery, ignore)
 
-    def lists(rows: np.ndarray) -> list[ranked_lists.RankedList]:
+    def lists(rows: np.ndarray, shown: Images = images) -> list[ranked_lists.RankedList]:
         top = experiment.config.eval.visrank_topk
         return with_captions(
-            ranked_lists.ranked_lists(main_result.distances, query, gallery, images, rows, ignore, top), query
+            ranked_lists.ranked_lists(main_result.distances, query, gallery, shown, rows, ignore, top), query
         )
 
     entries = logs.entries(experiment.workdir)
@@ -110,7 +114,8 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     )
     if experiment.config.eval.visrank:
         counting = np.flatnonzero(~outcomes.skipped)
-        pages = write_every_list(experiment.workdir / LISTS_FOLDER, lists, counting, title)
+        small = functools.partial(lists, shown=thumbnail_getter(query, gallery))
+        pages = write_every_list(experiment.workdir / LISTS_FOLDER, small, counting, title)
         print(f"every query's ranked list: {pages[0]}, {len(pages)} pages" if pages else "no query counts")
     return report.write_report(experiment.workdir / "report.html", content)
 
@@ -150,7 +155,7 @@ def write_every_list(
             style.write_bytes(images / name, content)
         return f"images/{name}"
 
-    size = dataclasses.replace(page.SIZES[1], keep=keep)
+    size = dataclasses.replace(THUMBNAILS, keep=keep)
     count = -(-len(rows) // LISTS_A_PAGE)
     pages = [folder / f"{number:04d}.html" for number in range(1, count + 1)]
     starts = range(0, len(rows), LISTS_A_PAGE)
@@ -235,6 +240,20 @@ def image_getter(query: Records, gallery: Records) -> Images:
         return decode_sample(records, row, records.encoded([row])[0], truncated=True)
 
     return images
+
+
+def thumbnail_getter(query: Records, gallery: Records) -> Images:
+    """As `image_getter`, with images as small as they are shown: a sample of many lists is decoded once."""
+    images = image_getter(query, gallery)
+
+    @functools.lru_cache(KEPT)
+    def small(side: str, row: int) -> dict[str, np.ndarray]:
+        return {
+            name: resize(image, *cell_size([image], THUMBNAILS.area, THUMBNAILS.longest))
+            for name, image in images(side, row).items()
+        }
+
+    return lambda side, row: small("gallery" if query is gallery else side, row)
 
 
 def on_one_device(experiment: Experiment, variables: Any) -> Compute:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 
 from mmreid_jax.data.records import Records, View
 from mmreid_jax.reports import retrieval
 from mmreid_jax.visualize import ranked_lists
+from mmreid_jax.visualize.images import cell_size, fit
 
 
 def table(captions):
@@ -37,6 +39,30 @@ def test_what_went_wrong_stands_behind_the_captions():
     (first, _) = lists()
     (said,) = ranked_lists.with_failure_sentences([dataclasses.replace(first, comment="RGB: red.")])
     assert said.comment == "RGB: red. The gallery holds no right match that counts for this query."
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_sample_of_many_lists_is_decoded_once(monkeypatch, same):
+    rng = np.random.default_rng(0)
+    query, gallery = table(None), table(None)
+    if same:
+        gallery = query
+    pictures = {"rgb": rng.integers(0, 255, (256, 128, 3), np.uint8), "nir": rng.integers(0, 255, (60, 90, 3), np.uint8)}
+    asked = []
+
+    def getter(*sides):
+        assert sides == (query, gallery)
+        return lambda side, row: asked.append((side, row)) or pictures
+
+    monkeypatch.setattr(retrieval, "image_getter", getter)
+    small = retrieval.thumbnail_getter(query, gallery)
+    for _ in range(3):
+        shown = [small(side, row) for side in ("query", "gallery") for row in (0, 1)]
+    assert asked == [("gallery", 0), ("gallery", 1)] if same else len(asked) == 4
+    for name, image in shown[0].items():
+        cell = cell_size([pictures[name]], retrieval.THUMBNAILS.area, retrieval.THUMBNAILS.longest)
+        np.testing.assert_array_equal(image, fit(pictures[name], *cell))
+        np.testing.assert_array_equal(fit(image, *cell), image)
 
 
 def test_every_list_is_on_a_page_and_every_image_lies_there_once(tmp_path):
