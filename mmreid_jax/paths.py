@@ -46,7 +46,7 @@ def reason_of(error: OSError) -> str:
 def parse_json(text: str | bytes) -> Any:
     """What a text in JSON says; `ValueError` for any text that is none, one that is nested without end included."""
     try:
-        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

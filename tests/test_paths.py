@@ -160,6 +160,8 @@ def test_json_that_is_nested_without_end_is_damaged_like_any_other(tmp_path):
             paths.read_json(file)
     file.write_text('{"ä": [1]}', encoding="utf-8")
     assert paths.read_json(file) == {"ä": [1]}
+    file.write_text('{"ä": [1]}', encoding="utf-8-sig")
+    assert paths.read_json(file) == {"ä": [1]}
 
 
 @pytest.mark.parametrize("content", ["[" * 200_000, "{}", "[]", "3", '{"fingerprint": 1}', "\udcff", '{"text": 3}'])

@@ -1,9 +1,11 @@
 """The builders of the visible-infrared data sets: lists, order, class indices, and what is wrong with a copy."""
 
+import codecs
 import collections
 import csv
 import gzip
 import json
+import os
 import shutil
 import sys
 from importlib import resources
@@ -371,12 +373,22 @@ def test_a_name_of_another_form_in_a_list_of_llcm_is_an_error(tmp_path):
         listed("llcm", root)
 
 
-def test_windows_lists_are_read_alike(tmp_path):
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_windows_lists_are_read_alike(mark, tmp_path):
     root = trees.write("regdb", tmp_path)
     before = listed("regdb", root)
     path = root / "idx/train_thermal_1.txt"
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n").replace(b"/", b"\\") + b"\r\n")
+    path.write_bytes(mark + path.read_bytes().replace(b"\n", b"\r\n").replace(b"/", b"\\") + b"\r\n")
     assert listed("regdb", root) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_a_list_that_is_a_pipe_is_an_error(tmp_path):
+    root = trees.write("regdb", tmp_path)
+    (root / "idx/train_thermal_1.txt").unlink()
+    os.mkfifo(root / "idx/train_thermal_1.txt")
+    with pytest.raises(UserError, match=r"cannot read the list .*train_thermal_1\.txt \(no regular file, but a pipe"):
+        listed("regdb", root)
 
 
 @pytest.mark.parametrize("dataset", ["regdb", "llcm"])

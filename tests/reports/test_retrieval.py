@@ -47,7 +47,8 @@ def test_a_sample_of_many_lists_is_decoded_once(monkeypatch, same):
     query, gallery = table(None), table(None)
     if same:
         gallery = query
-    pictures = {"rgb": rng.integers(0, 255, (256, 128, 3), np.uint8), "nir": rng.integers(0, 255, (60, 90, 3), np.uint8)}
+    sizes = {"rgb": (256, 128, 3), "nir": (60, 90, 3)}
+    pictures = {name: rng.integers(0, 255, size, np.uint8) for name, size in sizes.items()}
     asked = []
 
     def getter(*sides):
