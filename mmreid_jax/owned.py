@@ -17,6 +17,7 @@ from typing import Any
 
 from mmreid_jax import __version__
 from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import read_json
 
 PROGRAM = "mmreid_jax"
 META = "meta.json"
@@ -52,9 +53,9 @@ def files_of(directory: pathlib.Path) -> list[str]:
 def listed_by_meta(directory: pathlib.Path) -> list[str] | None:
     """The files that the ``meta.json`` of a directory lists; None where it does not carry the program's mark."""
     try:
-        meta = json.loads((directory / META).read_text(encoding="utf-8"))
+        meta = read_json(directory / META)
         listed = meta["files"] if meta["written_by"] == PROGRAM else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError):
         return None
     sound = isinstance(listed, list) and all(isinstance(name, str) for name in listed)
     return listed if sound else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -51,9 +52,17 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; `OSError` also where it is no regular one: a pipe would make everybody wait."""
+    state = path.stat()
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+        raise OSError(errno.EINVAL, "it is no regular file, but a pipe, socket or device", str(path))
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """What a file in JSON says; raises `OSError`, or `ValueError` where it is damaged."""
-    return parse_json(path.read_bytes())
+    return parse_json(read_bytes(path))
 
 
 def file_problem(path: Path, most_bytes: int | None = None) -> str:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mmreid_jax import flags, paths
+from mmreid_jax import flags, owned, paths
+from mmreid_jax.captioning import text_files
 from mmreid_jax.commands import average
+from mmreid_jax.convert import store
 from mmreid_jax.datasets import catalogue
 from mmreid_jax.errors import UserError, printable, run_command
 from mmreid_jax.training import config as configs
@@ -150,6 +152,22 @@ def test_an_error_of_the_program_is_not_hidden():
 
     with pytest.raises(OSError, match="no file"):
         run_command(main)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize("name", ["x.json", "x.npy"])
+def test_nobody_waits_for_a_pipe(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OSError, match="it is no regular file, but a pipe"):
+        paths.read_json(tmp_path / name)
+    with pytest.raises(UserError, match=r"is not a file of captions \(.*it is no regular file, but a pipe"):
+        text_files.read(tmp_path / name)
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "meta.json")
+    with pytest.raises(UserError, match="is not overwritten"):
+        owned.check_directory(tmp_path / "out", True)
+    with pytest.raises(UserError, match=r"meta\.json cannot be read: .*it is no regular file"):
+        store.read_meta(tmp_path / "out")
 
 
 def test_json_that_is_nested_without_end_is_damaged_like_any_other(tmp_path):
