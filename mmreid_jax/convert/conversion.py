@@ -11,6 +11,9 @@ from mmreid_jax.convert import known, store, torch_file
 from mmreid_jax.convert.layout import Report, flatten
 from mmreid_jax.errors import UserError
 
+LARGEST_SIDE = 4096
+"""Pixels of the images that a ViT is converted for, as in ``config.data.image_size``."""
+
 
 def convert_file(
     source: store.Path,
@@ -64,6 +67,8 @@ def _grid(
     shapes = [value.shape[part] for name, value in entries.items() for end, part in ends if name.endswith(end)]
     if not shapes or len(shapes[0]) != 2:
         raise UserError(f"{source} has no patch embedding to take the patch size from; leave --size out")
+    if max(size) > LARGEST_SIDE:
+        raise UserError(f"--size {size[0]}x{size[1]} is too large; images have at most {LARGEST_SIDE} pixels a side")
     patch = shapes[0]
     if any(length < side for length, side in zip(size, patch, strict=True)):
         raise UserError(f"--size {size[0]}x{size[1]} is smaller than a patch of {patch[0]}x{patch[1]}")

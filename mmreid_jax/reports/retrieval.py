@@ -190,7 +190,7 @@ def score_tables(rows: Mapping[str, Mapping[str, tables.Score]], results: Sequen
     """The table of the run, and that of missing modalities where they were evaluated."""
     several = next((result for result in results if len(result.scores.scores) > 1), None)
     note = f"Mean ± standard deviation of {len(several.scores.scores)} trials." if several else ""
-    score_tables_of = [tables.ScoreTable(rows, title="Scores", note=note, columns=COLUMNS)]
+    score_tables_of = [tables.ScoreTable(rows, note=note, columns=COLUMNS)]
     partial = {result.label: score_row(result.row()) for result in results if result.missing}
     if partial:
         note = "M(X): modality X is missing in queries and gallery (its image is zero after normalisation)."

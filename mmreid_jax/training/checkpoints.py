@@ -69,6 +69,7 @@ class Checkpoints:
         self.directory = _absolute(directory)
         self.metric = metric
         self._quiet, self._failed = _QuietOrbax(), False
+        _set_remains_aside(self.directory)
         damaged = _set_damaged_scores_aside(self.directory)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_BestAndLatest(damaged),
@@ -441,6 +442,17 @@ def _numbers(file: Path) -> dict[str, float] | None:
         return None
     sound = isinstance(content, dict) and all(isinstance(value, (int, float)) for value in content.values())
     return content if sound else None
+
+
+def _set_remains_aside(directory: Path) -> None:
+    """What is left of a checkpoint without its state, as where deleting an old one was interrupted, is none."""
+    for path in list(directory.iterdir()) if directory.is_dir() and jax.process_index() == 0 else ():
+        if path.name.isdecimal() and path.is_dir() and not (path / "state").is_dir():
+            aside = path.with_name(f"{path.name}.incomplete")
+            _log.warning("checkpoint %s is not complete; what is left of it is now %s", path, aside.name)
+            # In a directory that cannot be written nothing is saved either.
+            with contextlib.suppress(OSError):
+                path.rename(aside)
 
 
 def _set_damaged_scores_aside(directory: Path) -> list[int]:

@@ -185,7 +185,7 @@ def calibration_picture(calibration: Calibration, *, name: str = "calibration", 
     reach = (low, high if high > low else low + 1)
 
     def draw(theme: style.Theme) -> Figure:
-        figure = style.new_figure(theme, 9.6, 4.4)
+        figure = style.new_figure(theme, style.WIDTH, 4.4)
         left, right = figure.subplots(1, 2)
         # As many bins as the smaller side bears: with fewer pairs than bins a histogram shows noise.
         bins = int(np.clip(4 * min(len(calibration.genuine), len(calibration.impostor)) ** (1 / 3), 10, 80))

@@ -242,7 +242,10 @@ def maps_html(examples: Sequence[MapExample], size: Thumbnails) -> str:
 def score_table_html(table: ScoreTable) -> str:
     """A score table in per cent; the best value of each column is bold."""
     best = {column: table.best(column) for column in table.columns_with_scores}
-    head = "".join(f"<th scope='col'>{esc(column)}</th>" for column in table.columns_with_scores)
+    head = "".join(
+        f"<th scope='col'><button type='button' class='sort' title='Sort'>{esc(column)}</button></th>"
+        for column in table.columns_with_scores
+    )
     body = "".join(
         f"<tr><th scope='row'>{esc(name)}</th>"
         + "".join(

@@ -149,7 +149,7 @@ _LISTS = {
     "successes": "Typical successes",
 }
 _INTRODUCTIONS = {
-    "ranked_lists": "Queries drawn at random over the whole query set, each with its best-ranked gallery samples.",
+    "ranked_lists": "Queries chosen at random over the whole query set, each with its best-ranked gallery samples.",
     "failures": "The queries whose first right match comes latest.",
     "successes": "Queries with a right first match and an average precision near the middle of such queries.",
 }

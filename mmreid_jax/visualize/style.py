@@ -34,6 +34,9 @@ UNKNOWN = (130, 140, 152)
 QUERY = (0, 0, 0)
 """Frame colour (8-bit RGB) of the query on light paper; a page takes the colour of its text."""
 
+WIDTH = 10.0
+"""Inches of a chart that fills a card of the report."""
+
 DPI = 100
 """Pixels per inch of figures placed pixel by pixel (ranked lists, attention)."""
 

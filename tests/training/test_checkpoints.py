@@ -525,6 +525,24 @@ def test_other_write_errors_are_named(tmp_path, monkeypatch):
             store.save(1, _state(), {})
 
 
+@pytest.mark.parametrize("lost", [1, 2])
+def test_what_an_interrupted_deletion_left_is_set_aside(tmp_path, lost, caplog):
+    with Checkpoints(tmp_path) as store:
+        store.save(1, _state(), {}, {"mAP": 0.9})
+        store.save(2, _state(), {}, {"mAP": 0.1})
+    shutil.rmtree(tmp_path / str(lost) / "state")
+    with Checkpoints(tmp_path) as store:
+        assert store.latest_step() == 3 - lost
+        _assert_same(store.restore(_state())[0], _state())
+        store.save(3, _state(), {}, {"mAP": 0.5})
+    assert f"{lost} is not complete" in caplog.text
+    assert [path.name for path in tmp_path.glob("*.incomplete")] == [f"{lost}.incomplete"]
+    assert 3 in _steps(tmp_path)
+    shutil.rmtree(tmp_path / "3" / "state")
+    with Checkpoints(tmp_path):
+        pass
+
+
 @pytest.mark.parametrize("number", [errno.EFBIG, errno.EROFS, errno.EIO])
 def test_what_the_array_writer_says_in_text_is_named(tmp_path, monkeypatch, number):
     """Of a limit on the size of files, a disk that cannot be written to any longer, a broken one."""
