@@ -164,9 +164,11 @@ def write_every_list(
         chosen = lists(rows[start : start + LISTS_A_PAGE])
         links = " ".join(f"<a href='{other.name}'>{other.stem}</a>" for other in pages)
         body = "".join(page.ranked_list_html(item, size) for item in chosen)
-        heading = f"Ranked lists, page {number} of {count}"
-        section = page.Section(heading, f"<p>{links}</p>{page.LEGEND}{body}")
-        style.write_bytes(file, page.page(f"{title}: {heading[0].lower()}{heading[1:]}", [section]).encode("utf-8"))
+        section = page.Section(
+            f"Queries {start + 1} to {start + len(chosen)} of {len(rows)}", f"<p>{links}</p>{page.LEGEND}{body}"
+        )
+        heading = f"{title}: ranked lists, page {number} of {count}"
+        style.write_bytes(file, page.page(heading, [section]).encode("utf-8"))
     return pages
 
 

@@ -72,10 +72,10 @@ class Calibration:
         """The findings in plain words, one sentence each."""
         pair, search = self.per_pair, self.per_search
         lines = [
-            f"Per pair: at distance {pair.distance:.4g}, {_share(pair.false_rate)} of {len(self.impostor):,} pairs of "
+            f"Per pair: {_at(pair.distance)}, {_share(pair.false_rate)} of {len(self.impostor):,} pairs of "
             f"different identities are taken for the same (target {_share(pair.target)}) and "
             f"{_share(pair.true_rate)} of {len(self.genuine):,} genuine pairs are accepted.",
-            f"Per search: at distance {search.distance:.4g}, {_share(search.false_rate)} of searches for somebody "
+            f"Per search: {_at(search.distance)}, {_share(search.false_rate)} of searches for somebody "
             f"absent from the gallery return anybody (target {_share(search.target)}) and "
             f"{_share(search.true_rate)} of searches for somebody present find at least one right match. This is the "
             "threshold for deciding that nobody matches; it holds for a gallery of about this size.",
@@ -171,6 +171,11 @@ def _equal_error_rate(genuine: np.ndarray, impostor: np.ndarray) -> float:
     accepted, refused = _accepted(impostor, candidates), 1 - _accepted(genuine, candidates)
     place = int(np.argmin(np.abs(accepted - refused)))
     return float((accepted[place] + refused[place]) / 2)
+
+
+def _at(distance: float) -> str:
+    """Where a threshold lies, in words."""
+    return f"at distance {distance:.4g}" if np.isfinite(distance) else "where no distance is accepted"
 
 
 def _share(value: float) -> str:

@@ -117,8 +117,7 @@ def training_curves(
             alone = position == len(panels) - 1 and column == 0
             axes = figure.add_subplot(grid[row, :] if alone else grid[row, column])
             axes.set(title=panel.heading, xlabel=unit, xlim=(0, last * 1.02 or 1))
-            # What is said of the best value takes room.
-            _draw_series(axes, panel, series, theme, 2 if panel.best and not alone else 3)
+            _draw_series(axes, panel, series, theme, style.WIDTH if alone else style.WIDTH / 2)
         return figure
 
     alt_text = "; ".join(f"{panel.heading}: {', '.join(map(_short, series))}" for panel, series in panels.items())
@@ -145,8 +144,8 @@ def _short(key: str) -> str:
     return key.rsplit("/", 1)[-1].replace("_", " ")
 
 
-def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], theme: style.Theme, legend: int) -> None:
-    """Draws the lines of a panel; `legend`: columns of the legend, which stands below and so hides nothing."""
+def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], theme: style.Theme, width: float) -> None:
+    """Draws the lines of a panel `width` inches wide, with a legend below it, where it hides nothing."""
     scale = 100 if panel.per_cent else 1
     for position, (key, values) in enumerate(series.items()):
         color = theme.color(position)
@@ -169,7 +168,10 @@ def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], th
     else:
         axes.set_ylim(bottom=min(0.0, *(scale * values[:, 1].min() for values in series.values())))
     if panel.best or len(series) > 1:
-        axes.legend(loc="upper left", ncols=legend, bbox_to_anchor=(0, -0.2))
+        # Of an entry the line takes half an inch and a letter a fourteenth; one that stands out makes the axes smaller.
+        entry = 0.5 + max(len(text) for text in axes.get_legend_handles_labels()[1]) / 14
+        columns = max(1, min(3, int((width - 1) / entry)))
+        axes.legend(loc="upper left", ncols=columns, bbox_to_anchor=(0, -0.2))
 
 
 def _thinned(values: np.ndarray) -> np.ndarray:

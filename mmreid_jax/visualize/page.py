@@ -236,7 +236,7 @@ def maps_html(examples: Sequence[MapExample], size: Thumbnails) -> str:
         blocks.append(
             f"<article class='attention' style='{looks}'>{label}<div class='row'>{''.join(figures)}</div></article>"
         )
-    return "".join(blocks)
+    return f"<div class='maps'>{''.join(blocks)}</div>"
 
 
 def score_table_html(table: ScoreTable) -> str:

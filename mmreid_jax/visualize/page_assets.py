@@ -33,8 +33,8 @@ pre{background:var(--ground);border:1px solid var(--line);border-radius:8px;padd
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 .wide{overflow-x:auto;margin:0 0 1rem}
 caption{text-align:left;font-weight:600;padding:0 0 .4rem}
-.scores{width:100%}
-.scores th,.scores td{padding:.42rem .9rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+.scores{width:100%;font-size:.93rem}
+.scores th,.scores td{padding:.42rem .4rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 .scores thead th{color:var(--muted);font-weight:600;font-size:.86rem}
 .scores tbody th{text-align:left;font-weight:500;padding-left:0}
 .scores thead td{padding:0}
@@ -95,7 +95,7 @@ figcaption{color:var(--muted);font-size:.88rem;margin-top:.35rem;max-width:75ch}
 .beyond{opacity:.5}
 .limit{flex:none;border-left:2px dashed var(--muted);margin:0 .3rem;display:flex}
 .limit span{writing-mode:vertical-rl;font-size:.7rem;color:var(--muted);padding-left:.2rem}
-.attention{margin:0 0 1.4rem}
+.maps{display:flex;flex-wrap:wrap;gap:1.4rem 2.4rem}
 .attention .row{display:flex;flex-wrap:wrap;gap:1.1rem 1.8rem}
 .attention figure div{display:flex;gap:var(--gap)}
 .attention img{display:block;height:var(--shown);width:calc(var(--shown)*var(--ratio));border-radius:5px}

@@ -83,6 +83,7 @@ def test_every_list_is_on_a_page_and_every_image_lies_there_once(tmp_path):
     text = "".join(path.read_text() for path in pages)
     assert all(f"&lt;{row}&gt;.jpg" in text for row in range(60))
     assert "<title>HTT on rgbnt201 (drawn data): ranked lists, page 1 of 3</title>" in pages[0].read_text()
+    assert "Queries 51 to 60 of 60" in pages[2].read_text()
     assert text.count("loading='lazy'") == 120
     assert "data:image/jpeg" not in text
     assert len(text) < 60 * 4000 + 3 * 40000
