@@ -9,7 +9,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,19 @@ def check_output(path: Path, flag: str, *, folder: bool = False, size: int = 0) 
             f"{flag} {path} needs {size / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are free there; free some space "
             "or name another place"
         )
+
+
+@contextlib.contextmanager
+def whole(path: Path, ending: str = ".part") -> Iterator[Path]:
+    """A file to write beside `path`, which takes that name when it is complete; nothing is left of one that is not."""
+    beside = path.with_name(path.name + ending)
+    try:
+        yield beside
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
 
 
 def write_or_rescue(path: Path, write: Callable[[Path], object]) -> None:

@@ -103,6 +103,23 @@ class TestOutputs:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
+    def test_nothing_is_left_of_a_file_that_is_not_complete(self, tmp_path):
+        (tmp_path / "out").write_text("before")
+
+        def fail(error):
+            with paths.whole(tmp_path / "out") as part:
+                part.write_text("half")
+                raise error
+
+        for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+            with pytest.raises(type(error)):
+                fail(error)
+            assert [path.name for path in tmp_path.iterdir()] == ["out"]
+            assert (tmp_path / "out").read_text() == "before"
+        with paths.whole(tmp_path / "out") as part:
+            part.write_text("after")
+        assert (tmp_path / "out").read_text() == "after"
+
     def test_what_was_computed_is_kept_elsewhere(self, tmp_path, monkeypatch):
         monkeypatch.setattr(paths.tempfile, "tempdir", str(tmp_path / "spare"))
         (tmp_path / "spare").mkdir()

@@ -258,7 +258,7 @@ def _check_space(folder: pathlib.Path, samples: Sequence[Any]) -> None:
     needed = sum(path.stat().st_size for sample in samples for path in sample.images.values())
     free = shutil.disk_usage(folder).free
     if needed * 1.02 > free:
-        sizes = f"{free / 1e9:.2f} GB free but the records need {needed / 1e9:.2f} GB"
+        sizes = f"{free / 1e6:,.1f} MB free but the records need {needed / 1e6:,.1f} MB"
         raise UserError(f"{folder} has {sizes}; choose another --data_dir")
 
 

@@ -15,6 +15,7 @@ from mmreid_jax.data import images, listing
 from mmreid_jax.drawn.layouts import Layout, Sample
 from mmreid_jax.errors import UserError
 from mmreid_jax.owned import PICTURE_MARK
+from mmreid_jax.paths import reason_of, whole
 
 _GAP, _MARGIN, _HEADER = 4, 74, 40
 _PAPER, _INK, _EMPTY, _NOTE = (250, 250, 248), (30, 30, 34), (226, 226, 222), (255, 210, 60)
@@ -117,7 +118,9 @@ def contact_sheet(
         mark.add_text(key, text)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(target, pnginfo=mark)
+        with whole(target, f".part{target.suffix}") as part:
+            sheet.save(part, pnginfo=mark)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot write the contact sheet {target}: {error}") from error
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        raise UserError(f"cannot write the contact sheet {target} ({reason}); name another file") from error
     return target

@@ -30,6 +30,7 @@ import numpy as np
 from mmreid_jax import owned
 from mmreid_jax.convert.budget import BoundedFile, Excessive
 from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import whole
 from mmreid_jax.retrieval import metrics
 
 ROWS, TABLE = "features.npy", "table.npz"
@@ -446,9 +447,8 @@ def _put(path: Path, piece: np.ndarray, start: int) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Writes a file, complete or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    with whole(path) as part:
+        part.write_bytes(content)
 
 
 def _wait(what: str) -> None:
@@ -463,10 +463,9 @@ def _write_table(
     path: Path, files: np.ndarray, labels: metrics.Labels | None, note: dict[str, Any], **more: Any
 ) -> None:
     """Writes an ``.npz`` file, complete or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished.npz")
     columns: dict[str, Any] = {} if labels is None else dataclasses.asdict(labels)
-    np.savez(unfinished, files=files, note=json.dumps(note), **more, **columns)
-    unfinished.replace(path)
+    with whole(path, ".part.npz") as part:
+        np.savez(part, files=files, note=json.dumps(note), **more, **columns)
 
 
 def _numbers(count: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmreid_jax import owned
+from mmreid_jax.paths import whole
 
 _HEADER = "query,rank,match,distance\r\n"
 _ROUNDING = 1e-5
@@ -78,15 +79,13 @@ def write_table(
       order: int [Q, K], gallery rows, best first; -1 where a query has fewer matches.
       distances: [Q, K], their distances.
     """
-    unfinished = path.with_name(f"{path.name}.part")
     cells = [_cell(str(name)) for name in queries]
-    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         file.write(_HEADER)
         for name, row, values in zip(cells, order, distances, strict=True):
             for rank, (index, value) in enumerate(zip(row, values, strict=True), start=1):
                 if index >= 0:
                     file.write(f"{name},{rank},{_cell(str(files[index]))},{max(value, 0):z.6f}\r\n")
-    unfinished.replace(path)
 
 
 def without_themselves(

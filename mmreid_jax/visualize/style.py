@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.owned import PICTURE_MARK
+from mmreid_jax.paths import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,14 +122,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(path)
+        with whole(path) as part:
+            part.write_bytes(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise UserError(f"cannot write {path} ({error.strerror}); name a folder that can be written.") from error
 
 
