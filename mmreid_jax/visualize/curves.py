@@ -109,7 +109,7 @@ def training_curves(
     def draw(theme: style.Theme) -> Figure:
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
-        figure = style.new_figure(theme, style.WIDTH / 2 * columns, 3.3 * rows)
+        figure = style.new_figure(theme, style.WIDTH, 3.3 * rows)
         grid = figure.add_gridspec(rows, columns, hspace=0.1)
         last = max(values[-1, 0] for series in panels.values() for values in series.values())
         for position, (panel, series) in enumerate(panels.items()):
