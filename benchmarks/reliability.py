@@ -15,6 +15,7 @@ on with them; ``--table`` prints what came out so far. Kinds of trials:
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -143,6 +144,7 @@ def finish(arguments: list[str], trial: dict[str, Any]) -> str:
 def one(kind: str, folder: Path, data: Path, reference: dict[str, Any], draw: random.Random) -> dict[str, Any]:
     """One trial; a dict with ``fine`` and, where it is not, ``why``."""
     trial: dict[str, Any] = {"kind": kind}
+    unclear: list[str] = []
     workdir = folder / "run"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -161,23 +163,32 @@ def one(kind: str, folder: Path, data: Path, reference: dict[str, Any], draw: ra
             trial["ended"] = process.returncode != 0
             said = [text for text in output.splitlines() if text.startswith("error: ")]
             trial["said"] = said[-1][:200] if said else ""
-            trial["traceback"] = "Traceback" in output
+            if trial["ended"] and not (said and "Traceback" not in output):
+                unclear = [f"no clear line: {output[-2000:]}"]
         else:
             number = signal.SIGKILL if kind == "kill" else signal.SIGTERM
             trial["ended"] = ended(start(line), draw.uniform(1, reference["seconds"]), number)
         output = finish(line, trial)
         why = complaints(workdir, reference["state"], reference["log"]) if trial["again"] == 0 else []
-        if kind == "size" and trial["ended"] and (trial["traceback"] or not trial["said"]):
-            why.append("no clear line")
+        why += unclear
     if trial["again"]:
         why.append(f"the second start failed: {output.strip().splitlines()[-1][:200]}")
     return {**trial, "fine": not why, "why": why}
 
 
 def tables(data: Path) -> list[str]:
-    """Names and sizes of the prepared records below a data directory."""
-    files = sorted(path for path in data.glob("drawn/*/prepared/**/*") if path.is_file() and "lock" not in path.name)
-    return [f"{path.relative_to(data).as_posix()} {path.stat().st_size}" for path in files]
+    """What is prepared below a data directory: names of the files, and labels and images of every split."""
+    from mmreid_jax.datasets import catalogue
+
+    (prepared,) = data.glob("drawn/*/prepared")
+    found = sorted(path.relative_to(data).as_posix() for path in prepared.rglob("*") if path.is_file())
+    # The files themselves differ: the writer of the records fills gaps with whatever there is.
+    for split in ("train", "query", "gallery"):
+        records = catalogue.load("rgbnt201", split, prepared)
+        images = [hashlib.sha256(b"".join(row.values())).hexdigest() for row in records.encoded(range(len(records)))]
+        columns = (records.file, records.identity, records.camera, records.scene)
+        found.append(f"{split} {images} {[column.tolist() for column in columns]}")
+    return found
 
 
 def undisturbed(home: Path) -> dict[str, Any]:
@@ -186,14 +197,18 @@ def undisturbed(home: Path) -> dict[str, Any]:
     begun = time.monotonic()
     finish(preparation(data), {})
     prepared = time.monotonic() - begun
-    if not (home / "reference" / "done").exists():
+    # Programs are compiled once and kept, so the second run takes as long as those that are ended.
+    while not (home / "reference" / "done").exists():
+        again = (home / "compiled").exists()
         shutil.rmtree(home / "reference", ignore_errors=True)
         trial: dict[str, Any] = {}
         begun = time.monotonic()
         output = finish(command(data, home / "reference"), trial)
         if trial["again"]:
             raise SystemExit(f"the undisturbed run failed:\n{output[-2000:]}")
-        (home / "reference" / "done").write_text(str(time.monotonic() - begun))
+        if again:
+            (home / "reference" / "done").write_text(str(time.monotonic() - begun))
+        (home / "compiled").touch()
     seconds = float((home / "reference" / "done").read_text())
     return {
         "prepare": max(prepared, 3.0),
@@ -209,7 +224,7 @@ def table(trials: list[dict[str, Any]]) -> str:
     for kind, number in Counter(trial["kind"] for trial in trials).items():
         early, fine = (sum(bool(t.get(key)) for t in trials if t["kind"] == kind) for key in ("ended", "fine"))
         lines.append(f"| {kind} | {number} | {early} | {fine} |")
-    lines += [f"- {trial['kind']}: {'; '.join(trial['why'])}" for trial in trials if not trial["fine"]]
+    lines += [f"- {trial['kind']}: {'; '.join(trial['why'])[:200]}" for trial in trials if not trial["fine"]]
     return "\n".join(lines)
 
 

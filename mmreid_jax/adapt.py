@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,37 @@ def main(config: Any, workdir: Path) -> None:
         experiment = open_experiment(config, workdir, starts=config.task == "train_adapt")
         trained = train.fit(experiment) if config.task == "train_adapt" else experiment.trained_variables()[0]
         fit(experiment, trained)
+
+
+def of_model(config: Any, workdir: Path, method: Any, variables: Any, claim: str) -> Any:
+    """Adapts a model that is in memory.
+
+    Args:
+      config: of the model, with the settings of the adaptation.
+      workdir: held meanwhile; checkpoints, logs and the report go there.
+      method: of the model.
+      variables: of the model, on the host.
+      claim: what tells this adaptation from others.
+
+    Returns:
+      See `fit`.
+
+    Raises:
+      UserError: another process works in the workdir, or it holds the adaptation of another model.
+    """
+    with evaluate.alone_in(workdir):
+        _claim(workdir, claim)
+        return fit(open_experiment(config, workdir, method), variables)
+
+
+def _claim(folder: Path, adaptation: str) -> None:
+    """Notes in a workdir which adaptation it is of; `UserError` where it is of another one, which would go on there."""
+    digest, note = hashlib.sha256(adaptation.encode()).hexdigest(), folder / "adaptation_of.txt"
+    if note.exists() and note.read_text().strip() != digest:
+        raise UserError(
+            f"{folder} holds the adaptation of another model or with other settings; choose another workdir"
+        )
+    note.write_text(f"{digest}\n")
 
 
 def fit(experiment: Experiment, variables: Any) -> Any:
@@ -99,7 +131,7 @@ def continual(experiment: Experiment, embedder: Embedder, variables: Any) -> tup
         before_evaluation=reestimated,
     )
     headline = (
-        f"test-time training on {len(records)} samples of {records.name}, batches of {plan.batch}, "
+        f"test-time training on {len(records)} samples of {experiment.data_name}, batches of {plan.batch}, "
         f"{config.mtt.optim.epochs} epochs = {len(plan)} steps"
     )
     train.run(experiment, job, variables, [headline])

@@ -120,11 +120,11 @@ def adapt(model: Model, workdir: str | Path, **mtt: Any) -> Model:
       forgotten; what comes back is then the model as it was.
 
     Raises:
-      UserError: the method has no test-time training, there is no such key, or the workdir holds another adaptation.
+      UserError: the method has no test-time training, there is no such key, or the workdir holds another adaptation or
+        is in use.
     """
     import mmreid_jax.adapt as adaptation
     from mmreid_jax.errors import UserError
-    from mmreid_jax.experiment import open_experiment
     from mmreid_jax.model import Extractor, Model
 
     config, folder = model.config, Path(workdir).absolute()
@@ -137,31 +137,46 @@ def adapt(model: Model, workdir: str | Path, **mtt: Any) -> Model:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         told = str(error).strip("'\"").splitlines()[0]
         raise UserError(f"a setting of adapt is no key of config.mtt, or of another type: {told}") from None
-    _claim(folder, f"{model.extractor.fingerprint()} {config.mtt.to_json()}")
-    experiment = open_experiment(config, folder, model.method)
-    variables = adaptation.fit(experiment, model.extractor.variables)
+    claim = f"{model.extractor.fingerprint()} {config.mtt.to_json()}"
+    variables = adaptation.of_model(config, folder, model.method, model.extractor.variables, claim)
     return Model(Extractor.of(config, model.method, variables))
 
 
-def convert(source: str | Path, layout: str, out: str | Path) -> Report:
-    """Converts foreign weights to a directory that `load` and ``config.init`` take.
+def convert(
+    source: str | Path,
+    layout: str,
+    out: str | Path,
+    *,
+    size: tuple[int, int] | None = None,
+    stride: tuple[int, int] | None = None,
+    overwrite: bool = False,
+    under: str | None = None,
+    prefix: str | None = None,
+) -> Report:
+    """Converts foreign weights to a directory that `load` and ``config.init`` take, as ``mmreid_jax convert`` does.
 
     Args:
       source: a PyTorch or safetensors file.
       layout: what it holds, one of `mmreid_jax.convert.known.LAYOUTS`, such as ``htt`` or ``vit``.
       out: the directory to make.
+      size: image height and width that a ViT's position table is resized to.
+      stride: vertical and horizontal distance of patches; None: the patch size.
+      overwrite: replace `out`, if this program wrote all that is in it.
+      under: key of the file that the weights lie under; None: found, where only one fits.
+      prefix: what the names of the weights begin with; None: found, where only one fits.
 
     Returns:
       What became of every key; ``print(report.table())``.
 
     Raises:
-      UserError: there is no such layout, the weights cannot be read or do not fit, or `out` cannot be written.
+      UserError: there is no such layout, the weights cannot be read or do not fit, or `out` is there already, holds
+        what this program did not write, or cannot be written.
     """
-    from mmreid_jax.convert import known, store
+    from mmreid_jax.convert.conversion import convert_file
+    from mmreid_jax.paths import path_of
 
-    variables, report = store.open_weights(source, known.named(layout))
-    store.save(out, variables, store.meta_of(report, layout, variables))
-    return report
+    options: dict[str, Any] = {"size": size, "stride": stride, "overwrite": overwrite}
+    return convert_file(path_of(source), layout, path_of(out), under=under, prefix=prefix, **options)
 
 
 def prepare(dataset: str, manual_dir: str | Path, data_dir: str | Path | None = None) -> Prepared:
@@ -196,21 +211,6 @@ def methods() -> tuple[str, ...]:
     from mmreid_jax.methods.base import names
 
     return names()
-
-
-def _claim(folder: Path, adaptation: str) -> None:
-    """Notes in a workdir which adaptation it is of; `UserError` where it is of another one, which would go on there."""
-    import hashlib
-
-    from mmreid_jax.errors import UserError
-
-    digest, note = hashlib.sha256(adaptation.encode()).hexdigest(), folder / "adaptation_of.txt"
-    if note.exists() and note.read_text().strip() != digest:
-        raise UserError(
-            f"{folder} holds the adaptation of another model or with other settings; choose another workdir"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    note.write_text(f"{digest}\n")
 
 
 def _config(config: Any) -> Any:

@@ -21,6 +21,7 @@ from mmreid_jax.reports import retrieval as retrieval_report
 from mmreid_jax.scoring import orders, retrieval
 from mmreid_jax.scoring.retrieval import Result
 from mmreid_jax.training import checkpoints, distributed, logs
+from mmreid_jax.visualize.report import check_target
 
 FOLDER = "evaluation"
 """Name of the folder in the workdir of a training for what ``--eval_only`` writes."""
@@ -41,8 +42,17 @@ def main(config: Any, workdir: Path) -> None:
 
 
 def alone_in(workdir: Path) -> contextlib.AbstractContextManager[None]:
-    """Holds a workdir; of a run of several processes the first one does."""
-    return locks.work_directory(workdir) if distributed.is_main() else contextlib.nullcontext()
+    """Holds a workdir; of a run of several processes the first one does.
+
+    Raises:
+      UserError: another process holds it, or it is of no run and has a report that this program did not write.
+    """
+    if not distributed.is_main():
+        return contextlib.nullcontext()
+    # Runs of earlier versions left pictures without a mark.
+    if not any((workdir / name).exists() for name in (logs.FILE, logs.SCORES_FILE, checkpoints.FOLDER)):
+        check_target(workdir)
+    return locks.work_directory(workdir)
 
 
 def by_own_task(experiment: Experiment) -> bool:
@@ -87,25 +97,27 @@ def finish(experiment: Experiment, variables: Variables, label: str, **extra: An
         results = retrieval.run(experiment, embedder, placed, label, missing)
         report(experiment, placed, results, **extra)
         return
-    row = orders.Examiner(experiment)(placed, label)
+    config, row = experiment.config, orders.Examiner(experiment)(placed, label)
     logs.keep_scores(experiment.workdir, [row], **_of_what(experiment), **extra)
     if distributed.is_main():
         rows = [*orders.at_first(experiment.workdir), row]
+        print(f"{config.method} on {experiment.data_name}")
         print(orders.describe(rows, experiment.method.facts.modalities))
-        if experiment.config.eval.report:
+        if config.eval.report:
             print(f"report: {orders_report.write(experiment, placed, rows)}")
 
 
 def _of_what(experiment: Experiment) -> dict[str, Any]:
     """What every line of scores says of its run, so that lines of several runs are not mixed."""
     config = experiment.config
-    return {"method": config.method, "dataset": config.data.dataset, "drawn": config.data.drawn}
+    return {"method": config.method, "dataset": config.data.dataset, "drawn": experiment.drawn}
 
 
 def report(experiment: Experiment, placed: Variables, results: Sequence[Result], **extra: Any) -> None:
     """Keeps and prints retrieval scores, and writes the report of the model `placed` on the devices."""
     retrieval.keep(experiment.workdir, results, **_of_what(experiment), **extra)
     if distributed.is_main():
+        print(f"{experiment.config.method} on {experiment.data_name}")
         print(retrieval.describe(results, experiment.workdir))
         if experiment.config.eval.report:
             print(f"report: {retrieval_report.write(experiment, placed, results)}")

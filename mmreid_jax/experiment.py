@@ -87,6 +87,17 @@ class Experiment:
     on_device: OnDevice = dataclasses.field(default_factory=OnDevice)
 
     @property
+    def drawn(self) -> bool:
+        """Whether any of the data are drawn, by the config or before they were prepared."""
+        tables = (self.splits.train, self.splits.query, self.splits.gallery)
+        return bool(self.config.data.drawn) or any(table.drawn for table in tables)
+
+    @property
+    def data_name(self) -> str:
+        """Name of the data set, for titles and tables: who reads scores must see at once that data were drawn."""
+        return f"{self.config.data.dataset}{' (drawn data)' if self.drawn else ''}"
+
+    @property
     def normalization(self) -> inputs.Normalization:
         """Of the images."""
         return normalization(self.config.data)

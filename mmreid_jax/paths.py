@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,22 @@ def reason_of(error: OSError) -> str:
 def parse_json(text: str | bytes) -> Any:
     """What a text in JSON says; `ValueError` for any text that is none, one that is nested without end included."""
     try:
-        return json.loads(text.decode("utf-8") if isinstance(text, bytes) else text)
+        return json.loads(text.decode("utf-8-sig") if isinstance(text, bytes) else text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
 
+def read_bytes(path: Path) -> bytes:
+    """The content of a file; `OSError` also where it is no regular one: a pipe would make everybody wait."""
+    state = path.stat()
+    if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
+        raise OSError(errno.EINVAL, "it is no regular file, but a pipe, socket or device", str(path))
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """What a file in JSON says; raises `OSError`, or `ValueError` where it is damaged."""
-    return parse_json(path.read_bytes())
+    return parse_json(read_bytes(path))
 
 
 def file_problem(path: Path, most_bytes: int | None = None) -> str:
@@ -121,6 +130,19 @@ def check_output(path: Path, flag: str, *, folder: bool = False, size: int = 0) 
             f"{flag} {path} needs {size / 2**30:.2f} GiB, but {free / 2**30:.2f} GiB are free there; free some space "
             "or name another place"
         )
+
+
+@contextlib.contextmanager
+def whole(path: Path, ending: str = ".part") -> Iterator[Path]:
+    """A file to write beside `path`, which takes that name when it is complete; nothing is left of one that is not."""
+    beside = path.with_name(path.name + ending)
+    try:
+        yield beside
+        beside.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise
 
 
 def write_or_rescue(path: Path, write: Callable[[Path], object]) -> None:

@@ -393,7 +393,7 @@ def describe(experiment: Experiment, plan: samplers.Plan) -> str:
     train = config.train
     return "\n".join(
         (
-            f"{config.method} on {config.data.dataset}: {tables}",
+            f"{config.method} on {experiment.data_name}: {tables}",
             f"{count / 1e6:.2f} M parameters, {experiment.parallel.size} x {jax.devices()[0].device_kind}, batch "
             f"{train.identities_per_batch} x {train.images_per_identity}, "
             f"{config.optim.epochs} epochs = {len(plan)} steps",

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
 import mmreid_jax
 from mmreid_jax import UserError, api
+from mmreid_jax.commands import convert as convert_command
 from mmreid_jax.convert import store
 from mmreid_jax.datasets import drawing
 from mmreid_jax.retrieval import metrics, protocols, rerank
@@ -204,6 +206,25 @@ def test_convert_makes_what_the_command_makes(tmp_path):
         mmreid_jax.convert(tmp_path / "vit.safetensors", "vit", tmp_path / "vit")
     with pytest.raises(UserError, match="vti"):
         mmreid_jax.convert(tmp_path / "vit.safetensors", "vti", tmp_path / "other")
+
+
+def test_convert_has_the_options_of_the_command(tmp_path):
+    entries = {f"encoder.{name}": value for name, value in vit_entries().items()}
+    save_file(entries, tmp_path / "vit.safetensors")
+    flags = ["--layout", "vit", "--source", str(tmp_path / "vit.safetensors"), "--size", "8x4", "--prefix", "encoder."]
+    convert_command.main([*flags, "--out", str(tmp_path / "command")])
+    options = {"size": (8, 4), "prefix": "encoder."}
+    mmreid_jax.convert(tmp_path / "vit.safetensors", "vit", tmp_path / "api", **options)
+    (variables, meta), (others, also) = (store.load(tmp_path / name) for name in ("command", "api"))
+    assert {**meta, "files": 0} == {**also, "files": 0}  # Orbax gives random names to files of arrays
+    jax.tree.map(np.testing.assert_array_equal, variables, others)
+    mmreid_jax.convert(tmp_path / "vit.safetensors", "vit", tmp_path / "api", overwrite=True, **options)
+    (tmp_path / "api" / "thesis.tex").write_text("words")
+    with pytest.raises(UserError, match=r"it also holds thesis\.tex, which"):
+        mmreid_jax.convert(tmp_path / "vit.safetensors", "vit", tmp_path / "api", overwrite=True, **options)
+    assert (tmp_path / "api" / "thesis.tex").read_text() == "words"
+    with pytest.raises(UserError, match="smaller than a patch"):
+        mmreid_jax.convert(tmp_path / "vit.safetensors", "vit", tmp_path / "other", size=(8, 1))
 
 
 def test_data_are_prepared_once(tmp_path, monkeypatch):

@@ -1,13 +1,14 @@
 """What a config makes of the data."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from configs import common
 from mmreid_jax import experiment
-from mmreid_jax.datasets import prepare
+from mmreid_jax.datasets import drawing, prepare
 from mmreid_jax.errors import UserError
 from tests.datasets import trees
 
@@ -37,6 +38,22 @@ def drawn_data(tmp_path, **changed):
     data = common.data()
     data.update(dataset="regdb", drawn=True, drawn_identities=3, drawn_images=4, data_dir=str(tmp_path), **changed)
     return data
+
+
+def test_data_that_were_drawn_are_known(tmp_path):
+    """Also where they were prepared like real ones, which a config knows nothing of."""
+
+    numbers = {"identities": 2, "images_per_identity": 2, "image_size": (32, 16)}
+    prepare.prepare("rgbnt201", drawing.draw("rgbnt201", tmp_path / "drawn", **numbers).root, tmp_path / "data")
+    trees.write("rgbnt201", tmp_path / "raw")
+    prepare.prepare("rgbnt201", tmp_path / "raw", tmp_path / "photographs")
+    for folder, drawn in (("data", True), ("photographs", False)):
+        data = common.data()
+        data.update(dataset="rgbnt201", data_dir=str(tmp_path / folder))
+        splits = experiment.load_splits(data)
+        opened = experiment.Experiment(SimpleNamespace(data=data), tmp_path, splits, None, None)
+        assert opened.drawn == drawn
+        assert opened.data_name == ("rgbnt201 (drawn data)" if drawn else "rgbnt201")
 
 
 def test_text_is_read_where_it_is_asked_for(tmp_path):

@@ -19,6 +19,7 @@ ELSEWHERE = {
     "commands/extract": "commands/test_search",
     "commands/options": "commands/test_search",
     "commands/pretrain_trunk": "trunks/test_pretraining",
+    "convert/conversion": "commands/test_convert",
     "convert/store": "commands/test_convert",
     "data/listing": "datasets/test_folder",
     "datasets/market1501_mm": "datasets/test_disk",

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from mmreid_jax import flags, paths
+from mmreid_jax import flags, owned, paths
+from mmreid_jax.captioning import text_files
 from mmreid_jax.commands import average
+from mmreid_jax.convert import store
 from mmreid_jax.datasets import catalogue
 from mmreid_jax.errors import UserError, printable, run_command
 from mmreid_jax.training import config as configs
@@ -101,6 +103,23 @@ class TestOutputs:
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
+    def test_nothing_is_left_of_a_file_that_is_not_complete(self, tmp_path):
+        (tmp_path / "out").write_text("before")
+
+        def fail(error):
+            with paths.whole(tmp_path / "out") as part:
+                part.write_text("half")
+                raise error
+
+        for error in (OSError(28, "No space left on device"), KeyboardInterrupt()):
+            with pytest.raises(type(error)):
+                fail(error)
+            assert [path.name for path in tmp_path.iterdir()] == ["out"]
+            assert (tmp_path / "out").read_text() == "before"
+        with paths.whole(tmp_path / "out") as part:
+            part.write_text("after")
+        assert (tmp_path / "out").read_text() == "after"
+
     def test_what_was_computed_is_kept_elsewhere(self, tmp_path, monkeypatch):
         monkeypatch.setattr(paths.tempfile, "tempdir", str(tmp_path / "spare"))
         (tmp_path / "spare").mkdir()
@@ -152,6 +171,22 @@ def test_an_error_of_the_program_is_not_hidden():
         run_command(main)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+@pytest.mark.parametrize("name", ["x.json", "x.npy"])
+def test_nobody_waits_for_a_pipe(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(OSError, match="it is no regular file, but a pipe"):
+        paths.read_json(tmp_path / name)
+    with pytest.raises(UserError, match=r"is not a file of captions \(.*it is no regular file, but a pipe"):
+        text_files.read(tmp_path / name)
+    (tmp_path / "out").mkdir()
+    os.mkfifo(tmp_path / "out" / "meta.json")
+    with pytest.raises(UserError, match="is not overwritten"):
+        owned.check_directory(tmp_path / "out", True)
+    with pytest.raises(UserError, match=r"meta\.json cannot be read: .*it is no regular file"):
+        store.read_meta(tmp_path / "out")
+
+
 def test_json_that_is_nested_without_end_is_damaged_like_any_other(tmp_path):
     file = tmp_path / "x.json"
     for content in (b"[" * 200_000, b"\xff", b"{", b"", b'{"a": 1e'):
@@ -159,6 +194,8 @@ def test_json_that_is_nested_without_end_is_damaged_like_any_other(tmp_path):
         with pytest.raises(ValueError):
             paths.read_json(file)
     file.write_text('{"ä": [1]}', encoding="utf-8")
+    assert paths.read_json(file) == {"ä": [1]}
+    file.write_text('{"ä": [1]}', encoding="utf-8-sig")
     assert paths.read_json(file) == {"ä": [1]}
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -177,7 +176,9 @@ def finetune(
         model.save_pretrained(finished)
         captioner.processor.save_pretrained(finished)
         finished.rename(out)
-        shutil.rmtree(unfinished)
+        (unfinished / "state.pt").unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # somebody else's files may be there as well
+            unfinished.rmdir()
     return losses
 
 

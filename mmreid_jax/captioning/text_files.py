@@ -6,6 +6,7 @@ knows.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.paths import read_json
+from mmreid_jax.paths import read_bytes, read_json
 
 CAPTION, REPHRASED = "description", "aug_description"
 
@@ -27,7 +28,7 @@ def read(path: Path) -> dict[str, dict[str, str]]:
     """
     try:
         if path.suffix == ".npy":
-            rows = np.load(path, allow_pickle=False)
+            rows = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
             if rows.ndim != 1 or rows.dtype.kind != "U":
                 raise ValueError("it is no list of texts")
             return {str(row): {CAPTION: text} for row, text in enumerate(rows.tolist())}

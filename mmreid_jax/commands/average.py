@@ -27,6 +27,7 @@ WHAT: dict[str, Callable[[Mapping[str, Any]], str]] = {
     # The splits of a data set are what is averaged over.
     "data sets": lambda row: str(row.get("dataset", "")).partition("/")[0],
     "comparisons": lambda row: str(row.get("comparison", "")),
+    "origins": lambda row: {"True": "drawn", "False": "photographed"}.get(str(row.get("drawn")), ""),
 }
 """What must be the same in all runs -> how a line of scores tells it; "" where one of an earlier version does not."""
 
@@ -89,5 +90,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"note: left out, because only some of the runs have it: {described}", file=sys.stderr)
     for protocol in dict.fromkeys(protocol for _, protocol in means):
         rows = {label: row for (label, of_row), row in means.items() if of_row == protocol}
-        title = f"{protocol}: mean ± standard deviation of {len(runs)} runs"
+        drawn = any(run[key].get("drawn") is True for run in runs for key in means if key[1] == protocol)
+        title = f"{protocol}: mean ± standard deviation of {len(runs)} runs{' on drawn data' if drawn else ''}"
         print(tables.text_table(tables.ScoreTable(rows, title=title, columns=COLUMNS, mark_best=False)), end="\n\n")

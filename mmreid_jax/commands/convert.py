@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax import __version__
-from mmreid_jax.convert import folders, known, owned, store, torch_file, torch_writer
+from mmreid_jax import __version__, owned
+from mmreid_jax.convert import conversion, folders, known, store, torch_file, torch_writer
 from mmreid_jax.convert.layout import export_state, flatten
 from mmreid_jax.errors import UserError, printable
 
@@ -52,8 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     else:
         if options.wrapper:
             raise UserError("--wrapper goes with --export to a .pth file; the key of a file to read is --under")
-        where = {"under": options.under, "prefix": options.prefix}
-        convert(options.source, options.layout, options.out, options.size, options.stride, options.overwrite, **where)
+        names = ("size", "stride", "overwrite", "under", "prefix")
+        convert(options.source, options.layout, options.out, **{name: getattr(options, name) for name in names})
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -89,54 +89,11 @@ def _pair(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def convert(
-    source: str,
-    layout: str,
-    out: str,
-    size: tuple[int, int] | None = None,
-    stride: tuple[int, int] | None = None,
-    overwrite: bool = False,
-    under: str | None = None,
-    prefix: str | None = None,
-) -> None:
-    """Converts a file to a directory and prints the accounts.
-
-    Args:
-      source: PyTorch or safetensors file, or another converted directory.
-      layout: name of its layout.
-      out: directory to make.
-      size: image height and width that a ViT's position table is resized to.
-      stride: vertical and horizontal distance of patches; None: the patch size.
-      overwrite: replace `out`.
-      under, prefix: where the weights lie, see `store.open_weights`.
-    """
-    owned.check_directory(pathlib.Path(os.path.realpath(out)), overwrite)
-    built = known.named(layout)
-    if size is not None:
-        if layout not in known.RESIZABLE:
-            raise UserError(f"--size is for ViTs: weights of the layout {layout!r} fit images of any size")
-        built = known.named(layout, grid=_grid(source, size, stride, under))
-    elif stride is not None:
-        raise UserError("--stride needs --size, the height and width of the images")
-    variables, report = store.open_weights(source, built, under=under, prefix=prefix)
-    store.save(out, variables, store.meta_of(report, layout, variables), overwrite)
+def convert(source: str, layout: str, out: str, **options: Any) -> None:
+    """Converts a file to a directory and prints the accounts; see `conversion.convert_file`."""
+    report = conversion.convert_file(source, layout, out, **options)
     print(report.table())
     print(f"wrote {out}")
-
-
-def _grid(source: str, size: tuple[int, int], stride: tuple[int, int] | None, under: str | None) -> tuple[int, int]:
-    """Rows and columns of patches that the source's patch size cuts an image into."""
-    entries = {name: value for part in _entries(source, under).values() for name, value in part.items()}
-    theirs = ("patch_embed.proj.weight", "visual.conv1.weight", "patch_embedding.weight")
-    ends = (*((name, slice(-2, None)) for name in theirs), ("patch_embed/kernel", slice(0, 2)))
-    shapes = [value.shape[part] for name, value in entries.items() for end, part in ends if name.endswith(end)]
-    if not shapes or len(shapes[0]) != 2:
-        raise UserError(f"{source} has no patch embedding to take the patch size from; leave --size out")
-    patch = shapes[0]
-    if any(length < side for length, side in zip(size, patch, strict=True)):
-        raise UserError(f"--size {size[0]}x{size[1]} is smaller than a patch of {patch[0]}x{patch[1]}")
-    step = stride or patch
-    return (size[0] - patch[0]) // step[0] + 1, (size[1] - patch[1]) // step[1] + 1
 
 
 def _entries(source: str, under: str | None) -> dict[str | None, dict[str, Any]]:

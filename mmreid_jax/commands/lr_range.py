@@ -25,6 +25,7 @@ import numpy as np
 import optax
 
 import mmreid_jax.train as train
+from mmreid_jax import owned
 from mmreid_jax.data import pipeline, samplers
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, open_experiment
@@ -34,6 +35,8 @@ from mmreid_jax.paths import check_output, path_of
 from mmreid_jax.training import config as configs
 from mmreid_jax.training import distributed, state, step
 
+TABLE, PICTURE = "lr_range.csv", "lr_range.png"
+COLUMNS = ("step", "rate", "loss", "smoothed")
 DIVERGED = 4.0
 """The run stops where the smoothed loss is this many times its lowest value."""
 
@@ -200,6 +203,21 @@ def run(experiment: Experiment, rates: np.ndarray, width: float) -> Range:
     return judge(rates, losses, width)
 
 
+def check_target(folder: Path) -> None:
+    """Says whether `save` may write to a folder, before there is a result.
+
+    Raises:
+      UserError: a file there is not this program's.
+    """
+    owned.check_file(folder / TABLE, _is_table, "learning-rate range")
+    owned.check_file(folder / PICTURE, owned.is_picture, "picture of a learning-rate range")
+
+
+def _is_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.readline(100).rstrip() == ",".join(COLUMNS).encode()
+
+
 def save(result: Range, folder: Path, configured: float) -> tuple[Path, Path]:
     """Writes ``lr_range.csv`` and ``lr_range.png``; returns their paths.
 
@@ -217,10 +235,10 @@ def save(result: Range, folder: Path, configured: float) -> tuple[Path, Path]:
 
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("step", "rate", "loss", "smoothed"))
+    writer.writerow(COLUMNS)
     for number, line in enumerate(zip(result.rates, result.losses, result.smooth, strict=True), start=1):
         writer.writerow((number, *(f"{value:.6g}" for value in line)))
-    table = folder / "lr_range.csv"
+    table = folder / TABLE
     style.write_bytes(table, text.getvalue().encode())
     picture = rates.range_picture(
         result.rates,
@@ -272,6 +290,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"--steps={arguments.steps}: a curve needs at least 10 steps")
     config, name = from_arguments([f"--config={arguments.config}", *rest])
     folder = arguments.out or Path("runs") / name
+    check_target(folder)
     check_output(folder, "--out", folder=True)
     distributed.start()
     experiment = open_experiment(prepared(config), folder.absolute())
@@ -279,5 +298,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     result = run(experiment, rates, width=max(1.0, arguments.steps / 40))
     if distributed.is_main():
         table, picture = save(result, folder, config.optim.lr)
+        print(f"{config.method} on {experiment.data_name}")
         print(describe(result, config.optim.lr))
         print(f"curve: {picture}, {table}")

@@ -8,9 +8,9 @@ Draws the people it needs into WORKDIR/people, trains, and writes NAME.safetenso
 from __future__ import annotations
 
 import argparse
-import pathlib
 from collections.abc import Sequence
 
+from mmreid_jax.paths import check_output, path_of
 from mmreid_jax.trunks import pretraining
 
 
@@ -18,15 +18,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the command with these arguments, or those of the process."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax pretrain_trunk", description=__doc__.splitlines()[0])
     parser.add_argument("name", choices=tuple(pretraining.RECIPES))
-    parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/trunks"))
-    parser.add_argument("--out", type=pathlib.Path, help="folder of the trunk (default: WORKDIR)")
+    parser.add_argument("--workdir", type=path_of, default=path_of("runs/trunks"))
+    parser.add_argument("--out", type=path_of, help="folder of the trunk (default: WORKDIR)")
     parser.add_argument("--jobs", type=int, default=1, help="processes that draw (default 1)")
     options = parser.parse_args(arguments)
-    workdir = options.workdir / options.name
+    workdir, out = options.workdir / options.name, options.out or options.workdir
+    pretraining.check_target(options.name, out)
+    check_output(out, "--out", folder=True)
     recipe = pretraining.RECIPES[options.name]
     variables = pretraining.fit(recipe, workdir, jobs=options.jobs)
     scores = pretraining.judge(recipe, variables, options.workdir / "people")
-    file = pretraining.save(options.name, variables, options.out or options.workdir, scores)
+    file = pretraining.save(options.name, variables, out, scores)
     for modality, values in scores.items():
         print(f"{modality}: " + ", ".join(f"{score} {value:.1f} %" for score, value in values.items()))
     print(f"{file}: {file.stat().st_size / 2**20:.2f} MiB")

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 import mmreid_jax.datasets as datasets
-from mmreid_jax.convert import owned
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import check_output, path_of, write_or_rescue
 from mmreid_jax.retrieval import distances, metrics, protocols, rerank
 from mmreid_jax.retrieval.feature_files import Features, check_values, load
-from mmreid_jax.retrieval.matches import without_themselves, write_table
+from mmreid_jax.retrieval.matches import check_table, without_themselves, write_table
 from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 from mmreid_jax.scoring.retrieval import COLUMNS, RANKS
 from mmreid_jax.visualize import tables
@@ -50,12 +49,6 @@ def without_junk(path: Path, side: Features) -> Features:
         raise UserError(f"{path}: all {len(kept)} images have the identity {JUNK_IDENTITY}, which does not count")
     labels = metrics.Labels(*(getattr(side.labels, field.name)[kept] for field in dataclasses.fields(metrics.Labels)))
     return dataclasses.replace(side, features=side.features[kept], files=side.files[kept], labels=labels)
-
-
-def is_table(path: Path) -> bool:
-    """Whether a file is a table of matches as `write_table` writes it."""
-    with path.open("rb") as file:
-        return file.read(64).startswith(b"query,rank,match,distance")
 
 
 def protocol_of(side: Features, name: str | None, distance: str | None) -> protocols.Protocol:
@@ -120,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; it must be at least 1")
     if arguments.matches is not None:
-        owned.check_file(arguments.matches, is_table, "table of matches")
+        check_table(arguments.matches)
         check_output(arguments.matches, "--matches")
     query = opened(arguments.query)
     gallery = opened(arguments.gallery) if arguments.gallery else query

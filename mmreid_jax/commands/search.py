@@ -36,9 +36,11 @@ from mmreid_jax.model import Described, Extractor
 from mmreid_jax.paths import check_output, file_problem, path_of, write_or_rescue
 from mmreid_jax.retrieval import distances, feature_files, streamed
 from mmreid_jax.retrieval.distances import Kind
-from mmreid_jax.retrieval.matches import without_themselves, write_table
+from mmreid_jax.retrieval.matches import check_table, without_themselves, write_table
 from mmreid_jax.training import distributed
 from mmreid_jax.visualize import search_page
+
+TABLE = "matches.csv"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -137,6 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; it must be at least 1")
     described = _described(arguments)
+    check_table(arguments.out / TABLE)
+    search_page.check_target(arguments.out)
     check_output(arguments.out, "--out", folder=True)
     distributed.start()
     are_features = {
@@ -197,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             which = "queries are" if found > 1 else "query is"
             print(f"{found} {which} also in the gallery and no match of itself (--with_self lets it be)")
     if distributed.is_main():
-        table = arguments.out / "matches.csv"
+        table = arguments.out / TABLE
         write_or_rescue(table, lambda path: write_table(path, query.files.tolist(), gallery.files, order, values))
 
         def images(side: str, row: int) -> dict[str, np.ndarray]:
@@ -234,4 +238,4 @@ def _present(
         shown = [(i, value) for i, value in zip(row[:3], nearest[:3], strict=True) if i >= 0]
         matches = ", ".join(f"{printable(files[i])} ({value:z.3f})" for i, value in shown)
         print(f"{printable(name)}: {matches}")
-    print(f"matches: {arguments.out / 'matches.csv'}\npage: {page}")
+    print(f"matches: {arguments.out / TABLE}\npage: {page}")

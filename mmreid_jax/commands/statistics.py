@@ -120,5 +120,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.broken == "skip":
         records = drop_broken(records, threads=arguments.threads)
     height, width = arguments.image_size
-    print(f"{records.name}: {len(records)} samples at {height} x {width}, scaled to 0..1, channels {CHANNELS}")
+    what = f"{records.name}{' (drawn data)' if records.drawn else ''}: {len(records)} samples"
+    print(f"{what} at {height} x {width}, scaled to 0..1, channels {CHANNELS}")
     print(describe(measure(records, (height, width), threads=arguments.threads)))

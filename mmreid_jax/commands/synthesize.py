@@ -13,6 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from mmreid_jax import owned
 from mmreid_jax.datasets import drawing
 from mmreid_jax.drawn import Summary
 from mmreid_jax.paths import check_output, path_of
@@ -52,6 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     check_output(options.out, "--out", folder=True)
     if options.contact_sheet:
+        owned.check_file(options.contact_sheet, owned.is_picture, "contact sheet")
         check_output(options.contact_sheet, "--contact_sheet")
     summary = drawing.draw(
         options.dataset,

@@ -15,9 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.convert import fitting, folders, included, known, owned, torch_file
+from mmreid_jax import owned
+from mmreid_jax.convert import fitting, folders, included, known, torch_file
 from mmreid_jax.convert.layout import AnyLayout, Report, Variables, export_state, flatten, import_state, unflatten
 from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import read_json
 
 ARRAYS = "variables"
 _FORMAT = 1
@@ -161,10 +163,10 @@ def read_meta(directory: Path) -> dict[str, Any]:
     """
     directory = pathlib.Path(directory)
     try:
-        meta = json.loads((directory / META).read_text(encoding="utf-8"))
+        meta = read_json(directory / META)
     except FileNotFoundError:
         raise UserError(f"{directory} is no directory of converted weights: it has no {META}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise UserError(f"{directory / META} cannot be read: {printable(str(error))}") from error
     if not isinstance(meta, dict) or not (isinstance(meta.get("layout"), str) and isinstance(meta.get("arrays"), dict)):
         raise UserError(f"{directory / META} does not describe converted weights; convert them again")

@@ -17,9 +17,9 @@ from typing import IO
 import numpy as np
 
 from mmreid_jax import __version__
-from mmreid_jax.convert.owned import PROGRAM
 from mmreid_jax.convert.tensors import ELEMENTS
 from mmreid_jax.errors import UserError
+from mmreid_jax.owned import PROGRAM
 
 # A record of this name tells files that this program wrote from others; PyTorch does not look at it.
 MARK = "written_by"

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import pathlib
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.paths import read_json
+from mmreid_jax.paths import read_bytes, read_json
 
 FOLDER = "Text"
 CAPTIONER = "Blip"
@@ -375,7 +376,7 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 def _array(path: pathlib.Path, rows: int) -> np.ndarray:
     """The texts of an array file, str [rows]."""
     try:
-        content = np.load(path, allow_pickle=False)
+        content = np.load(io.BytesIO(read_bytes(path)), allow_pickle=False)
     except FileNotFoundError:
         raise _missing(path) from None
     except (OSError, ValueError, EOFError) as error:

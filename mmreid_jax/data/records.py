@@ -123,6 +123,11 @@ class Records:
             columns["captions"] = {key: texts[index] for key, texts in self.captions.items()}
         return dataclasses.replace(self, name=name or self.name, **columns)
 
+    @property
+    def drawn(self) -> bool:
+        """Whether the images are known to be drawn, not photographed."""
+        return bool(getattr(self.source, "drawn", False))
+
     def of_modality(self, name: str) -> Records:
         """The table of the samples of one modality, or of all samples in that modality alone."""
         views = {name: self.views[name]}

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 import mmreid_jax.datasets as datasets
+from mmreid_jax import owned
 from mmreid_jax.data import captions
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets.disk import SOURCE_FILE, SingleFolders
@@ -34,6 +36,11 @@ _COLUMNS = ("identity", "camera", "scene", "file")
 _SINGLE_COLUMNS = (*_COLUMNS, "label", "modality")
 _TEXT_COLUMNS = ("file", "modality")
 _SCAN_BATCH = 512
+# With the number of a process where one died while it wrote.
+_PREPARED = re.compile(
+    rf"{re.escape(SOURCE_FILE)}|dataset_info\.json|features\.json|[\w.-]*\.array_record-\d+-of-\d+|"
+    r"labels-\w+\.npz(\.\d+)?|text-\w+\.json(\.\d+)?"
+)
 
 
 def default_data_dir() -> pathlib.Path:
@@ -61,6 +68,13 @@ def source_of(dataset: str, data_dir: str | os.PathLike[str]) -> dict[str, Any] 
       ``captioner`` and ``fingerprint``.
     """
     return _read_source(prepared_dir(dataset, data_dir)) if is_prepared(dataset, data_dir) else None
+
+
+def files_of(directory: pathlib.Path) -> list[str] | None:
+    """The files that a folder of prepared data has by preparation; None where it is no such folder."""
+    if not any((directory / name).is_file() for name in (SOURCE_FILE, "dataset_info.json")):
+        return None
+    return [name for name in owned.files_of(directory) if _PREPARED.fullmatch(name)]
 
 
 def load(

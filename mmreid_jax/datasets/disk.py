@@ -20,7 +20,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from mmreid_jax.data import captions, listing
 from mmreid_jax.errors import UserError, printable
-from mmreid_jax.paths import path_of, read_json, reason_of
+from mmreid_jax.paths import EMPTY, file_problem, path_of, read_json, reason_of
 
 SOURCE_FILE = "source.json"
 """Name of the file beside the prepared records that says which image files they were made from."""
@@ -237,8 +237,11 @@ def few(names: Sequence[str], limit: int = 5) -> str:
 
 def read_lines(path: pathlib.Path) -> list[str]:
     """The lines of a list that are not empty; UserError naming the file if it cannot be read."""
+    if (problem := file_problem(path)) and problem != EMPTY:
+        raise UserError(f"cannot read the list {path} ({problem}); get it again")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Windows puts a mark of its own before the first line.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read the list {path} ({error}); get it again") from None
     return [line.strip() for line in lines if line.strip()]

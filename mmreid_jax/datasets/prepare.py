@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 import mmreid_jax.datasets as datasets
-from mmreid_jax import locks
+from mmreid_jax import locks, owned
 from mmreid_jax.data import captions, images, listing
 from mmreid_jax.datasets import catalogue, disk, verify
 from mmreid_jax.datasets.folder import POLICIES
@@ -33,6 +33,7 @@ from mmreid_jax.paths import file_problem, path_of
 
 _UNFINISHED = "incomplete."
 _READERS = 8
+_OURS: tuple[str, owned.Listed] = ("prepared data set", catalogue.files_of)
 _log = logging.getLogger(__name__)
 
 
@@ -91,6 +92,7 @@ def prepare(
     directory = catalogue.prepared_dir(dataset, data_dir)
     if manual_dir is not None:
         with _alone(directory.parent):
+            owned.check_directory(directory, True, *_OURS)
             earlier = None if force else catalogue.source_of(dataset, data_dir)
             look = _Look(check_images, broken, follow_links)
             source = _listed(dataset, manual_dir, directory, earlier, captioner, look, progress)
@@ -229,9 +231,7 @@ def _write(dataset: str, source: _Source, directory: pathlib.Path, bar: Callable
         # TFDS announces a download of unknown size; there is none.
         with contextlib.redirect_stdout(io.StringIO()):
             writer.download_and_prepare(download_dir=unfinished / "downloads", download_config=settings)
-        if directory.exists():
-            directory.rename(unfinished / "replaced")
-        pathlib.Path(writer.data_dir).rename(directory)
+        owned.replace_directory(pathlib.Path(writer.data_dir), directory, True, *_OURS)
     except (OSError, RuntimeError) as error:
         cause = str(error).splitlines()[-1]  # TFDS puts the whole record before it
         raise UserError(f"cannot write the records of {dataset} to {directory.parent}: {cause}") from error
@@ -249,7 +249,7 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
             held.enter_context(locks.exclusive(folder / ".lock"))
         except OSError as error:
             raise UserError(f"cannot write to {folder} ({error.strerror}); choose another --data_dir") from error
-        for leftover in folder.glob(f"{_UNFINISHED}*"):
+        for leftover in folder.glob(f"{_UNFINISHED}[0-9]*"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield
 
@@ -258,7 +258,7 @@ def _check_space(folder: pathlib.Path, samples: Sequence[Any]) -> None:
     needed = sum(path.stat().st_size for sample in samples for path in sample.images.values())
     free = shutil.disk_usage(folder).free
     if needed * 1.02 > free:
-        sizes = f"{free / 1e9:.2f} GB free but the records need {needed / 1e9:.2f} GB"
+        sizes = f"{free / 1e6:,.1f} MB free but the records need {needed / 1e6:,.1f} MB"
         raise UserError(f"{folder} has {sizes}; choose another --data_dir")
 
 

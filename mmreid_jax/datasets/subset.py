@@ -42,7 +42,7 @@ def _names(place: pathlib.Path) -> set[str]:
         names = {name for name in names if not name.startswith(".")}
     elif place.is_file():
         try:
-            lines = [line.split() for line in place.read_text(encoding="utf-8").splitlines()]
+            lines = [line.split() for line in place.read_text(encoding="utf-8-sig").splitlines()]
         except UnicodeDecodeError:
             raise UserError(f"{printable(place)} is no text in UTF-8; give a text file with one name a line") from None
         names = {pathlib.PurePosixPath(words[0]).name for words in lines if words}

@@ -14,6 +14,8 @@ import numpy as np
 from mmreid_jax.data import images, listing
 from mmreid_jax.drawn.drawings import Drawing, DrawnSample
 from mmreid_jax.errors import UserError
+from mmreid_jax.owned import PICTURE_MARK
+from mmreid_jax.paths import reason_of, whole
 
 _GAP, _MARGIN, _HEADER = 4, 74, 40
 _PAPER, _INK, _EMPTY, _NOTE = (250, 250, 248), (30, 30, 34), (226, 226, 222), (255, 210, 60)
@@ -83,6 +85,7 @@ def contact_sheet(
       UserError: the picture cannot be written.
     """
     from PIL import Image, ImageDraw, ImageFont
+    from PIL.PngImagePlugin import PngInfo
 
     rows = _choose(samples, identities, cameras)
     height, width = size
@@ -110,10 +113,14 @@ def contact_sheet(
             sheet.paste(Image.fromarray(strip), (left, top))
             if _place(row[c]) != titles[c]:
                 draw.text((left + 4, top + 2), _place(row[c]), _NOTE, font)
-    target = pathlib.Path(out_png)
+    target, mark = pathlib.Path(out_png), PngInfo()
+    for key, text in PICTURE_MARK.items():
+        mark.add_text(key, text)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        sheet.save(target)
+        with whole(target, f".part{target.suffix}") as part:
+            sheet.save(part, pnginfo=mark)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot write the contact sheet {target}: {error}") from error
+        reason = reason_of(error) if isinstance(error, OSError) else str(error)
+        raise UserError(f"cannot write the contact sheet {target} ({reason}); name another file") from error
     return target

@@ -171,17 +171,26 @@ def caption_sample(drawing: Drawing, sample: DrawnSample, *, seed: int = 0) -> c
 def _write_text(drawing: Drawing, samples: Sequence[DrawnSample], root: pathlib.Path, seed: int) -> None:
     """Writes the captions of a data set into its folder."""
     assert drawing.captions is not None
+    # So that captions which are not complete yet are told from somebody's own.
+    _mark_text(root, 0)
     captioned = [caption_sample(drawing, sample, seed=seed) for sample in samples]
     captions.write(root, captions.CAPTIONER, drawing.captions, captioned)
-    (root / TEXT_MARKER).write_text(json.dumps({"text_version": TEXT_VERSION}) + "\n")
+    _mark_text(root, TEXT_VERSION)
+
+
+def _mark_text(root: pathlib.Path, version: int) -> None:
+    """Says which version of the captions a data set holds."""
+    (root / TEXT_MARKER).parent.mkdir(exist_ok=True)
+    (root / TEXT_MARKER).write_text(json.dumps({"text_version": version}) + "\n")
 
 
 def _has_text(root: pathlib.Path) -> bool:
-    """Whether the captions in a drawn data set are those that would be written today."""
+    """Whether the captions in a drawn data set are those that would be written today, or somebody's own."""
     try:
         return bool(read_json(root / TEXT_MARKER) == {"text_version": TEXT_VERSION})
     except (OSError, ValueError):
-        return False
+        text = root / captions.FOLDER
+        return text.is_dir() and any(text.iterdir())
 
 
 def _counts(drawing: Drawing, samples: Sequence[DrawnSample]) -> dict[str, Count]:

@@ -55,7 +55,7 @@ def write(experiment: Experiment, variables: Any, rows: Sequence[Mapping[str, An
     modalities = experiment.method.facts.modalities
     scores = score_tables(rows, modalities, stripes)
     page = report.HtmlReport(
-        title=f"{config.method.upper()} on {config.data.dataset}",
+        title=f"{config.method.upper()} on {experiment.data_name}",
         summary=summary(rows[-1]["label"], bool(scores), stripes),
         headline=headline(rows[-1], modalities),
         command=" ".join(["python", *map(shlex.quote, sys.argv)]),
@@ -338,7 +338,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
     """How many images there are; nothing of whom they show."""
     splits, data = experiment.splits, experiment.config.data
     rows: dict[str, object] = {"data set": data.dataset}
-    if data.drawn:
+    if experiment.drawn:
         rows["origin"] = "drawn, not photographed"
     train = ", ".join(f"{np.sum(splits.train.modality == name)} {name.upper()}" for name in splits.train.modalities)
     rows["training images"] = f"{train}, unpaired and without labels"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import platform
 import shlex
@@ -37,10 +38,13 @@ from mmreid_jax.visualize import (
     style,
     tables,
 )
+from mmreid_jax.visualize.images import cell_size, resize
 
 SHOWN = 6  # lists of each kind
 LISTS_FOLDER = "figures/ranked_lists"
 LISTS_A_PAGE = 25  # of those that ``eval.visrank`` writes
+THUMBNAILS = page.SIZES[1]  # in them
+KEPT = 4096  # samples whose thumbnails stay in memory meanwhile: about 400 MB of three modalities at most
 Images = Callable[[str, int], dict[str, np.ndarray]]
 Compute = Callable[..., dict[str, np.ndarray]]
 
@@ -70,10 +74,10 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
 
     outcomes = selection.outcomes(main_result.distances, query, gallery, ignore)
 
-    def lists(rows: np.ndarray) -> list[ranked_lists.RankedList]:
+    def lists(rows: np.ndarray, shown: Images = images) -> list[ranked_lists.RankedList]:
         top = experiment.config.eval.visrank_topk
         return with_captions(
-            ranked_lists.ranked_lists(main_result.distances, query, gallery, images, rows, ignore, top), query
+            ranked_lists.ranked_lists(main_result.distances, query, gallery, shown, rows, ignore, top), query
         )
 
     entries = logs.entries(experiment.workdir)
@@ -82,8 +86,9 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     calibrated = calibration.calibrate(main_result.distances, query, gallery, ignore)
     chosen = selection.spread_of_queries(~outcomes.skipped, SHOWN)
     compute = on_one_device(experiment, variables)
+    title = f"{experiment.config.method.upper().replace('_', '-')} on {experiment.data_name}"
     content = report.HtmlReport(
-        title=f"{experiment.config.method.upper().replace('_', '-')} on {experiment.config.data.dataset}",
+        title=title,
         summary=summary(main_result),
         headline={name: main_result.row()[name] for name in ("mAP", "R1", "R5", "R10", "mINP")},
         command=" ".join(["python", *map(shlex.quote, sys.argv)]),
@@ -108,7 +113,9 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
         footer=environment(),
     )
     if experiment.config.eval.visrank:
-        pages = write_every_list(experiment.workdir / LISTS_FOLDER, lists, np.flatnonzero(~outcomes.skipped))
+        counting = np.flatnonzero(~outcomes.skipped)
+        small = functools.partial(lists, shown=thumbnail_getter(query, gallery))
+        pages = write_every_list(experiment.workdir / LISTS_FOLDER, small, counting, title)
         print(f"every query's ranked list: {pages[0]}, {len(pages)} pages" if pages else "no query counts")
     return report.write_report(experiment.workdir / "report.html", content)
 
@@ -131,7 +138,9 @@ def with_captions(lists: Sequence[ranked_lists.RankedList], query: Records) -> l
     return [dataclasses.replace(item, comment=f"{text}.") for item, text in zip(lists, comments, strict=True)]
 
 
-def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], rows: np.ndarray) -> list[Path]:
+def write_every_list(
+    folder: Path, lists: Callable[[np.ndarray], list[Any]], rows: np.ndarray, title: str
+) -> list[Path]:
     """The ranked lists of the queries `rows` as pages of thumbnails, which a browser loads as they come into view.
 
     Every image lies once in ``images`` of the folder, however many lists show it.
@@ -146,7 +155,7 @@ def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], row
             style.write_bytes(images / name, content)
         return f"images/{name}"
 
-    size = dataclasses.replace(page.SIZES[1], keep=keep)
+    size = dataclasses.replace(THUMBNAILS, keep=keep)
     count = -(-len(rows) // LISTS_A_PAGE)
     pages = [folder / f"{number:04d}.html" for number in range(1, count + 1)]
     starts = range(0, len(rows), LISTS_A_PAGE)
@@ -155,9 +164,11 @@ def write_every_list(folder: Path, lists: Callable[[np.ndarray], list[Any]], row
         chosen = lists(rows[start : start + LISTS_A_PAGE])
         links = " ".join(f"<a href='{other.name}'>{other.stem}</a>" for other in pages)
         body = "".join(page.ranked_list_html(item, size) for item in chosen)
-        title = f"Ranked lists, page {number} of {count}"
-        section = page.PageSection(title, f"<p>{links}</p>{page.LEGEND}{body}")
-        style.write_bytes(file, page.page(title, [section]).encode("utf-8"))
+        section = page.PageSection(
+            f"Queries {start + 1} to {start + len(chosen)} of {len(rows)}", f"<p>{links}</p>{page.LEGEND}{body}"
+        )
+        heading = f"{title}: ranked lists, page {number} of {count}"
+        style.write_bytes(file, page.page(heading, [section]).encode("utf-8"))
     return pages
 
 
@@ -181,7 +192,7 @@ def score_tables(rows: Mapping[str, Mapping[str, tables.Score]], results: Sequen
     """The table of the run, and that of missing modalities where they were evaluated."""
     several = next((result for result in results if len(result.scores.scores) > 1), None)
     note = f"Mean ± standard deviation of {len(several.scores.scores)} trials." if several else ""
-    score_tables_of = [tables.ScoreTable(rows, title="Scores", note=note, columns=COLUMNS)]
+    score_tables_of = [tables.ScoreTable(rows, note=note, columns=COLUMNS)]
     partial = {result.label: score_row(result.row()) for result in results if result.missing}
     if partial:
         note = "M(X): modality X is missing in queries and gallery (its image is zero after normalisation)."
@@ -231,6 +242,20 @@ def image_getter(query: Records, gallery: Records) -> Images:
         return decode_sample(records, row, records.encoded([row])[0], truncated=True)
 
     return images
+
+
+def thumbnail_getter(query: Records, gallery: Records) -> Images:
+    """As `image_getter`, with images as small as they are shown: a sample of many lists is decoded once."""
+    images = image_getter(query, gallery)
+
+    @functools.lru_cache(KEPT)
+    def small(side: str, row: int) -> dict[str, np.ndarray]:
+        return {
+            name: resize(image, *cell_size([image], THUMBNAILS.area, THUMBNAILS.longest))
+            for name, image in images(side, row).items()
+        }
+
+    return lambda side, row: small("gallery" if query is gallery else side, row)
 
 
 def on_one_device(experiment: Experiment, variables: Any) -> Compute:
@@ -352,7 +377,7 @@ def facts(experiment: Experiment) -> dict[str, object]:
     """What the tables of the data set hold."""
     splits = experiment.splits
     rows: dict[str, object] = {"data set": experiment.config.data.dataset}
-    if experiment.config.data.drawn:
+    if experiment.drawn:
         rows["origin"] = "drawn, not photographed"
     for name in ("train", "query", "gallery"):
         table = getattr(splits, name)

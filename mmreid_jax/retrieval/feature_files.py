@@ -1,8 +1,10 @@
 """Feature files: one ``.npz`` file, or for many images a folder that is written row by row and read by memory map.
 
-A folder holds ``features.npy`` and ``table.npz`` (file names, labels and note). While it is written the features are
-called ``features.npy.unfinished``; ``progress_0.json`` says how many rows of the first process are on the disk. In a
-job of several processes, which must share the folder, each writes a slice of the rows.
+A folder holds ``features.npy`` and ``table.npz`` (file names, labels and note). While it is written they are called
+``features.npy.unfinished`` and ``table.npz.unfinished``; ``progress_0.json`` says how many rows of the first process
+are on the disk. Features from before stay until the new ones are complete; then they are moved aside, the new ones take
+their names, and the old ones are deleted. In a job of several processes, which must share the folder, each writes a
+slice of the rows.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ from typing import IO, Any
 import jax
 import numpy as np
 
-from mmreid_jax.convert import owned
+from mmreid_jax import owned
 from mmreid_jax.convert.budget import BoundedFile, Excessive
 from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import whole
 from mmreid_jax.retrieval import metrics
 
 ROWS, TABLE = "features.npy", "table.npz"
-_UNFINISHED = f"{ROWS}.unfinished"
+_UNFINISHED, _UNFINISHED_TABLE = f"{ROWS}.unfinished", f"{TABLE}.unfinished"
+_REPLACED = f"{ROWS}.replaced"
 # Rows between two entries of the progress.
 _EVERY = 2048
 
@@ -55,7 +59,9 @@ class Features:
 
 def is_feature_file(path: Path) -> bool:
     """Whether a path names features rather than images."""
-    return path.suffix in (".npz", ".npy") or any((path / name).is_file() for name in (ROWS, TABLE))
+    return path.suffix in (".npz", ".npy") or any(
+        (path / name).is_file() for name in (ROWS, TABLE, _UNFINISHED, _UNFINISHED_TABLE)
+    )
 
 
 def save(path: Path, stored: Features) -> None:
@@ -104,8 +110,10 @@ def load(path: Path) -> Features:
     """
     try:
         if path.is_dir():
-            if not (path / ROWS).is_file() and (path / _UNFINISHED).is_file():
-                raise UserError(f"{path} is not complete; run the same mmreid_jax extract again, and it will go on")
+            if (path / _UNFINISHED).is_file():
+                before = f", or delete {_UNFINISHED} to keep those from before" if (path / ROWS).is_file() else ""
+                again = f"run the same mmreid_jax extract again, and it will go on{before}"
+                raise UserError(f"{path} is not complete; {again}")
             features = _mapped(path / ROWS)
             arrays = _read_members(path / TABLE, ("files", "note", *_LABELS))
         elif path.suffix == ".npy":
@@ -347,7 +355,7 @@ def write(
     In a job of several processes all must call it, with the same arguments but for `rows`.
 
     Args:
-      folder: to write; complete features in it are replaced.
+      folder: to write; features in it are replaced once the new ones are complete.
       files: str [N], names of the images.
       labels: of the images.
       note: see `Features`.
@@ -371,8 +379,7 @@ def write(
         folder.mkdir(parents=True, exist_ok=True)
         done, width = _resume(folder, progress, mark)
         if not index:
-            (folder / ROWS).unlink(missing_ok=True)
-            _write_table(folder / TABLE, files, labels, note)
+            _write_table(folder / _UNFINISHED_TABLE, files, labels, note)
         for piece in rows(first + done, last):
             if not done or piece.shape[1] != width:
                 width = piece.shape[1]
@@ -383,9 +390,13 @@ def write(
                 _replace(progress, json.dumps({"mark": mark, "rows": done, "width": width}).encode())
         _wait("features are written")
         if not index:
+            # While features are called unfinished nobody reads the table, and a command that is given again ends here.
+            if (folder / ROWS).is_file():
+                (folder / ROWS).replace(folder / _REPLACED)
+            (folder / _UNFINISHED_TABLE).replace(folder / TABLE)
             (folder / _UNFINISHED).replace(folder / ROWS)
-            for each in folder.glob("progress_*.json"):
-                each.unlink()
+            for name in (_REPLACED, *(f"progress_{number}.json" for number in range(processes))):
+                (folder / name).unlink(missing_ok=True)
         _wait("features are complete")
     except OSError as error:
         raise UserError(f"cannot write {folder} ({error.strerror}); name a folder that can be written") from None
@@ -402,7 +413,8 @@ def _resume(folder: Path, progress: Path, mark: str) -> tuple[int, int]:
         state = {}
     if state.get("mark") != mark:
         raise UserError(
-            f"{folder} holds unfinished features of other images or another model; delete it or name another folder"
+            f"{folder / _UNFINISHED} holds features of other images or another model, not complete; delete it or name "
+            f"another folder"
         )
     return int(state["rows"]), int(state["width"])
 
@@ -435,9 +447,8 @@ def _put(path: Path, piece: np.ndarray, start: int) -> None:
 
 def _replace(path: Path, content: bytes) -> None:
     """Writes a file, complete or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    with whole(path) as part:
+        part.write_bytes(content)
 
 
 def _wait(what: str) -> None:
@@ -452,10 +463,9 @@ def _write_table(
     path: Path, files: np.ndarray, labels: metrics.Labels | None, note: dict[str, Any], **more: Any
 ) -> None:
     """Writes an ``.npz`` file, complete or not at all."""
-    unfinished = path.with_name(path.name + ".unfinished.npz")
     columns: dict[str, Any] = {} if labels is None else dataclasses.asdict(labels)
-    np.savez(unfinished, files=files, note=json.dumps(note), **more, **columns)
-    unfinished.replace(path)
+    with whole(path, ".part.npz") as part:
+        np.savez(part, files=files, note=json.dumps(note), **more, **columns)
 
 
 def _numbers(count: int) -> np.ndarray:

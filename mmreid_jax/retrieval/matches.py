@@ -8,6 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from mmreid_jax import owned
+from mmreid_jax.paths import whole
+
+_HEADER = "query,rank,match,distance\r\n"
 _ROUNDING = 1e-5
 """Share of the largest number by which features of the same image may differ."""
 _SEPARATING = frozenset(',;|"\t\r\n')
@@ -36,8 +40,27 @@ class Matches:
         return self.gallery[self.order].tolist()
 
     def write(self, path: str | Path) -> None:
-        """Writes all matches as a CSV file: query, rank, match, distance."""
+        """Writes all matches as a CSV file: query, rank, match, distance.
+
+        Raises:
+          UserError: there is another file than such a table.
+        """
+        check_table(Path(path))
         write_table(Path(path), self.query.tolist(), self.gallery, self.order, self.distances)
+
+
+def check_table(path: Path) -> None:
+    """Says whether matches may be written to a path, before there are any.
+
+    Raises:
+      UserError: there is a file that `write_table` did not write.
+    """
+    owned.check_file(path, _is_table, "table of matches")
+
+
+def _is_table(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(_HEADER)) == _HEADER.encode()
 
 
 def write_table(
@@ -56,15 +79,13 @@ def write_table(
       order: int [Q, K], gallery rows, best first; -1 where a query has fewer matches.
       distances: [Q, K], their distances.
     """
-    unfinished = path.with_name(f"{path.name}.part")
     cells = [_cell(str(name)) for name in queries]
-    with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        file.write("query,rank,match,distance\r\n")
+    with whole(path) as part, part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(_HEADER)
         for name, row, values in zip(cells, order, distances, strict=True):
             for rank, (index, value) in enumerate(zip(row, values, strict=True), start=1):
                 if index >= 0:
                     file.write(f"{name},{rank},{_cell(str(files[index]))},{max(value, 0):z.6f}\r\n")
-    unfinished.replace(path)
 
 
 def without_themselves(

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import whole
 from mmreid_jax.retrieval.distances import (
     Kind,
     check_features,
@@ -245,10 +246,9 @@ class _Search:
         """Writes `progress`, complete or not at all."""
         assert self._progress
         file = self._progress.file
-        unfinished = file.with_name(file.name + ".unfinished.npz")
         values, rows = (np.stack([[np.asarray(state[k]) for state in each] for each in best]) for k in (0, 1))
-        np.savez(unfinished, mark=self._mark(), start=start, values=values, rows=rows)
-        unfinished.replace(file)
+        with whole(file, ".part.npz") as part:
+            np.savez(part, mark=self._mark(), start=start, values=values, rows=rows)
 
     def _resume(self, shape: tuple[int, ...]) -> tuple[int, np.ndarray, np.ndarray]:
         """(row to start at, distances, rows) of `progress`."""

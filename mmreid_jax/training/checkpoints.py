@@ -22,6 +22,7 @@ import math
 import os
 import re
 import shutil
+import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -67,7 +68,8 @@ class Checkpoints:
         """
         self.directory = _absolute(directory)
         self.metric = metric
-        self._quiet = _QuietOrbax()
+        self._quiet, self._failed = _QuietOrbax(), False
+        _set_remains_aside(self.directory)
         damaged = _set_damaged_scores_aside(self.directory)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=_BestAndLatest(damaged),
@@ -80,12 +82,12 @@ class Checkpoints:
         # By default every array is cut among the devices that hold it, by a program compiled for its shape.
         arrays = ocp.type_handlers.ArrayHandler(min_slice_bytes_for_replica_parallel=_SLICE)
         ocp.type_handlers.register_type_handler(jax.Array, arrays, override=True)
-        logging.getLogger("absl").addFilter(self._quiet)
+        self._quiet.begin()
         try:
             with self._readable_errors("open"):
                 self._manager = ocp.CheckpointManager(self.directory, options=options)
         except BaseException:
-            logging.getLogger("absl").removeFilter(self._quiet)
+            self._quiet.end()
             raise
 
     def save(self, step: int, state: Any, meta: Mapping[str, Any], metrics: Mapping[str, float] | None = None) -> bool:
@@ -207,7 +209,9 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
-            logging.getLogger("absl").removeFilter(self._quiet)
+            # Threads of a write that failed may still speak of it.
+            if not self._failed:
+                self._quiet.end()
 
     def __enter__(self) -> Checkpoints:
         """Enters the context."""
@@ -226,9 +230,10 @@ class Checkpoints:
         try:
             yield
         except Exception as error:
-            full = _is_disk_full(error)
-            if not (full or isinstance(error, OSError)):
+            full, cause = _is_disk_full(error), _of_the_system(error)
+            if not (full or cause):
                 raise
+            self._failed = True
             left = list(self.directory.glob("*.orbax-checkpoint-tmp*")) if self.directory.is_dir() else []
             names = {path.name.split(".")[0] for path in left}
             if jax.process_index() == 0:
@@ -246,7 +251,7 @@ class Checkpoints:
                     f"another disk, then start the same command again"
                 ) from None
             raise UserError(
-                f"cannot {action} {what} in {self.directory}: {getattr(error, 'strerror', None) or error}{kept}; "
+                f"cannot {action} {what} in {self.directory}: {getattr(cause, 'strerror', None) or error}{kept}; "
                 f"choose a --workdir that can be written"
             ) from None
 
@@ -379,7 +384,27 @@ class _BestAndLatest:
 
 
 class _QuietOrbax(logging.Filter):
-    """Drops Orbax's tracebacks and its own words for errors: the error itself arrives as a sentence."""
+    """Drops Orbax's tracebacks and its own words for errors: the error itself arrives as a sentence.
+
+    After a failed write the array writer's threads report to an event loop that is closed by then, each with a
+    traceback of its own; these are dropped as well.
+    """
+
+    def begin(self) -> None:
+        """From now on."""
+        logging.getLogger("absl").addFilter(self)
+        self._before = sys.unraisablehook
+        sys.unraisablehook = self._hook = self._show
+
+    def end(self) -> None:
+        """No longer."""
+        logging.getLogger("absl").removeFilter(self)
+        if sys.unraisablehook is self._hook:
+            sys.unraisablehook = self._before
+
+    def _show(self, told: Any) -> None:
+        if not (told.exc_type is RuntimeError and str(told.exc_value) == "Event loop is closed"):
+            self._before(told)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to keep the record."""
@@ -390,11 +415,11 @@ class _QuietOrbax(logging.Filter):
 def _quietly() -> Iterator[None]:
     """Without Orbax's tracebacks."""
     quiet = _QuietOrbax()
-    logging.getLogger("absl").addFilter(quiet)
+    quiet.begin()
     try:
         yield
     finally:
-        logging.getLogger("absl").removeFilter(quiet)
+        quiet.end()
 
 
 def _absolute(path: str | Path) -> Path:
@@ -420,6 +445,17 @@ def _numbers(file: Path) -> dict[str, float] | None:
         return None
     sound = isinstance(content, dict) and all(isinstance(value, (int, float)) for value in content.values())
     return content if sound else None
+
+
+def _set_remains_aside(directory: Path) -> None:
+    """What is left of a checkpoint without its state, as where deleting an old one was interrupted, is none."""
+    for path in list(directory.iterdir()) if directory.is_dir() and jax.process_index() == 0 else ():
+        if path.name.isdecimal() and path.is_dir() and not (path / "state").is_dir():
+            aside = path.with_name(f"{path.name}.incomplete")
+            _log.warning("checkpoint %s is not complete; what is left of it is now %s", path, aside.name)
+            # In a directory that cannot be written nothing is saved either.
+            with contextlib.suppress(OSError):
+                path.rename(aside)
 
 
 def _set_damaged_scores_aside(directory: Path) -> list[int]:
@@ -499,6 +535,17 @@ def _is_disk_full(error: BaseException) -> bool:
         return True
     cause = error.__cause__ or error.__context__
     return cause is not None and _is_disk_full(cause)
+
+
+def _of_the_system(error: BaseException | None) -> OSError | None:
+    """What the operating system said, of an error or what it arose from; the array writer says it in text."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return error
+        if code := re.search(r"os_error_code='(\d+)'", str(error)):
+            return OSError(int(code[1]), os.strerror(int(code[1])))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 @contextlib.contextmanager

@@ -21,15 +21,17 @@ from mmreid_jax.paths import path_of
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known dotted key that somebody who wrote `name` most likely meant; None where nothing is similar.
 
-    A key whose last part is `name`'s last part comes first: ``lr`` means ``optim.lr``.
+    A key whose last part is `name`'s last part, or is what that is short for, comes first: ``lr`` and
+    ``learning_rate`` mean ``optim.lr``.
     """
-    keys = sorted(known)
-    same_leaf = [key for key in keys if key.split(".")[-1] == name.split(".")[-1]]
+    keys, leaf = sorted(known), name.split(".")[-1]
+    short = "".join(word[:1] for word in leaf.split("_")) if "_" in leaf else leaf
+    same_leaf = [key for key in keys if key.split(".")[-1] in (leaf, short)]
     close = difflib.get_close_matches(name, same_leaf or keys, n=1, cutoff=0.0 if same_leaf else 0.6)
     if close:
         return close[0]
     leaves = {key.split(".")[-1]: key for key in reversed(keys)}
-    close = difflib.get_close_matches(name.split(".")[-1], leaves, n=1, cutoff=0.7)
+    close = difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)
     return leaves[close[0]] if close else None
 
 

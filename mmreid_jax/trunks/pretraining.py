@@ -18,9 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mmreid_jax import owned
 from mmreid_jax.convert import known, layout, store
 from mmreid_jax.drawn.writer import DRAWING_VERSION
 from mmreid_jax.models.vit import SIZES
+from mmreid_jax.paths import read_json
 from mmreid_jax.retrieval import metrics, protocols
 from mmreid_jax.training import compilation
 from mmreid_jax.trunks import network, people
@@ -203,6 +205,28 @@ def judge(recipe: Recipe, variables: Mapping[str, Any], folder: pathlib.Path) ->
         result = metrics.evaluate(distances, labels, labels, protocols.MARKET)
         scores[name] = {"mAP": round(100 * result.mAP, 1), "R1": round(100 * result.rank(1), 1)}
     return scores
+
+
+def check_target(name: str, folder: pathlib.Path) -> None:
+    """Says whether `save` may write to a folder, before there is anything to write.
+
+    The card of a trunk says which content of the file beside it is this program's.
+
+    Raises:
+      UserError: there are other files of these names.
+    """
+    file = folder / f"{name}.safetensors"
+    card = file.with_suffix(".json")
+
+    def described(path: pathlib.Path) -> str | None:
+        try:
+            said = read_json(path)
+            return str(said["sha256"]) if said["trunk"] == f"drawn/{name}" else None
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+    owned.check_file(card, lambda path: described(path) is not None, "card of a trunk")
+    owned.check_file(file, lambda path: hashlib.sha256(path.read_bytes()).hexdigest() == described(card), "trunk")
 
 
 def save(

@@ -72,10 +72,10 @@ class Calibration:
         """The findings in plain words, one sentence each."""
         pair, search = self.per_pair, self.per_search
         lines = [
-            f"Per pair: at distance {pair.distance:.4g}, {_share(pair.false_rate)} of {len(self.impostor):,} pairs of "
+            f"Per pair: {_at(pair.distance)}, {_share(pair.false_rate)} of {len(self.impostor):,} pairs of "
             f"different identities are taken for the same (target {_share(pair.target)}) and "
             f"{_share(pair.true_rate)} of {len(self.genuine):,} genuine pairs are accepted.",
-            f"Per search: at distance {search.distance:.4g}, {_share(search.false_rate)} of searches for somebody "
+            f"Per search: {_at(search.distance)}, {_share(search.false_rate)} of searches for somebody "
             f"absent from the gallery return anybody (target {_share(search.target)}) and "
             f"{_share(search.true_rate)} of searches for somebody present find at least one right match. This is the "
             "threshold for deciding that nobody matches; it holds for a gallery of about this size.",
@@ -173,6 +173,11 @@ def _equal_error_rate(genuine: np.ndarray, impostor: np.ndarray) -> float:
     return float((accepted[place] + refused[place]) / 2)
 
 
+def _at(distance: float) -> str:
+    """Where a threshold lies, in words."""
+    return f"at distance {distance:.4g}" if np.isfinite(distance) else "where no distance is accepted"
+
+
 def _share(value: float) -> str:
     """A rate in per cent with as many digits as it needs."""
     return f"{100 * value:.1f} %" if value >= 0.01 or value == 0 else f"{100 * value:.2g} %"
@@ -185,7 +190,7 @@ def calibration_picture(calibration: Calibration, *, name: str = "calibration", 
     reach = (low, high if high > low else low + 1)
 
     def draw(theme: style.Theme) -> Figure:
-        figure = style.new_figure(theme, 9.6, 4.4)
+        figure = style.new_figure(theme, style.WIDTH, 4.4)
         left, right = figure.subplots(1, 2)
         # As many bins as the smaller side bears: with fewer pairs than bins a histogram shows noise.
         bins = int(np.clip(4 * min(len(calibration.genuine), len(calibration.impostor)) ** (1 / 3), 10, 80))

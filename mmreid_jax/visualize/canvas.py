@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax.errors import printable
+from mmreid_jax.owned import PICTURE_MARK
 from mmreid_jax.visualize.style import DPI, LIGHT, Picture, load_matplotlib, new_figure, settings
 
 _LONGEST_TEXT = 1000
@@ -36,9 +37,12 @@ class Canvas:
     def picture(self, *, name: str, alt: str, caption: str) -> Picture:
         """The finished picture; equal canvases give equal bytes."""
         from PIL import Image
+        from PIL.PngImagePlugin import PngInfo
 
-        buffer = io.BytesIO()
-        Image.fromarray(self._with_texts()).save(buffer, format="PNG")
+        buffer, mark = io.BytesIO(), PngInfo()
+        for key, text in PICTURE_MARK.items():
+            mark.add_text(key, text)
+        Image.fromarray(self._with_texts()).save(buffer, format="PNG", pnginfo=mark)
         return Picture(name, alt, caption, buffer.getvalue())
 
     def _with_texts(self) -> np.ndarray:

@@ -61,7 +61,7 @@ def cmc_curves(
     percents = {label: 100 * np.asarray(curve, float)[:longest_rank] for label, curve in curves.items()}
 
     def draw(theme: style.Theme) -> Figure:
-        figure = style.new_figure(theme, 7.2, 4.2)
+        figure = style.new_figure(theme, style.WIDTH, 4.2)
         axes = figure.subplots()
         for position, (label, curve) in enumerate(percents.items()):
             color = theme.color(position)
@@ -109,7 +109,7 @@ def training_curves(
     def draw(theme: style.Theme) -> Figure:
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
-        figure = style.new_figure(theme, 5.0 * columns, 3.3 * rows)
+        figure = style.new_figure(theme, style.WIDTH, 3.3 * rows)
         grid = figure.add_gridspec(rows, columns, hspace=0.1)
         last = max(values[-1, 0] for series in panels.values() for values in series.values())
         for position, (panel, series) in enumerate(panels.items()):
@@ -117,7 +117,7 @@ def training_curves(
             alone = position == len(panels) - 1 and column == 0
             axes = figure.add_subplot(grid[row, :] if alone else grid[row, column])
             axes.set(title=panel.heading, xlabel=unit, xlim=(0, last * 1.02 or 1))
-            _draw_series(axes, panel, series, theme)
+            _draw_series(axes, panel, series, theme, style.WIDTH if alone else style.WIDTH / 2)
         return figure
 
     alt_text = "; ".join(f"{panel.heading}: {', '.join(map(_short, series))}" for panel, series in panels.items())
@@ -144,7 +144,8 @@ def _short(key: str) -> str:
     return key.rsplit("/", 1)[-1].replace("_", " ")
 
 
-def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], theme: style.Theme) -> None:
+def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], theme: style.Theme, width: float) -> None:
+    """Draws the lines of a panel `width` inches wide, with a legend below it, where it hides nothing."""
     scale = 100 if panel.per_cent else 1
     for position, (key, values) in enumerate(series.items()):
         color = theme.color(position)
@@ -166,10 +167,11 @@ def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], th
         axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=min(0.0, *(scale * values[:, 1].min() for values in series.values())))
-    if panel.best or len(series) > 4:
-        axes.legend(loc="upper left", ncols=3, bbox_to_anchor=(0, -0.2))
-    elif len(series) > 1:
-        axes.legend(loc="best")
+    if panel.best or len(series) > 1:
+        # Of an entry the line takes half an inch and a letter a fourteenth; one that stands out makes the axes smaller.
+        entry = 0.5 + max(len(text) for text in axes.get_legend_handles_labels()[1]) / 14
+        columns = max(1, min(3, int((width - 1) / entry)))
+        axes.legend(loc="upper left", ncols=columns, bbox_to_anchor=(0, -0.2))
 
 
 def _thinned(values: np.ndarray) -> np.ndarray:
@@ -208,7 +210,7 @@ def before_after_bars(
     first, second = (np.array([_mean_and_deviation(side[key]) for key in names]) for side in (before, after))
 
     def draw(theme: style.Theme) -> Figure:
-        figure = style.new_figure(theme, 1.8 + 1.3 * len(names), 3.8)
+        figure = style.new_figure(theme, style.WIDTH, 3.8)
         axes = figure.subplots()
         axes.grid(visible=False, axis="x")
         for position, (values, label) in enumerate(((first, labels[0]), (second, labels[1]))):
@@ -253,7 +255,7 @@ def trial_spread(
     dots = {key: 100 * np.asarray(each, np.float64) for key, each in values.items()}
 
     def draw(theme: style.Theme) -> Figure:
-        figure = style.new_figure(theme, 1.8 + 1.1 * len(dots), 3.8)
+        figure = style.new_figure(theme, style.WIDTH, 3.8)
         axes = figure.subplots()
         axes.grid(visible=False, axis="x")
         for place, each in enumerate(dots.values()):
@@ -305,7 +307,7 @@ def missing_modality_bars(
     values = np.array([[_mean_and_deviation(scores[key]) for key in columns] for scores in rows.values()])
 
     def draw(theme: style.Theme) -> Figure:
-        figure = style.new_figure(theme, 7.2, 1.4 + 0.24 * (len(columns) + 0.8) * len(rows))
+        figure = style.new_figure(theme, style.WIDTH, 1.4 + 0.24 * (len(columns) + 0.8) * len(rows))
         axes = figure.subplots()
         axes.grid(visible=False, axis="y")
         size = 0.8 / len(columns)

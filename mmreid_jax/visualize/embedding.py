@@ -148,7 +148,7 @@ def embedding_picture(
     def draw(theme: style.Theme) -> Figure:
         from matplotlib.lines import Line2D
 
-        figure = style.new_figure(theme, 7.6, 5.2)
+        figure = style.new_figure(theme, style.WIDTH, 5.2)
         axes = figure.subplots()
         axes.set(title=title, xticks=[], yticks=[], aspect="equal", adjustable="datalim")
         axes.grid(visible=False)

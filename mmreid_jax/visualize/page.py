@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from mmreid_jax.owned import PAGE_MARK
 from mmreid_jax.visualize.attention import MapExample
 from mmreid_jax.visualize.images import cell_size, encode_jpeg, fit
 from mmreid_jax.visualize.page_assets import SCRIPT, STYLE
@@ -235,13 +236,16 @@ def maps_html(examples: Sequence[MapExample], size: Thumbnails) -> str:
         blocks.append(
             f"<article class='attention' style='{looks}'>{label}<div class='row'>{''.join(figures)}</div></article>"
         )
-    return "".join(blocks)
+    return f"<div class='maps'>{''.join(blocks)}</div>"
 
 
 def score_table_html(table: ScoreTable) -> str:
     """A score table in per cent; the best value of each column is bold."""
     best = {column: table.best(column) for column in table.columns_with_scores}
-    head = "".join(f"<th scope='col'>{esc(column)}</th>" for column in table.columns_with_scores)
+    head = "".join(
+        f"<th scope='col'><button type='button' class='sort' title='Sort'>{esc(column)}</button></th>"
+        for column in table.columns_with_scores
+    )
     body = "".join(
         f"<tr><th scope='row'>{esc(name)}</th>"
         + "".join(
@@ -285,7 +289,7 @@ def page(title: str, sections: Sequence[PageSection], *, lead: str = "", footer:
     return (
         "<!doctype html>\n<html lang='en'>\n<head>\n<meta charset='utf-8'>\n"
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
+        f"{PAGE_MARK}\n<meta name='viewport' content='width=device-width, initial-scale=1'>\n"
         "<meta name='color-scheme' content='light dark'>\n"
         f"<title>{esc(title)}</title>\n<style>{_colors()}{STYLE}</style>\n</head>\n"
         f"<body class='{'contents' if contents else 'plain'}'>\n{contents}\n<main>\n"

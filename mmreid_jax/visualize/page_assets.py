@@ -33,11 +33,15 @@ pre{background:var(--ground);border:1px solid var(--line);border-radius:8px;padd
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 .wide{overflow-x:auto;margin:0 0 1rem}
 caption{text-align:left;font-weight:600;padding:0 0 .4rem}
-.scores{min-width:min(100%,34rem)}
-.scores th,.scores td{padding:.42rem .9rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
+.scores{width:100%;font-size:.93rem}
+.scores th,.scores td{padding:.42rem .4rem;text-align:right;border-bottom:1px solid var(--line);white-space:nowrap}
 .scores thead th{color:var(--muted);font-weight:600;font-size:.86rem}
 .scores tbody th{text-align:left;font-weight:500;padding-left:0}
 .scores thead td{padding:0}
+.sort{all:unset;cursor:pointer}
+.sort:focus-visible{outline:2px solid var(--accent);outline-offset:2px}
+[aria-sort] .sort::after{content:"\\2193";margin-left:.25em}
+[aria-sort=ascending] .sort::after{content:"\\2191"}
 .scores .best{font-weight:700;color:var(--accent)}
 .facts{font-size:.92rem;margin:0 0 1rem}
 .facts th{font-weight:500;color:var(--muted);text-align:left;vertical-align:top;padding:.2rem 1.4rem .2rem 0}
@@ -91,7 +95,7 @@ figcaption{color:var(--muted);font-size:.88rem;margin-top:.35rem;max-width:75ch}
 .beyond{opacity:.5}
 .limit{flex:none;border-left:2px dashed var(--muted);margin:0 .3rem;display:flex}
 .limit span{writing-mode:vertical-rl;font-size:.7rem;color:var(--muted);padding-left:.2rem}
-.attention{margin:0 0 1.4rem}
+.maps{display:flex;flex-wrap:wrap;gap:1.4rem 2.4rem}
 .attention .row{display:flex;flex-wrap:wrap;gap:1.1rem 1.8rem}
 .attention figure div{display:flex;gap:var(--gap)}
 .attention img{display:block;height:var(--shown);width:calc(var(--shown)*var(--ratio));border-radius:5px}
@@ -103,7 +107,10 @@ dialog img{display:block;max-width:92vw;max-height:82vh;margin:0 auto;border-rad
 dialog .photo img{height:min(76vh,560px);width:auto}
 dialog .plot img{width:min(92vw,1400px);object-fit:contain}
 dialog p{margin:.7rem auto 0;color:var(--muted);font-size:.9rem;text-align:center}
-@media (max-width:640px){main{padding:1.4rem .8rem 3rem}section{padding:1.1rem 1rem;border-radius:10px}}
+@media (max-width:640px){main{padding:1.4rem .8rem 3rem}section{padding:1.1rem 1rem;border-radius:10px}
+  body.contents nav{padding:1.2rem .8rem 0}.scores th,.scores td{padding:.42rem .5rem}
+  .chart{overflow-x:auto}.chart .zoom,.chart .zoom img{max-width:none}.chart .zoom img{width:38rem}
+  .ranked .score{display:block;margin-left:0;white-space:normal}}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
 @media print{nav,dialog{display:none}body.contents{display:block}
   .strip ol{flex-wrap:wrap}section{border:0;padding:0;break-inside:auto}
@@ -114,7 +121,21 @@ dialog p{margin:.7rem auto 0;color:var(--muted);font-size:.9rem;text-align:cente
 SCRIPT = """
 const box = document.querySelector("dialog");
 const [stage, label] = box.children;
+const order = (table, head) => {
+  const column = head.cellIndex, body = table.tBodies[0];
+  const sign = head.ariaSort === "descending" ? 1 : -1;
+  const value = (row) => parseFloat(row.cells[column].textContent);
+  const rows = [...body.rows].sort((a, b) => {
+    const [x, y] = [value(a), value(b)];
+    return isNaN(x) || isNaN(y) ? isNaN(x) - isNaN(y) : sign * (x - y);
+  });
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  head.ariaSort = sign > 0 ? "ascending" : "descending";
+  body.append(...rows);
+};
 document.addEventListener("click", (event) => {
+  const head = event.target.closest(".sort")?.parentElement;
+  if (head) order(head.closest("table"), head);
   const button = event.target.closest(".zoom");
   if (button) {
     stage.className = button.closest(".chart") ? "plot" : "photo";
@@ -126,4 +147,5 @@ document.addEventListener("click", (event) => {
   }
 });
 """
-"""Enlarges the picture of a clicked button in a dialog; a click or the Escape key closes it."""
+"""Enlarges the picture of a clicked button in a dialog, which a click or the Escape key closes; the heading of a column
+of scores puts the rows in its order, best first, and the other way round the second time."""

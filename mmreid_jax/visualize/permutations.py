@@ -459,7 +459,7 @@ def accuracy_curves(
 
     def draw(theme: style.Theme) -> Figure:
         columns = min(2, len(series))
-        figure = style.new_figure(theme, 5.0 * columns, 3.2 * -(-len(series) // columns) + 0.4)
+        figure = style.new_figure(theme, style.WIDTH, 3.2 * -(-len(series) // columns) + 0.4)
         every: dict[str, Any] = {}
         for axes, (kind, lines) in zip(_panels(figure, len(series)), series.items(), strict=False):
             for (modality, source), points in lines.items():
@@ -535,7 +535,7 @@ def watch_curves(
 
     def draw(theme: style.Theme) -> Figure:
         columns = min(2, len(panels))
-        figure = style.new_figure(theme, 5.0 * columns, 2.9 * -(-len(panels) // columns))
+        figure = style.new_figure(theme, style.WIDTH, 2.9 * -(-len(panels) // columns))
         for axes, (quantity, lines) in zip(_panels(figure, len(panels)), panels.items(), strict=False):
             for position, (stream, points) in enumerate(lines.items()):
                 marker = "o" if len(points) < 40 else None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.owned import check_page
 from mmreid_jax.visualize import page
 from mmreid_jax.visualize.activation import ActivationExample, activation_picture
 from mmreid_jax.visualize.attention import AttentionExample, MapExample, attention_picture
@@ -84,6 +85,15 @@ class HtmlReport:
     footer: str = ""
 
 
+def check_target(folder: Path) -> None:
+    """Says whether a report may be written to a folder, before there is anything to report.
+
+    Raises:
+      UserError: a report or a picture there is not this program's.
+    """
+    check_page(folder / "report.html", "*.png")
+
+
 def write_report(path: str | Path, report: HtmlReport, *, largest: int = LARGEST) -> Path:
     """Writes the report as one HTML file, and its pictures as PNG files in the folder ``figures`` beside it.
 
@@ -139,7 +149,7 @@ _LISTS = {
     "successes": "Typical successes",
 }
 _INTRODUCTIONS = {
-    "ranked_lists": "Queries drawn at random over the whole query set, each with its best-ranked gallery samples.",
+    "ranked_lists": "Queries chosen at random over the whole query set, each with its best-ranked gallery samples.",
     "failures": "The queries whose first right match comes latest.",
     "successes": "Queries with a right first match and an average precision near the middle of such queries.",
 }

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.owned import check_page
 from mmreid_jax.visualize import page
 from mmreid_jax.visualize.images import as_uint8
 from mmreid_jax.visualize.ranked_lists import Images, Match, RankedList, RankedSample, ranked_lists_picture
@@ -64,12 +65,12 @@ def write_search_page(
       The path of the HTML file.
 
     Raises:
-      UserError: there is no query, shapes do not agree, an image is not uint8 [H, W, 3], or a file cannot be written.
+      UserError: there is no query, shapes do not agree, an image is not uint8 [H, W, 3], or a file cannot be written
+        or is not this program's.
     """
     _check(queries, results)
-    file = Path(path)
-    if file.is_dir():
-        file = file / "search.html"
+    file = _file_of(path)
+    check_target(file)
     lists = [_list(row, queries, results, images, top) for row in range(min(len(queries), most_queries))]
     for start in range(0, len(lists), _LISTS_A_PICTURE):
         name = f"{file.stem}_{start // _LISTS_A_PICTURE + 1:03d}"
@@ -87,6 +88,22 @@ def write_search_page(
 
     write_bytes(file, fitting(render, largest, what=str(file)))
     return file
+
+
+def check_target(path: str | Path) -> None:
+    """Says whether the page may be written to a path, before there is anything to show.
+
+    Raises:
+      UserError: a file there, or a picture of the same name, is not this program's.
+    """
+    file = _file_of(path)
+    check_page(file, f"{file.stem}_[0-9]*.png")
+
+
+def _file_of(path: str | Path) -> Path:
+    """The HTML file that a path means."""
+    file = Path(path)
+    return file / "search.html" if file.is_dir() or not file.suffix else file
 
 
 def _check(queries: Sequence[str], results: SearchResults) -> None:

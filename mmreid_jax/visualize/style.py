@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.owned import PICTURE_MARK
+from mmreid_jax.paths import whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,6 +34,9 @@ UNKNOWN = (130, 140, 152)
 
 QUERY = (0, 0, 0)
 """Frame colour (8-bit RGB) of the query on light paper; a page takes the colour of its text."""
+
+WIDTH = 10.0
+"""Inches of a chart that fills a card of the report."""
 
 DPI = 100
 """Pixels per inch of figures placed pixel by pixel (ranked lists, attention)."""
@@ -117,14 +122,11 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_bytes(content)
-        beside.replace(path)
+        with whole(path) as part:
+            part.write_bytes(content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink()
         raise UserError(f"cannot write {path} ({error.strerror}); name a folder that can be written.") from error
 
 
@@ -208,7 +210,7 @@ def draw_picture(draw: Callable[[Theme], Figure], *, name: str, alt: str, captio
             files = []
             for kind in formats:
                 buffer = io.BytesIO()
-                metadata = {"Date": None} if kind == "svg" else {"Software": None}
+                metadata = {"Date": None} if kind == "svg" else PICTURE_MARK
                 figure.savefig(buffer, format=kind, dpi=dpi, facecolor=theme.paper, metadata=metadata)
                 files.append(buffer.getvalue())
             return files

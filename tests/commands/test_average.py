@@ -40,6 +40,7 @@ def test_newest_scores_of_what_all_runs_have(tmp_path, capsys):
         ("method", "agw", "ddag", r"different methods \(agw, ddag\)"),
         ("dataset", "sysu_mm01", "regdb/trial_1", r"different data sets \(regdb, sysu_mm01\)"),
         ("comparison", "rgb, fc", "rgb, pool", "different comparisons"),
+        ("drawn", True, False, r"different origins \(drawn, photographed\)"),
     ],
 )
 def test_what_cannot_be_averaged(tmp_path, what, ones, others, message):
@@ -52,6 +53,12 @@ def test_splits_of_a_data_set_and_lines_of_earlier_versions_are_averaged(tmp_pat
     rows = [scores(1), {**scores(2), "dataset": "regdb/trial_1"}, {**scores(3), "dataset": "regdb/trial_2"}]
     average.main([str(workdir(tmp_path / f"run{i}", row)) for i, row in enumerate(rows)])
     assert "3 runs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_scores_of_drawn_data_say_so(tmp_path, capsys, drawn):
+    average.main([str(workdir(tmp_path / f"run{i}", {**scores(i), "drawn": drawn})) for i in range(2)])
+    assert ("of 2 runs on drawn data\n" in capsys.readouterr().out) == drawn
 
 
 def test_one_run_has_no_spread(tmp_path, capsys):

@@ -176,6 +176,7 @@ class TestBadArguments:
             (["--layout", "resnet50", "--out", "x", "--size", "8x4"], "--size is for ViTs"),
             (["--layout", "vit", "--out", "x", "--stride", "1"], "--stride needs --size"),
             (["--layout", "vit", "--out", "x", "--size", "8x1"], "smaller than a patch of 2x2"),
+            (["--layout", "vit", "--out", "x", "--size", "99999x8"], "at most 4096 pixels a side"),
             (["--export", "--out", "x.safetensors"], "is no directory"),
         ],
     )

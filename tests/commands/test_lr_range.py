@@ -125,6 +125,20 @@ def test_the_command_draws_a_curve_and_leaves_no_model(small, tmp_path, capsys, 
     )
 
 
+def test_only_curves_are_overwritten(tmp_path):
+    rates = np.geomspace(1e-5, 1, 20)
+    found = lr_range.judge(rates, np.linspace(3, 1, 20).tolist(), 1.0)
+    lr_range.save(found, tmp_path, 0.1)
+    lr_range.check_target(tmp_path)
+    lr_range.save(found, tmp_path, 0.1)
+    for name in ("lr_range.csv", "lr_range.png"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(b"step,rate\n1,2\n")
+        with pytest.raises(errors.UserError, match=f"{name} is not overwritten"):
+            lr_range.main(["--config", "configs/demo.py", "--out", str(tmp_path)])
+        (tmp_path / name).write_bytes(content)
+
+
 def test_bounds_that_make_no_sense():
     for flags, message in (
         (["--lr_min=0"], "above 0"),

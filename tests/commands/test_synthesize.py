@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+from mmreid_jax import owned
 from mmreid_jax.commands import synthesize
-from mmreid_jax.errors import run_command
+from mmreid_jax.errors import UserError, run_command
 
 
 class TestCommand:
@@ -21,7 +22,14 @@ class TestCommand:
         assert lines[1].split() == ["train", "4", "2", "2"]
         assert lines[3].split() == ["gallery", "4", "2", "2"]
         assert "(drawn)" in lines[4]
-        assert sheet.is_file()
+        assert owned.is_picture(sheet)
+        synthesize.main([*arguments, "--contact_sheet", str(sheet)])
+        capsys.readouterr()
+        for content in (b"words", b"\x89PNG\r\n\x1a\n and more"):
+            sheet.write_bytes(content)
+            with pytest.raises(UserError, match=r"sheet\.png is not overwritten: it is no contact sheet"):
+                synthesize.main([*arguments, "--contact_sheet", str(sheet)])
+            assert sheet.read_bytes() == content
         marker = json.loads((tmp_path / "data" / "RGBNT201" / "drawn.json").read_text())
         assert marker["identities"] == 2
         synthesize.main(arguments)

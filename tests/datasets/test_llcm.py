@@ -42,14 +42,6 @@ def test_a_name_of_another_form_in_a_list_of_llcm_is_an_error(tmp_path):
         listed("llcm", root)
 
 
-def test_windows_lists_are_read_alike(tmp_path):
-    root = trees.write("regdb", tmp_path)
-    before = listed("regdb", root)
-    path = root / "idx/train_thermal_1.txt"
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n").replace(b"/", b"\\") + b"\r\n")
-    assert listed("regdb", root) == before
-
-
 def test_true_counts_of_llcm(true_tree):
     root = true_tree("llcm")
     train, query, gallery = (listed("llcm", root, split) for split in ("train", "query", "gallery"))

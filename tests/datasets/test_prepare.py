@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import struct
@@ -70,6 +71,66 @@ def test_force_brings_the_new_labels(tmp_path):
     records = catalogue.load("rgbnt100", "query", tmp_path / "data")
     assert records.identity.tolist() == [3, 10]
     assert [sorted(row) for row in records.encoded([0, 1])] == [["composite"], ["composite"]]
+
+
+@pytest.mark.parametrize("extra", ["notes.txt", "sub/notes.txt", "link"])
+def test_what_somebody_put_beside_the_records_stays(extra, tmp_path):
+    root = trees.write("rgbnt100", tmp_path / "raw")
+    directory = prepare("rgbnt100", tmp_path / "raw", tmp_path / "data").directory
+    catalogue.load("rgbnt100", "query", tmp_path / "data")
+    place = directory / extra
+    place.parent.mkdir(exist_ok=True)
+    if extra == "link":
+        place.symlink_to(root)
+    else:
+        place.write_text("words")
+    before = contents(tmp_path / "data")
+    with pytest.raises(UserError, match=rf"it also holds {extra}, which mmreid_jax did not write"):
+        prepare("rgbnt100", tmp_path / "raw", tmp_path / "data", force=True)
+    assert contents(tmp_path / "data") == before
+    place.unlink()
+    prepare("rgbnt100", tmp_path / "raw", tmp_path / "data", force=True)
+
+
+@pytest.mark.parametrize("what", ["a file", "a folder of somebody's"])
+def test_what_is_no_prepared_data_set_stays(what, tmp_path):
+    trees.write("rgbnt100", tmp_path / "raw")
+    place = catalogue.prepared_dir("rgbnt100", tmp_path / "data")
+    place.parent.mkdir(parents=True)
+    (place if what == "a file" else place / "thesis.tex").parent.mkdir(exist_ok=True)
+    (place if what == "a file" else place / "thesis.tex").write_text("words")
+    before = contents(tmp_path / "data")
+    with pytest.raises(UserError, match="is no prepared data set and is not overwritten"):
+        prepare("rgbnt100", tmp_path / "raw", tmp_path / "data", force=True)
+    (tmp_path / "data" / "rgbnt100" / ".lock").unlink()
+    assert contents(tmp_path / "data") == before
+
+
+def test_records_stay_where_the_new_ones_cannot_take_their_place(tmp_path, monkeypatch):
+    trees.write("rgbnt100", tmp_path / "raw")
+    directory = prepare("rgbnt100", tmp_path / "raw", tmp_path / "data").directory
+    before = contents(directory)
+    rename = pathlib.Path.rename
+
+    def fail(path, target):
+        if pathlib.Path(target) == directory and "incomplete" in str(path):
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "rename", fail)
+        with pytest.raises(UserError, match="Input/output error"):
+            prepare("rgbnt100", tmp_path / "raw", tmp_path / "data", force=True)
+    assert contents(directory) == before
+    assert sorted(path.name for path in directory.parent.iterdir()) == [".lock", directory.name]
+
+
+def test_a_folder_whose_name_begins_like_ours_stays(tmp_path):
+    trees.write("rgbnt100", tmp_path / "raw")
+    own = tmp_path / "data" / "rgbnt100" / "incomplete.notes"
+    own.mkdir(parents=True)
+    prepare("rgbnt100", tmp_path / "raw", tmp_path / "data")
+    assert own.is_dir()
 
 
 KILLED = """

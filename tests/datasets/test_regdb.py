@@ -1,11 +1,15 @@
 """RegDB: ten trials, its lists, and the published counts."""
 
+import codecs
+import os
+
 import numpy as np
 import pytest
 
 from mmreid_jax import datasets
 from mmreid_jax.datasets import catalogue, disk
 from mmreid_jax.datasets.prepare import prepare
+from mmreid_jax.errors import UserError
 from tests.datasets import trees
 from tests.datasets.lists import listed, manifest, reference_trees
 
@@ -63,3 +67,21 @@ def test_regdb_lists_are_read_as_the_reference_reads_them(case, split, tmp_path)
     files, labels = zip(*disk.listed_images(datasets.get("regdb").folders, tmp_path, "list.txt"), strict=True)
     assert list(files) == facts[split]["paths"]
     assert list(labels) == facts[split]["labels"]
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+def test_windows_lists_are_read_alike(mark, tmp_path):
+    root = trees.write("regdb", tmp_path)
+    before = listed("regdb", root)
+    path = root / "idx/train_thermal_1.txt"
+    path.write_bytes(mark + path.read_bytes().replace(b"\n", b"\r\n").replace(b"/", b"\\") + b"\r\n")
+    assert listed("regdb", root) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes")
+def test_a_list_that_is_a_pipe_is_an_error(tmp_path):
+    root = trees.write("regdb", tmp_path)
+    (root / "idx/train_thermal_1.txt").unlink()
+    os.mkfifo(root / "idx/train_thermal_1.txt")
+    with pytest.raises(UserError, match=r"cannot read the list .*train_thermal_1\.txt \(no regular file, but a pipe"):
+        listed("regdb", root)

@@ -29,7 +29,9 @@ def test_a_folder_with_folders_of_modalities(records, tmp_path):
 
 def test_a_text_file_with_paths_and_labels(records, tmp_path):
     lines = [f"train/RGB/{records.file[0]} 3", "", str(records.file[8])]
-    (tmp_path / "list.txt").write_text("\n".join(lines))
+    for encoding in ("utf-8-sig", "utf-8"):
+        (tmp_path / "list.txt").write_text("\n".join(lines), encoding=encoding)
+        assert len(subset.listed(records, tmp_path / "list.txt")) == 2
     np.testing.assert_array_equal(subset.listed(records, tmp_path / "list.txt").file, records.file[[0, 8]])
 
 

@@ -128,16 +128,40 @@ def test_a_set_from_before_there_were_captions_gets_them(tmp_path, spoilt):
     root = drawing.draw("llcm", tmp_path, **numbers).root
     before = digests(root)
     times = {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
-    if spoilt == "old":
-        (root / writer.TEXT_MARKER).write_text('{"text_version": 0}')
-    else:
-        (root / writer.TEXT_MARKER).unlink()
-        (root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json").unlink()
     if spoilt == "absent":
         shutil.rmtree(root / "Text")
+    else:
+        (root / writer.TEXT_MARKER).write_text('{"text_version": 0}')
+    if spoilt == "half":
+        (root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json").unlink()
     assert drawing.draw("llcm", tmp_path, **numbers).reused
     assert digests(root) == before
     assert times == {path: path.stat().st_mtime_ns for path in root.rglob("*.jpg")}
+
+
+def test_somebodys_own_captions_stay(tmp_path):
+    numbers = SMALL | {"image_size": (32, 16)}
+    root = drawing.draw("llcm", tmp_path, **numbers).root
+    (root / writer.TEXT_MARKER).unlink()
+    own = root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json"
+    own.write_text("{}")
+    before = digests(root)
+    assert drawing.draw("llcm", tmp_path, **numbers).reused
+    assert digests(root) == before
+    assert own.read_text() == "{}"
+
+
+def test_captions_that_a_kill_left_half_way_are_written_again(tmp_path, monkeypatch):
+    numbers = SMALL | {"image_size": (32, 16)}
+    root = drawing.draw("llcm", tmp_path, **numbers).root
+    before = digests(root)
+    shutil.rmtree(root / "Text")
+    with monkeypatch.context() as patch:
+        patch.setattr(writer.captions, "write", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            drawing.draw("llcm", tmp_path, **numbers)
+    drawing.draw("llcm", tmp_path, **numbers)
+    assert digests(root) == before
 
 
 def test_a_set_on_a_disk_that_cannot_be_written_to_is_used_as_it_is(tmp_path, monkeypatch):

@@ -125,7 +125,7 @@ def test_the_report_has_every_picture_and_the_numbers(whole):
         for kind in ("exact", "stripe", "row", "gap", "mixed"):
             assert f"{100 * rows[-1][f'{kind}_{modality}']:.2f}" in text, f"{kind}_{modality}"
     for words in (
-        "MMGL on sysu_mm01",
+        "MMGL on sysu_mm01 (drawn data)",
         "untrained",
         "trained",
         "guessing",

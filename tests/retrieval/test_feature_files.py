@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import pathlib
 
@@ -97,6 +98,54 @@ def test_an_extraction_that_lacks_its_last_step_alone(tmp_path, monkeypatch):
     np.testing.assert_array_equal(feature_files.load(tmp_path).features, rows)
 
 
+def test_features_stay_until_the_new_ones_are_complete(tmp_path):
+    rows, files, labels = table()
+    feature_files.write(tmp_path, files, labels, NOTE, "model", pieces(rows))
+    (tmp_path / "progress_report.json").write_text("words")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        feature_files.write(tmp_path, files[:6], None, {}, "other", stopped(-rows, 3))
+    assert before.items() <= {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
+    with pytest.raises(UserError, match=r"again, and it will go on, or delete features\.npy\.unfinished to keep those"):
+        feature_files.load(tmp_path)
+    feature_files.write(tmp_path, files[:6], None, {}, "other", pieces(-rows))
+    stored = feature_files.load(tmp_path)
+    np.testing.assert_array_equal(stored.features, -rows[:6])
+    assert (len(stored.files), stored.labels) == (6, None)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.npy", "progress_report.json", "table.npz"]
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_a_kill_while_features_take_the_place_of_others(tmp_path, monkeypatch, step):
+    """Between any two changes of names: what can be loaded is one set or the other, and the command goes on."""
+    rows, files, labels = table()
+    feature_files.write(tmp_path, files, labels, NOTE, "model", pieces(rows))
+    done, real = [], {name: getattr(pathlib.Path, name) for name in ("replace", "unlink")}
+
+    def counted(name):
+        def act(path, *arguments, **options):
+            if path.name.startswith(("features.npy", "table.npz.unfinished", "progress_0.json")) and done[:1]:
+                if len(done) > step:
+                    raise KeyboardInterrupt
+                done.append(path.name)
+            return real[name](path, *arguments, **options)
+
+        return act
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feature_files, "_wait", lambda what: done.append(what))
+        for name in real:
+            patch.setattr(pathlib.Path, name, counted(name))
+        with contextlib.suppress(KeyboardInterrupt):
+            feature_files.write(tmp_path, files[:6], None, {}, "other", pieces(-rows))
+    unfinished = (tmp_path / "features.npy.unfinished").is_file()
+    with pytest.raises(UserError, match="is not complete") if unfinished else contextlib.nullcontext():
+        np.testing.assert_array_equal(feature_files.load(tmp_path).features, -rows[:6])
+    feature_files.write(tmp_path, files[:6], None, {}, "other", pieces(-rows))
+    np.testing.assert_array_equal(feature_files.load(tmp_path).features, -rows[:6])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.npy", "table.npz"]
+
+
 def test_files_that_are_none_are_named(tmp_path):
     (tmp_path / "f.npy").write_bytes(b"nothing")
     (tmp_path / "folder").mkdir()
@@ -122,6 +171,23 @@ def stored(tmp_path):
     feature_files.write(tmp_path / "gallery", files, labels, NOTE, "model", pieces(rows))
     np.save(tmp_path / "gallery.npy", rows)
     return rows, files
+
+
+@pytest.mark.parametrize("name", ["matches.csv", "search.html", "figures/search_001.png"])
+def test_only_what_a_search_wrote_is_overwritten(name, tmp_path, monkeypatch):
+    stored(tmp_path)
+    out = tmp_path / "out"
+    arguments = ["--query", str(tmp_path / "query.npz"), "--gallery", str(tmp_path / "gallery"), "--out", str(out)]
+    search.main(arguments)
+    (out / "figures" / "mine.png").write_bytes(b"words")
+    (out / "notes.txt").write_text("words")
+    search.main(arguments)
+    (out / name).write_bytes(b"words")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    monkeypatch.setattr(feature_files, "load", lambda _: 1 / 0)
+    with pytest.raises(UserError, match=rf"{name} is not overwritten: it is no \w+"):
+        search.main(arguments)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("name", ["gallery.npz", "gallery", "gallery.npy"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
 
 import mmreid_jax
-from mmreid_jax import UserError
+from mmreid_jax import UserError, locks
 from mmreid_jax.testing import tiny
 from tests.test_model import DRAWN
 
@@ -72,6 +73,8 @@ def test_adaptation_gives_another_model(trained, images, tmp_path):
     np.testing.assert_allclose(again.embed(images), adapted.embed(images), atol=1e-6)
     with pytest.raises(UserError, match="holds the adaptation of another model or with other settings"):
         mmreid_jax.adapt(model, tmp_path, batch_size=2)
+    with locks.work_directory(tmp_path), pytest.raises(UserError, match=f"is in use by process {os.getpid()} on"):
+        mmreid_jax.adapt(model, tmp_path, batch_size=4)
 
 
 def test_settings_of_an_adaptation_are_checked(trained, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import signal
@@ -195,9 +196,15 @@ def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
     config = small(eval__report=True, eval__missing_modalities=True, task="train_adapt")
     adapt.main(config, tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
-    for part in ("M(RGB)", "after MTT", "untrained", "mINP", "data:image"):
+    for part in ("M(RGB)", "after MTT", "untrained", "mINP", "data:image", "<h1>HTT on rgbnt201 (drawn data)</h1>"):
         assert part in page
-    assert "report.html" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "report.html" in said.out
+    # Before the work, and above the scores; in the file in every line.
+    assert "htt on rgbnt201 (drawn data)\n" in said.out
+    assert "htt on rgbnt201 (drawn data): train " in said.err
+    lines = [json.loads(line) for line in (tmp_path / "run" / "scores.jsonl").read_text().splitlines()]
+    assert [line["drawn"] for line in lines] == [True] * len(lines)
     assert len(list((tmp_path / "run" / "figures").glob("*.png"))) >= 4
 
     (drawn,) = (path for path in (data_dir / "drawn").iterdir() if path.name.startswith("rgbnt201-"))

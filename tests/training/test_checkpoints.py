@@ -1,8 +1,10 @@
 import contextlib
+import errno
 import json
 import logging
 import os
 import pathlib
+import re
 import shutil
 import signal
 import socket
@@ -521,6 +523,66 @@ def test_other_write_errors_are_named(tmp_path, monkeypatch):
         monkeypatch.setattr(store._manager, "save", no_permission)
         with pytest.raises(UserError, match=r"cannot write checkpoint 1 in .*: Permission denied; choose a --workdir"):
             store.save(1, _state(), {})
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_what_an_interrupted_deletion_left_is_set_aside(tmp_path, lost, caplog):
+    with Checkpoints(tmp_path) as store:
+        store.save(1, _state(), {}, {"mAP": 0.9})
+        store.save(2, _state(), {}, {"mAP": 0.1})
+    shutil.rmtree(tmp_path / str(lost) / "state")
+    with Checkpoints(tmp_path) as store:
+        assert store.latest_step() == 3 - lost
+        _assert_same(store.restore(_state())[0], _state())
+        store.save(3, _state(), {}, {"mAP": 0.5})
+    assert f"{lost} is not complete" in caplog.text
+    assert [path.name for path in tmp_path.glob("*.incomplete")] == [f"{lost}.incomplete"]
+    assert 3 in _steps(tmp_path)
+    shutil.rmtree(tmp_path / "3" / "state")
+    with Checkpoints(tmp_path):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.EFBIG, errno.EROFS, errno.EIO])
+def test_what_the_array_writer_says_in_text_is_named(tmp_path, monkeypatch, number):
+    """Of a limit on the size of files, a disk that cannot be written to any longer, a broken one."""
+
+    def fail(*args, **kwargs):
+        raise ValueError(f"OUT_OF_RANGE: Failed to write 9 bytes: {os.strerror(number)} [os_error_code='{number}']")
+
+    with Checkpoints(tmp_path) as store:
+        monkeypatch.setattr(ocp.type_handlers.ArrayHandler, "serialize", fail)
+        with pytest.raises(UserError, match=rf"cannot write checkpoint 1 in [^;]*: {os.strerror(number)}; choose a"):
+            TestFullDisk._save_and_wait(store, 1, _state())
+
+
+LIMITED = """
+import resource, signal, sys
+import jax.numpy as jnp
+from mmreid_jax.errors import run_command
+from mmreid_jax.training.checkpoints import Checkpoints
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+
+def main():
+    with Checkpoints(sys.argv[1]) as store:
+        store.save(1, {str(i): jnp.arange(30_000.0) * i for i in range(20)}, {})
+
+
+run_command(main)
+"""
+
+
+def test_a_limit_on_the_size_of_files_is_one_line(tmp_path):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "checkpoints")]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == 2
+    assert re.search("^error: cannot write checkpoint.*: File too large; choose", ended.stderr, re.MULTILINE)
+    assert "Traceback" not in ended.stderr
+    assert "Error:" not in ended.stderr
 
 
 SHARED = """

@@ -62,6 +62,8 @@ class TestKeys:
             ("optim.lrr", "optim.lr"),
             ("optm.lr", "optim.lr"),
             ("lr", "optim.lr"),
+            ("learning_rate", "optim.lr"),
+            ("mtt.optim.learning_rate", "mtt.optim.lr"),
             ("mtt.lr", "mtt.optim.lr"),
             ("data.imagesize", "data.image_size"),
             ("image_sise", "data.image_size"),

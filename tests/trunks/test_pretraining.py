@@ -10,6 +10,7 @@ import pytest
 
 from mmreid_jax import drawn
 from mmreid_jax.convert import resnet, store
+from mmreid_jax.errors import UserError
 from mmreid_jax.trunks import people, pretraining
 
 TINY = pretraining.Recipe(
@@ -80,3 +81,20 @@ def test_the_file_holds_the_trunk_in_half_precision(trained, monkeypatch):
     assert not report.dropped
     half = jax.tree.map(lambda x: x.astype(np.float16) if x.dtype == np.float32 else x, variables)
     assert same(loaded, half)
+    assert pretraining.save("tiny", variables, folder / "out") == file
+
+
+def test_only_trunks_are_overwritten(trained, monkeypatch, tmp_path):
+    monkeypatch.setitem(pretraining.RECIPES, "tiny", dataclasses.replace(TINY))
+    pretraining.check_target("tiny", tmp_path)
+    file = pretraining.save("tiny", trained[1], tmp_path)
+    pretraining.check_target("tiny", tmp_path)
+    content = file.read_bytes()
+    file.write_bytes(content + b"!")
+    with pytest.raises(UserError, match=r"tiny\.safetensors is not overwritten: it is no trunk"):
+        pretraining.check_target("tiny", tmp_path)
+    file.write_bytes(content)
+    for card in ("{}", "[]", '{"trunk": "drawn/other", "sha256": ""}', "words"):
+        file.with_suffix(".json").write_text(card)
+        with pytest.raises(UserError, match=r"tiny\.json is not overwritten"):
+            pretraining.check_target("tiny", tmp_path)

@@ -57,6 +57,8 @@ def test_sentences_say_when_the_data_are_too_few(case):
     few = calibration.calibrate(case.distances, case.query, case.gallery, case.ignore)
     text = " ".join(few.sentences())
     assert "of 19 pairs of different identities" in text
+    assert np.isinf(few.per_pair.distance)
+    assert "Per pair: where no distance is accepted, 0.0 % of" in text
     assert "too few for the per-pair target: the smallest rate they can show is 5.3 %" in text
     assert "too few for the per-search target" in text
     enough = calibration.calibrate(

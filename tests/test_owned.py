@@ -9,11 +9,15 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
+from mmreid_jax import evaluate, owned
 from mmreid_jax.commands import convert as command
-from mmreid_jax.convert import owned, store
+from mmreid_jax.convert import store
 from mmreid_jax.errors import UserError
+from mmreid_jax.visualize import curves, report
+from mmreid_jax.visualize.canvas import Canvas
 from tests.commands.test_convert import vit_entries
 
 
@@ -207,3 +211,39 @@ class TestExportedFiles:
             export("--overwrite")
         assert everything(tmp_path) == before
         assert path.exists()
+
+
+class TestWorkDirectory:
+    """A report is written at the end of hours, so its place is looked at before them."""
+
+    @pytest.mark.parametrize("name", ["report.html", "figures/mine.png"])
+    def test_of_no_run(self, tmp_path, name):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"words")
+        before = everything(tmp_path)
+        with pytest.raises(UserError, match=rf"{re.escape(name)} is not overwritten: it is no (page|picture)"):
+            evaluate.alone_in(tmp_path)
+        assert everything(tmp_path) == before
+
+    def test_of_a_run(self, tmp_path):
+        """Also of one by an earlier version, whose pictures have no mark."""
+        report.write_report(tmp_path, report.Report("a run"))
+        with evaluate.alone_in(tmp_path):
+            pass
+        (tmp_path / "report.html").write_text("without a mark")
+        (tmp_path / "metrics.jsonl").touch()
+        with evaluate.alone_in(tmp_path):
+            pass
+
+
+@pytest.mark.parametrize("make", ["chart", "photographs"])
+def test_pictures_have_the_mark(tmp_path, make):
+    if make == "chart":
+        picture = curves.cmc_curves({"a": np.array([0.5, 1.0])})
+    else:
+        canvas = Canvas(20, 40)
+        picture = canvas.picture(name="photographs", alt="", caption="")
+    path = picture.write(tmp_path)
+    assert owned.is_picture(path)
+    Image.open(path).save(path)
+    assert not owned.is_picture(path)

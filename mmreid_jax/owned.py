@@ -1,9 +1,9 @@
 """What this program wrote, and may replace: the one rule of every command that overwrites.
 
-A directory is this program's if its ``meta.json`` carries the program's mark and the list of the files that it wrote,
-and if there is nothing else in it. It is replaced in an order that loses nothing: the new one is written beside it, the
-old one is moved aside, the new one takes its name, and then the old one's files are deleted, each by its name. A file
-is this program's if a mark inside says so.
+A directory is this program's if it says so and lists the files that it wrote (its ``meta.json``, or whatever the caller
+reads the list from), and if there is nothing else in it. It is replaced in an order that loses nothing: the new one is
+written beside it, the old one is moved aside, the new one takes its name, and then the old one's files are deleted,
+each by its name. A file is this program's if a mark inside says so: `PAGE_MARK` in a page, `PICTURE_MARK` in a picture.
 """
 
 from __future__ import annotations
@@ -17,10 +17,18 @@ from typing import Any
 
 from mmreid_jax import __version__
 from mmreid_jax.errors import UserError, printable
+from mmreid_jax.paths import read_json
 
 PROGRAM = "mmreid_jax"
 META = "meta.json"
+PAGE_MARK = f'<meta name="generator" content="{PROGRAM}">'
+PICTURE_MARK = {"Software": PROGRAM}
+"""Text that every PNG file of this program has in a chunk of its own."""
+Listed = Callable[[pathlib.Path], list[str] | None]
+"""Directory -> the paths of this program's files in it, or None where it is not this program's."""
 _MOST_FILES = 100_000
+# Marks stand at the beginning of a file.
+_BEGINNING = 4096
 
 
 def mark(directory: pathlib.Path, meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,8 +50,32 @@ def files_of(directory: pathlib.Path) -> list[str]:
     return found
 
 
-def check_directory(directory: pathlib.Path, overwrite: bool) -> None:
+def listed_by_meta(directory: pathlib.Path) -> list[str] | None:
+    """The files that the ``meta.json`` of a directory lists; None where it does not carry the program's mark."""
+    try:
+        meta = read_json(directory / META)
+        listed = meta["files"] if meta["written_by"] == PROGRAM else None
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+    sound = isinstance(listed, list) and all(isinstance(name, str) for name in listed)
+    return listed if sound else None
+
+
+def check_directory(
+    directory: pathlib.Path,
+    overwrite: bool,
+    what: str = "converted directory",
+    listed: Listed = listed_by_meta,
+    flag: str = "--overwrite",
+) -> None:
     """Says whether a directory may be written, before there is anything to write.
+
+    Args:
+      directory: its name.
+      overwrite: whether one of this program's may be replaced.
+      what: the directory is, for the message.
+      listed: reads which files of a directory are this program's.
+      flag: that replaces it, for the message.
 
     Raises:
       UserError: it exists and is not to be replaced, or is not wholly this program's.
@@ -51,53 +83,56 @@ def check_directory(directory: pathlib.Path, overwrite: bool) -> None:
     if not os.path.lexists(directory):
         return
     if not overwrite:
-        raise UserError(f"{directory} exists already; choose another directory, or overwrite it with --overwrite")
-    _owned_files(directory)
+        raise UserError(f"{directory} exists already; choose another directory, or overwrite it with {flag}")
+    _owned_files(directory, what, listed)
 
 
-def _owned_files(directory: pathlib.Path) -> list[str]:
+def _owned_files(directory: pathlib.Path, what: str, listed: Listed) -> list[str]:
     """The files of a directory of this program's, by its own list."""
-    refusal = f"{directory} is no converted directory and is not overwritten"
+    refusal = f"{directory} is no {what} and is not overwritten"
     if not directory.is_dir():
         raise UserError(f"{refusal} (it is no directory); choose another one")
     if not any(directory.iterdir()):
         return []
-    try:
-        meta = json.loads((directory / META).read_text(encoding="utf-8"))
-        listed = meta["files"] if meta["written_by"] == PROGRAM else None
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
-        listed = None
-    if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
+    ours = listed(directory)
+    if ours is None:
         raise UserError(
-            f"{refusal} (no {META} with the mark of {PROGRAM} is in it); choose another one, or delete it yourself"
+            f"{refusal} (nothing in it says that {PROGRAM} wrote it); choose another one, or delete it yourself"
         )
-    foreign = sorted(set(files_of(directory)) - set(listed))
+    foreign = sorted(set(files_of(directory)) - set(ours))
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise UserError(
             f"{directory} is not overwritten: it also holds {printable(foreign[0])}{more}, which {PROGRAM} did not "
             f"write; move that away, or choose another directory"
         )
-    return listed
+    return ours
 
 
-def replace_directory(beside: pathlib.Path, directory: pathlib.Path, overwrite: bool) -> None:
+def replace_directory(
+    beside: pathlib.Path,
+    directory: pathlib.Path,
+    overwrite: bool,
+    what: str = "converted directory",
+    listed: Listed = listed_by_meta,
+) -> None:
     """Gives a finished directory its name, in the place of one of this program's or of nothing.
 
     Args:
-      beside: the new one, in the same folder.
+      beside: the new one, on the same disk.
       directory: its name to be.
       overwrite: whether a directory there may be replaced.
+      what, listed: see `check_directory`.
 
     Raises:
       UserError: as `check_directory`.
       OSError: the disk does not do it; the old directory is as it was.
     """
-    check_directory(directory, overwrite)
+    check_directory(directory, overwrite, what, listed)
     if not os.path.lexists(directory):
         beside.rename(directory)
         return
-    files = _owned_files(directory)
+    files = _owned_files(directory, what, listed)
     aside = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name[:80]}.old.", dir=directory.parent))
     try:
         # Onto an empty directory: that is what a rename may replace.
@@ -150,3 +185,37 @@ def check_file(path: pathlib.Path, is_ours: Callable[[pathlib.Path], bool], what
             f"{path} is not overwritten: it is no {what} that {PROGRAM} wrote; choose another file, or delete it "
             f"yourself"
         )
+
+
+def is_page(path: pathlib.Path) -> bool:
+    """Whether a file is an HTML page of this program."""
+    return PAGE_MARK.encode() in _beginning(path)
+
+
+def is_picture(path: pathlib.Path) -> bool:
+    """Whether a file is a PNG picture of this program."""
+    begins = _beginning(path)
+    return begins.startswith(b"\x89PNG\r\n") and f"tEXtSoftware\0{PROGRAM}".encode() in begins
+
+
+def _beginning(path: pathlib.Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(_BEGINNING)
+    except OSError:
+        return b""
+
+
+def check_page(page: pathlib.Path, pictures: str) -> None:
+    """Says whether a page and its pictures may be written, before there are any.
+
+    Args:
+      page: the HTML file.
+      pictures: pattern of the names of the pictures in the folder ``figures`` beside it.
+
+    Raises:
+      UserError: there are others than this program's.
+    """
+    check_file(page, is_page, "page")
+    for picture in sorted(page.parent.glob(f"figures/{pictures}")):
+        check_file(picture, is_picture, "picture")
