@@ -158,6 +158,10 @@ def _check_loss(config: Any) -> None:
         raise UserError(
             f"config.loss.{', '.join(weights)} are all 0: there is nothing to learn; set one of them above 0"
         )
+    if "mtt" in config and not (config.mtt.mmm_weight or config.mtt.cim_weight):
+        raise UserError(
+            "config.mtt.mmm_weight, cim_weight are both 0: there is nothing to adapt by; set one of them above 0"
+        )
 
 
 def _check_files(config: Any, starts: bool, trained: bool) -> None:

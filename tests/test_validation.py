@@ -152,6 +152,11 @@ WRONG = [
     ("grouping", {"loss.grouping": "foo"}, r"grouping is 'foo'"),
     ("classes", {"model.num_classes": 10**9}, r"num_classes is 1000000000"),
     ("weights", {f"loss.{key}": 0.0 for key in settings.weights_of("htt")}, r"are all 0: there is nothing to learn"),
+    (
+        "weights of adaptation",
+        {"mtt.mmm_weight": 0.0, "mtt.cim_weight": 0.0},
+        r"are both 0: there is nothing to adapt by",
+    ),
     ("data set", {"data.dataset": "foo"}, r"there is no data set 'foo'"),
     ("protocol", {"eval.protocol": "foo"}, r"unknown protocol 'foo'"),
     ("other protocol", {"eval.protocol": "llcm_ir_to_vis"}, r"'llcm_ir_to_vis' fits llcm, but not rgbnt201"),

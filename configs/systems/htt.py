@@ -56,7 +56,9 @@ def htt() -> ConfigDict:
         dict(
             form="code",  # or "paper": Algorithm 1, any batch size
             batch_size=2,
+            mmm_weight=1.0,
             mmm_margin=1.0,
+            cim_weight=1.0,
             cim_margin=1.0,
             episodic=False,  # start every query chunk from the trained weights again
             episode_size=64,  # queries per episode

@@ -269,7 +269,7 @@ class HTT:
         follows = options.statistics == "batch"
         features, backbone_stats = self.features(variables, batch, train=follows or self.is_vit, key=key)
         _, _, logits, neck_stats = self.head(variables, features, train=follows)
-        total, parts = adaptation.mtt_loss(
+        _, parts = adaptation.mtt_loss(
             features,
             logits,
             form=options.form,
@@ -277,6 +277,7 @@ class HTT:
             cross_identity_width=options.cim_margin,
         )
         terms = {"mmm": parts["three_modal"], "cim": parts["cross_identity"]}
+        total = options.mmm_weight * terms["mmm"] + options.cim_weight * terms["cim"]
         return total, (terms, self._statistics(backbone_stats, neck_stats), memory)
 
     def embed(self, variables: Variables, batch: Batch) -> dict[str, Array]:

@@ -41,7 +41,9 @@ SECTIONS = {
         {
             "form": Choice("code", ("code", "paper")),
             "batch_size": Whole(2, 1, 65536),
+            "mmm_weight": Number(1.0, 0),
             "mmm_margin": Number(1.0, 0),
+            "cim_weight": Number(1.0, 0),
             "cim_margin": Number(1.0, 0),
             "episodic": Switch(False),
             "episode_size": Whole(64, 1, 1_000_000),
@@ -54,7 +56,14 @@ SECTIONS = {
 WEIGHTS = ("ce_weight", "triplet_weight", "mmm_weight", "cim_weight", "center_weight")
 """Of ``config.loss``: where all are 0 there is nothing to learn."""
 RELEASED = {
-    "": {"train.sampler": "reference", "loss.grouping": "positional", "mtt.form": "code", "mtt.statistics": "batch"},
+    "": {
+        "train.sampler": "reference",
+        "loss.grouping": "positional",
+        "mtt.form": "code",
+        "mtt.mmm_weight": 1.0,
+        "mtt.cim_weight": 1.0,
+        "mtt.statistics": "batch",
+    },
     "rgbnt100": {"data.rgbnt100_third": "reference"},
     "rgbn300": {"data.rgbn300_third": "reference"},
 }

@@ -117,11 +117,10 @@ def test_backbone_learns_slowly():
 PAIR = {"train__identities_per_batch": 2, "train__images_per_identity": 1}
 
 
-def adapted(backbone, statistics):
+def adapted(backbone, statistics, **changes):
     """(method, variables with odd statistics, a pair of samples, loss, new statistics)."""
-    config, method = tiny.method(
-        "htt", model__backbone=backbone, model__drop_path=0.0, mtt__statistics=statistics, **PAIR
-    )
+    options = {"model__backbone": backbone, "model__drop_path": 0.0, "mtt__statistics": statistics}
+    config, method = tiny.method("htt", **options, **PAIR, **changes)
     variables = method.init(jax.random.key(0))
     stats = jax.tree.map(lambda x: x + 0.3 * jnp.ones_like(x), variables["batch_stats"])
     # Logits of fresh classifiers are all but equal.
@@ -150,3 +149,13 @@ def test_statistics_of_the_batch_move_the_running_ones(backbone):
     _, variables, _, _, new = adapted(backbone, "batch")
     moved = jax.tree.map(lambda a, b: bool(jnp.any(a != b)), new, variables["batch_stats"])
     assert all(jax.tree.leaves(moved))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0)])
+def test_terms_have_weights(weights):
+    changes = {"mtt__mmm_weight": weights[0], "mtt__cim_weight": weights[1]}
+    method, variables, batch, loss, _ = adapted("vit_micro", "kept", **changes)
+    _, (terms, _, _) = method.adapt_loss(variables, batch, jax.random.key(2), 0, {})
+    np.testing.assert_allclose(loss, weights[0] * terms["mmm"] + weights[1] * terms["cim"], rtol=1e-5)
+    assert terms["mmm"] > 0
+    assert terms["cim"] > 0

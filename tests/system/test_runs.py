@@ -124,6 +124,7 @@ def test_killed_at_any_moment_and_resumed_is_uninterrupted(data_dir, tmp_path):
             "data.image_size": "(32,16)",
             "data.padding": 2,
             "model.backbone": "vit_micro",
+            "init.backbone": "",
             "train.identities_per_batch": 4,
             "train.images_per_identity": 2,
             "train.eval_every": 60,
