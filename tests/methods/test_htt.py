@@ -154,7 +154,7 @@ def test_statistics_of_the_batch_move_the_running_ones(backbone):
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0)])
 def test_terms_have_weights(weights):
     changes = {"mtt__mmm_weight": weights[0], "mtt__cim_weight": weights[1]}
-    method, variables, batch, loss, _ = adapted("vit_micro", "kept", **changes)
+    method, variables, batch, loss, _ = adapted("vit_micro", "batch", **changes)
     _, (terms, _, _) = method.adapt_loss(variables, batch, jax.random.key(2), 0, {})
     np.testing.assert_allclose(loss, weights[0] * terms["mmm"] + weights[1] * terms["cim"], rtol=1e-5)
     assert terms["mmm"] > 0
