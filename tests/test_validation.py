@@ -29,9 +29,17 @@ from mmreid_jax.settings.kinds import Choice, Number, Pair, Several, Switch, Tex
 from mmreid_jax.testing import tiny
 from mmreid_jax.training import compilation, optimizers, schedules
 from mmreid_jax.training.config import flatten
+from tests.datasets.own import made
 from tests.test_configs import experiments
 
 METHODS = sorted(tiny.TINY)
+
+
+@pytest.fixture
+def own_data(tmp_path, monkeypatch):
+    """A data set of one's own, which configs/own.py is about."""
+    made.pretend(tmp_path)
+    monkeypatch.setenv("MMREID_DATA", str(tmp_path))
 
 
 def whole(method, **changes):
@@ -58,7 +66,7 @@ def resolved(name, variant=""):
 
 class TestSchema:
     @pytest.mark.parametrize(("name", "variant"), experiments())
-    def test_every_experiment_is_valid_and_complete(self, name, variant):
+    def test_every_experiment_is_valid_and_complete(self, name, variant, own_data):
         get_config = importlib.import_module(f"configs.{name}").get_config
         config = get_config(variant) if variant else get_config()
         complete = validation.complete(config)
@@ -278,7 +286,7 @@ class TestComplete:
 
 class TestReleased:
     @pytest.mark.parametrize(("name", "variant"), experiments())
-    def test_every_experiment_can_be_compared(self, name, variant):
+    def test_every_experiment_can_be_compared(self, name, variant, own_data):
         get_config = importlib.import_module(f"configs.{name}").get_config
         config = get_config(variant) if variant else get_config()
         config.parity = "released"

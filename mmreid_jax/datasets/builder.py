@@ -75,6 +75,8 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
             samples = {split: with_texts(root, self.captioner, split, listed) for split, listed in samples.items()}
         # At this time data_path is the unfinished folder, so records and source become visible in one rename.
         (pathlib.Path(self.data_path) / SOURCE_FILE).write_text(json.dumps(source, indent=1))
+        for name, content in self.DATASET.beside(samples).items() if self.DATASET.beside else ():
+            (pathlib.Path(self.data_path) / name).write_bytes(content)
         return {split: self._generate_examples(listed) for split, listed in samples.items()}
 
     def _generate_examples(self, samples: Sequence[Sample]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -95,7 +97,8 @@ def _features(dataset: Dataset, captioner: str) -> dict[str, Any]:
     text, number = tfds.features.Text(), tfds.features.Scalar(np.int32)
     features: dict[str, Any] = {"identity": number, "camera": number, "scene": number, "file": text}
     if not dataset.single:
-        image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+        encoding = "jpeg" if dataset.folders.jpeg_only else None
+        image = tfds.features.Image(shape=(None, None, 3), encoding_format=encoding)
         return features | dict.fromkeys(dataset.folders.images, image)
     features |= {"image": tfds.features.Image(shape=(None, None, 3)), "label": number, "modality": text}
     if captioner:

@@ -66,10 +66,18 @@ class _Described:
     name: str
     source: str
 
+    jpeg_only: ClassVar[bool] = True
+    """Whether it is distributed as JPEG files alone."""
+
     @property
     def tree(self) -> str:
         """The expected folders in one line."""
         raise NotImplementedError
+
+    @property
+    def stated(self) -> str:
+        """What is said of the samples beside the names of their files, for the fingerprint of the data set."""
+        return ""
 
     @property
     def instructions(self) -> str:
@@ -187,6 +195,7 @@ class SingleFolders(_Described):
     query: str
     gallery: str
 
+    jpeg_only: ClassVar[bool] = False
     inner: ClassVar[str] = ""
     width: ClassVar[int | None] = None
     images: ClassVar[Mapping[str, str]] = {"image": ""}
@@ -376,7 +385,7 @@ def other_images(folders: Folders, samples: Sequence[Sample]) -> dict[str, str]:
             suffix = os.path.splitext(name)[1].lower()
             if folder / name in known or suffix not in (*listing.SUFFIXES, *listing.UNREAD):
                 continue
-            if suffix not in _IMAGE_SUFFIXES and isinstance(folders, AlignedFolders):
+            if suffix not in _IMAGE_SUFFIXES and folders.jpeg_only:
                 others[str(folder / name)] = f"{folders.name} holds JPEG files, not {suffix}"
             elif name.startswith("."):
                 others[str(folder / name)] = "a hidden file"
@@ -434,6 +443,7 @@ def describe_source(
     for sample in samples:
         if sample.modality:
             digest.update(f"{sample.file}\t{sample.labels}\t{sample.label}\n".encode())
+    digest.update(folders.stated.encode())
     drawn = read_drawn(folders, root)
     digest.update(json.dumps(drawn, sort_keys=True).encode())
     source = {
