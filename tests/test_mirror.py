@@ -24,6 +24,7 @@ ELSEWHERE = {
     "captioning/rephrasing": "captioning/test_models",
     "captioning/text_files": "captioning/test_captioning",
     "commands/captioning": "captioning/test_captioning",
+    "commands/crops": "datasets/own/test_crops",
     "commands/extract": "commands/test_search",
     "commands/options": "commands/test_search",
     "commands/prepare": "datasets/test_prepare",

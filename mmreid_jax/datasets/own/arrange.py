@@ -106,6 +106,11 @@ def arrange(found: Sequence[Found], faults: Faults, *, aligned: bool | None, dra
         lacking = [each.file for each in found if not getattr(each, column)]
         if len(lacking) < len(found):
             faults.add(f"images have no {column}, but others have", lacking)
+    if len({each.camera for each in found}) < 2:
+        # Of a single camera all matches would be excluded.
+        what = "all images are of one camera" if found and found[0].camera else "cameras are not known"
+        notes.append(f"{what}, so nothing is excluded by camera when scores are made")
+        found = [dataclasses.replace(each, camera="") for each in found]
     modalities = tuple(name for name in MODALITIES if any(each.modality == name for each in found))
     rows, is_aligned = _rows(found, modalities, aligned, faults)
     identities = _numbers([row.first.identity for row in rows])
@@ -287,8 +292,6 @@ def _remarks(
 ) -> list[str]:
     """What a user should know of the splits."""
     remarks = []
-    if not known_cameras:
-        remarks.append("cameras are not known, so nothing is excluded by camera when scores are made")
     cameras_of: dict[str, set[str]] = defaultdict(set)
     for row in splits["gallery"]:
         cameras_of[row.first.identity].add(row.first.camera)

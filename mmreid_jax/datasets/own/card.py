@@ -6,6 +6,7 @@ import csv
 import functools
 import io
 import pathlib
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -70,21 +71,27 @@ def text(description: Description, arranged: Arranged, samples: Samples) -> str:
 
 
 def contact_sheet(description: Description, samples: Samples) -> bytes:
-    """A picture of some identities as PNG: training people, or of the test if all of those are left out."""
-    shots = [_shot(description, sample) for listed in samples.values() for sample in listed]
+    """A picture of some identities as PNG; where cameras are not known, of each some images in their order."""
+    seen: Counter[tuple[int, str]] = Counter()
+    shots = []
+    for sample in (sample for listed in samples.values() for sample in listed):
+        key = sample.labels.identity, sample.modality
+        shots.append(_shot(description, sample, seen[key]))
+        seen[key] += 1
     stream = io.BytesIO()
     sheet.picture(shots, size=_SIZE).save(stream, "PNG")
     return stream.getvalue()
 
 
-def _shot(description: Description, sample: disk.Sample) -> sheet.Shot:
+def _shot(description: Description, sample: disk.Sample, position: int) -> sheet.Shot:
+    """One sample for the picture; `position`: among those of its identity and modality."""
     camera = sample.labels.camera
-    place = f"camera {description.cameras[camera]}" if description.cameras else ""
+    column, place = (camera, f"camera {description.cameras[camera]}") if description.cameras else (position, "")
     shown = (sample.modality,) if sample.modality else description.modalities
     return sheet.Shot(
         sample.labels.identity,
         sample.modality,
-        camera,
+        column,
         place,
         shown,
         functools.partial(_load, shown, sample.images),
