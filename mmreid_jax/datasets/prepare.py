@@ -91,6 +91,8 @@ def prepare(
         damaged, the disk is too small, or the data prepared earlier were made from other files.
     """
     chosen = described or datasets.get(dataset, data_dir)
+    # Public lists are looked up by the name.
+    compared = described or dataset
     folders = chosen.folders
     directory = catalogue.prepared_dir(dataset, data_dir)
     if manual_dir is not None:
@@ -99,7 +101,7 @@ def prepare(
             look = _Look(check_images, broken, follow_links)
             source = _listed(chosen, manual_dir, directory, earlier, captioner, look, progress)
             # What cannot be compared raises here, before anything is written.
-            verify.compare(chosen, verify.tables_of(source.samples), source.described["drawn"] is not None)
+            verify.compare(compared, verify.tables_of(source.samples), source.described["drawn"] is not None)
             fresh = _write_if_needed(chosen, source, directory, earlier, progress)
     elif force or check_images or catalogue.source_of(dataset, data_dir) is None:
         raise UserError(
@@ -107,7 +109,7 @@ def prepare(
         )
     else:
         fresh = False
-    report = verify.check(dataset if described is None else chosen, _load_all(dataset, data_dir))
+    report = verify.check(compared, _load_all(dataset, data_dir))
     return Prepared(dataset, path_of(data_dir), directory, fresh, report)
 
 
@@ -183,7 +185,7 @@ def _listed(
     if others := disk.other_images(folders, [sample for listed in everything.values() for sample in listed]):
         _log.warning("%d images are no part of %s: %s", len(others), folders.name, listing.in_words(others))
     known = (earlier or {}).get("text")
-    if not captioner and known and known["captioner"] in captions.captioners(root):
+    if not captioner and known and known["captioner"] in folders.captioners(root):
         captioner = known["captioner"]
     captioner = disk.captioner_of(folders, root, captioner)
     every = [sample for listed in samples.values() for sample in listed]

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from mmreid_jax.data import captions
 from mmreid_jax.datasets import disk
 from mmreid_jax.datasets.own.description import MODALITIES, SPLITS
 from mmreid_jax.datasets.own.faults import Faults
@@ -31,6 +32,7 @@ class Found:
       modality: one of `MODALITIES`.
       split: ``train``, ``query``, ``gallery`` or ``test``.
       key: what images of one sample in several modalities have in common.
+      caption: what it shows, in words.
     """
 
     path: pathlib.Path
@@ -41,6 +43,7 @@ class Found:
     modality: str = "rgb"
     split: str = ""
     key: str = ""
+    caption: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +69,7 @@ class Arranged:
       aligned: likewise.
       cameras: likewise.
       split: likewise.
+      captions: likewise.
       identities: name of an identity as it was written -> its number; empty where they are the same.
       notes: sentences worth printing.
     """
@@ -75,6 +79,7 @@ class Arranged:
     aligned: bool
     cameras: tuple[str, ...]
     split: str
+    captions: bool
     identities: Mapping[str, int]
     notes: tuple[str, ...]
 
@@ -122,16 +127,28 @@ def arrange(found: Sequence[Found], faults: Faults, *, aligned: bool | None, dra
     else:
         splits, how = _drawn(rows, modalities, is_aligned, drawing, faults)
     notes += _remarks(splits, modalities, is_aligned, known_cameras=any(cameras))
+    captioned = any(each.caption for each in found) and not is_aligned
+    if captioned:
+        _check_captions(splits, faults)
+    elif any(each.caption for each in found):
+        notes.append("captions are not kept: methods read them of visible and infrared images that are not aligned")
     samples = {
         split: _samples(members, identities, cameras, scenes, single=not is_aligned, train=split == "train")
         for split, members in splits.items()
     }
+    if captioned:
+        visible = _captions_of(splits["gallery"])
+        samples = {
+            split: _with_texts(splits[split], listed, visible if split == "query" else {})
+            for split, listed in samples.items()
+        }
     return Arranged(
         samples,
         modalities,
         is_aligned,
         tuple(cameras) if any(cameras) else (),
         how,
+        captioned,
         {} if all(name.isdecimal() for name in identities) else identities,
         tuple(notes),
     )
@@ -285,6 +302,33 @@ def _queries(rows: Sequence[_Row], generator: np.random.Generator) -> list[_Row]
         return []
     several = [members for members in by_camera.values() if len(members) > 1]
     return [members[generator.integers(len(members))] for members in several or [list(rows)]]
+
+
+def _check_captions(splits: Mapping[str, Sequence[_Row]], faults: Faults) -> None:
+    """Training images and infrared test images need captions, and infrared test identities visible ones."""
+    needing = [*splits["train"], *splits["query"]]
+    faults.add("images have no caption, but others have", [row.first.file for row in needing if not row.first.caption])
+    said = {row.first.identity for row in splits["gallery"] if row.first.caption}
+    unsaid = {row.first.identity for row in splits["query"]} - said
+    faults.add("infrared test identities have no caption of a visible test image", sorted(unsaid, key=_natural))
+
+
+def _captions_of(rows: Sequence[_Row]) -> dict[str, tuple[str, ...]]:
+    """Identity -> the distinct captions of its images."""
+    return {
+        identity: tuple(dict.fromkeys(row.first.caption for row in members if row.first.caption))
+        for identity, members in _of_identity(rows).items()
+    }
+
+
+def _with_texts(
+    rows: Sequence[_Row], samples: Sequence[disk.Sample], visible: Mapping[str, tuple[str, ...]]
+) -> list[disk.Sample]:
+    """The samples of the rows with their captions, and with those that are `visible` of their identity."""
+    return [
+        dataclasses.replace(sample, text=captions.Text(row.first.caption, visible=visible.get(row.first.identity, ())))
+        for row, sample in zip(rows, samples, strict=True)
+    ]
 
 
 def _remarks(

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
+from mmreid_jax.data.captions import TextForm
 from mmreid_jax.datasets import disk
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.errors import UserError, printable
@@ -22,6 +23,8 @@ from mmreid_jax.retrieval.protocols import Protocol
 MODALITIES = ("rgb", "nir", "tir")
 """All that there may be, in the order of concatenation."""
 SPLITS = ("train", "query", "gallery")
+CAPTIONER = "own"
+"""Who wrote the captions of a table, for ``config.data.captioner``."""
 DISTANCE: Kind = "squared_euclidean"
 """Of all protocols of such data sets."""
 Samples = Mapping[str, Sequence[disk.Sample]]
@@ -41,6 +44,7 @@ class Description:
       cameras: names of the cameras as they were written, in the order of their numbers; empty where they are unknown.
       counts: split -> (samples, identities).
       split: how the splits came about, in words.
+      captions: whether its images have captions, whose captioner is called `CAPTIONER`.
     """
 
     name: str
@@ -49,6 +53,7 @@ class Description:
     cameras: tuple[str, ...]
     counts: Mapping[str, tuple[int, int]]
     split: str
+    captions: bool = False
 
     @property
     def full_name(self) -> str:
@@ -176,6 +181,29 @@ class _Own:
         )
         return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
+    usual_captioners: ClassVar[tuple[str, ...]] = (CAPTIONER,)
+
+    def captioners(self, root: pathlib.Path) -> tuple[str, ...]:
+        """The table, where it has captions."""
+        del root
+        return (CAPTIONER,) if any(sample.text for sample in self._every_sample) else ()
+
+    def text_fingerprint(self, root: pathlib.Path, captioner: str) -> str:
+        """See `disk.SingleFolders`."""
+        del root, captioner
+        return hashlib.sha256(repr([sample.text for sample in self._every_sample]).encode()).hexdigest()
+
+    def with_texts(
+        self, root: pathlib.Path, captioner: str, split: str, samples: Sequence[disk.Sample]
+    ) -> list[disk.Sample]:
+        """The samples, which have their texts already."""
+        del root, captioner, split
+        return list(samples)
+
+    @property
+    def _every_sample(self) -> list[disk.Sample]:
+        return [sample for samples in (self.listed or {}).values() for sample in samples]
+
     def of_split(self, split: str) -> list[disk.Sample]:
         """The samples of a split.
 
@@ -271,6 +299,7 @@ def described(
         folders=folders,
         protocols=description.protocols,
         published={split: Known(*description.counts[split]) for split in SPLITS},
+        captions=TextForm("") if description.captions else None,
         version=own_description(description.name, ".").parent.name,
         beside=beside,
     )

@@ -101,7 +101,13 @@ def make(
     if faults:
         raise FaultyData(printable(source.csv or source.root), faults)
     description = Description(
-        bare, arranged.modalities, arranged.aligned, arranged.cameras, arrange.counts(arranged.samples), arranged.split
+        bare,
+        arranged.modalities,
+        arranged.aligned,
+        arranged.cameras,
+        arrange.counts(arranged.samples),
+        arranged.split,
+        arranged.captions,
     )
 
     def beside(samples: Samples) -> dict[str, bytes]:

@@ -24,10 +24,11 @@ COLUMNS: Mapping[str, str] = {
     "scene": "optional: scene or time (a column time is the same)",
     "modality": "optional: rgb, nir or tir, and the words that folders may have",
     "split": "optional: train, query, gallery or test",
+    "caption": "optional: what it shows in words, of unaligned images (TVI-LFM reads them)",
     "sample": "optional: rows of one value are aligned images of one sample",
 }
 """Columns and what they hold."""
-_KNOWN = ("file", *MODALITIES, "identity", "camera", "scene", "time", "modality", "split", "sample")
+_KNOWN = ("file", *MODALITIES, "identity", "camera", "scene", "time", "modality", "split", "sample", "caption")
 _SEPARATORS = ",;\t"
 
 
@@ -70,6 +71,7 @@ def read(path: pathlib.Path, root: pathlib.Path, faults: Faults) -> list[Found]:
                     scene=row.get("scene", "") or row.get("time", ""),
                     modality=modality,
                     split=split,
+                    caption=row.get("caption", ""),
                     key=where if column != "file" else row.get("sample") or name,
                 )
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import random
 
@@ -210,3 +211,39 @@ def test_counts():
     assert sum(samples for samples, _ in arrange.counts(made.samples).values()) == 6
     assert arrange.counts(made.samples)["train"] == (4, 2)
     np.testing.assert_equal(set(arrange.counts(made.samples)), {"train", "query", "gallery"})
+
+
+def test_captions_of_unaligned_images():
+    found = [
+        image(p, "", shot, m, "train" if p < 3 else "test", caption=f"{m} {p} {shot}")
+        for p in range(5)
+        for m in ("rgb", "nir")
+        for shot in (0, 1)
+    ]
+    made, lines = arranged(found, aligned=False)
+    assert not lines
+    assert made.captions
+    for split, listed in made.samples.items():
+        for sample in listed:
+            shot = sample.file[-5]
+            assert sample.text.caption == f"{sample.modality} {sample.labels.identity} {shot}"
+            expected = tuple(f"rgb {sample.labels.identity} {each}" for each in (0, 1)) if split == "query" else ()
+            assert sample.text.visible == expected
+    aligned, _ = arranged([dataclasses.replace(each, split="") for each in found])
+    assert not aligned.captions
+    assert "captions are not kept: methods read them of visible and infrared" in " ".join(aligned.notes)
+
+
+def test_captions_that_lack_are_named():
+    said = {"train": "x", "test": ""}
+    found = [
+        image(p, "", 0, m, split, caption="x" if m == "nir" and p != 1 else said[split])
+        for p, split in enumerate(("train", "train", "test"))
+        for m in ("rgb", "nir")
+    ]
+    found[2] = dataclasses.replace(found[2], caption="")
+    _, lines = arranged(found, aligned=False)
+    assert lines == [
+        "1 images have no caption, but others have: rgb/1/_0.jpg",
+        "1 infrared test identities have no caption of a visible test image: 2",
+    ]

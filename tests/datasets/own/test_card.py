@@ -15,8 +15,8 @@ from tests.datasets.own import made
 
 
 def arranged(samples, **more):
-    options = {"modalities": ("rgb",), "aligned": True, "cameras": ("1", "2"), "split": "given", "identities": {}}
-    return Arranged(samples, **{**options, "notes": (), **more})
+    options = {"modalities": ("rgb",), "aligned": True, "cameras": ("1", "2"), "split": "given", "captions": False}
+    return Arranged(samples, **{**options, "identities": {}, "notes": (), **more})
 
 
 def samples(root, cameras=2):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mmreid_jax.commands import prepare
+from mmreid_jax.data.captions import TextOptions
 from mmreid_jax.datasets import catalogue
 from mmreid_jax.datasets.own import card
 from mmreid_jax.errors import UserError
@@ -101,6 +102,26 @@ def test_a_table_with_names_and_splits(tmp_path, crops):
     # The table may lie elsewhere than the images.
     (crops / "people.csv").rename(tmp_path / "people.csv")
     run(crops, tmp_path / "other", "--csv", str(tmp_path / "people.csv"))
+
+
+def test_captions_of_a_table_go_into_the_records(tmp_path):
+    names = [(p, m, s) for p in range(1, 6) for m in ("rgb", "ir") for s in range(2)]
+    folder = made.write(tmp_path / "two", [f"{m}_{p}_{s}.jpg" for p, m, s in names])
+    rows = [f'{m}_{p}_{s}.jpg,{p},{m},"{m}, {p}, {s}"' for p, m, s in names]
+    (folder / "t.csv").write_text("\n".join(["file,identity,modality,caption", *rows]))
+    arguments = ["--csv", str(folder / "t.csv"), "--name", "shop", "--data_dir", str(tmp_path / "data")]
+    prepare.main(arguments)
+    text = TextOptions("own", rephrased=0.0)
+    train = catalogue.load("own:shop", "train", tmp_path / "data", text=text)
+    said = [f"{name.removesuffix('.jpg').replace('_', ', ')}" for name in train.file.tolist()]
+    assert train.captions["caption"].tolist() == said
+    query = catalogue.load("own:shop", "query", tmp_path / "data", text=text)
+    for row in range(len(query)):
+        assert query.captions["rgb"][row].startswith(f"rgb, {query.identity[row]}, ")
+        assert query.captions["nir"][row].startswith(f"ir, {query.identity[row]}, ")
+    (folder / "t.csv").write_text((folder / "t.csv").read_text().replace("ir, 1, 0", "someone else"))
+    with pytest.raises(UserError, match="prepare again with --force"):
+        prepare.main(arguments)
 
 
 def test_all_faults_are_listed_at_once_and_nothing_is_written(tmp_path, crops, capsys):
