@@ -284,6 +284,34 @@ class TestComplete:
         assert validation.complete(config).to_dict() == config.to_dict()
 
 
+OWN = {
+    "three": {"modalities": ("rgb", "nir", "tir")},
+    "two": {"modalities": ("rgb", "tir"), "aligned": False},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [
+        *((name, "three") for name in ("htt_rgbnt201", "htt_market1501_mm_mtt", "ieee_rgbnt201")),
+        *((name, "two") for name in ("base_sysu", "agw_sysu", "caj_regdb", "ddag_sysu", "hc_sysu", "mmgl_sysu")),
+    ],
+)
+def test_ones_own_data_go_with_every_config_whose_modalities_fit(name, dataset, tmp_path):
+    for each, options in OWN.items():
+        made.pretend(tmp_path, each, **options)
+    config = resolved(name)
+    for each in OWN:
+        config.data.update(dataset=f"own:{each}", data_dir=str(tmp_path))
+        if name.startswith("caj"):
+            config.data.grey_of = ()
+        if each == dataset:
+            validation.check(config, starts=False, trained=False)
+        elif dataset == "two":
+            with pytest.raises(UserError, match="compares two modalities"):
+                validation.check(config, starts=False, trained=False)
+
+
 class TestReleased:
     @pytest.mark.parametrize(("name", "variant"), experiments())
     def test_every_experiment_can_be_compared(self, name, variant, own_data):

@@ -42,11 +42,11 @@ ELSEWHERE = {
 
 
 def lines_of(page):
-    """The command lines in the code blocks of a page, without comments, continued lines joined."""
+    """The command lines in the code blocks of a page, without comments and what installs, continued lines joined."""
     found = []
     for block in re.findall(r"^```\w*\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE):
         for line in block.replace("\\\n", " ").splitlines():
-            line = re.sub(r"\s{2,}#.*|\s#\s.*", "", line).strip()
+            line = re.sub(r"\s{2,}#.*|\s#\s.*", "", line).strip().rpartition("&& .venv/bin/")[2]
             if line.startswith((MAIN, COMMAND)):
                 found.append(" ".join(line.split()))
     return found

@@ -14,6 +14,7 @@ from mmreid_jax.data import captions
 from mmreid_jax.datasets import disk
 from mmreid_jax.datasets.own.description import MODALITIES, SPLITS
 from mmreid_jax.datasets.own.faults import Faults
+from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 
 _MOST = 2**31
@@ -57,6 +58,13 @@ class Drawing:
 
     test_share: float = 0.5
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks both; `UserError` names the one that makes no sense."""
+        if not 0 < self.test_share < 1:
+            raise UserError(f"--test_share is {self.test_share}; it must lie between 0 and 1")
+        if self.seed < 0:
+            raise UserError(f"--seed is {self.seed}; it must not be negative")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 from mmreid_jax.datasets.own import arrange
 from mmreid_jax.datasets.own.arrange import Drawing, Found
 from mmreid_jax.datasets.own.faults import Faults
+from mmreid_jax.errors import UserError
 
 UNKNOWN = "cameras are not known, so nothing is excluded by camera when scores are made"
 
@@ -69,7 +70,7 @@ def test_a_draw_is_a_function_of_the_seed_and_of_no_order():
     assert first.split == "drawn by identity, 0.5 of them for the test, seed 3"
 
 
-@pytest.mark.parametrize(("share", "tested"), [(0.0, 1), (0.25, 5), (0.5, 10), (1.0, 18)])
+@pytest.mark.parametrize(("share", "tested"), [(0.01, 1), (0.25, 5), (0.5, 10), (0.99, 18)])
 def test_the_share_of_the_test_leaves_two_to_train_on(share, tested):
     found = [image(person, "", shot) for person in range(20) for shot in range(3)]
     made, lines = arranged(found, test_share=share)
@@ -161,6 +162,14 @@ def test_boxes_of_nobody_are_left_out():
     made, _ = arranged(found)
     assert sum(map(len, made.samples.values())) == 6
     assert made.notes[0] == "2 images of identity -1 are left out, as boxes of nobody"
+
+
+@pytest.mark.parametrize(
+    "drawing", [{"test_share": 0.0}, {"test_share": 1.0}, {"test_share": float("nan")}, {"seed": -1}]
+)
+def test_draws_that_make_no_sense(drawing):
+    with pytest.raises(UserError, match=r"--test_share|--seed"):
+        Drawing(**drawing)
 
 
 TWO = [image(person, "1", shot) for person in (1, 2, 3) for shot in (0, 1)]
