@@ -58,8 +58,9 @@ class Threshold:
                 (self.found, self.found_interval),
             )
         )
+        sides = " to ".join(filter(None, map("+".join, (self.query, self.gallery))))
         return (
-            f"{'+'.join(self.query)} to {'+'.join(self.gallery)}: at distance {self.distance:.4f} {alarms} of searches "
+            f"{f'{sides}: ' if sides else ''}at distance {self.distance:.4f} {alarms} of searches "
             f"for somebody absent find anybody, {hits} of searches for somebody present find them first"
         )
 

@@ -14,7 +14,8 @@ from mmreid_jax.commands import calibrate, search
 from mmreid_jax.datasets.own import making
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
-from mmreid_jax.retrieval import thresholds
+from mmreid_jax.retrieval import metrics, thresholds
+from mmreid_jax.retrieval.protocols import GENERAL
 from mmreid_jax.testing import tiny
 from mmreid_jax.training import checkpoints
 from tests.commands.test_search import matches, weights
@@ -106,20 +107,51 @@ def test_a_rate_that_is_none(far, place):
         calibrate.main(["--checkpoint", str(place / "run_shop"), "--far", far])
 
 
-def test_where_no_threshold_is_low_enough(place):
-    with pytest.raises(UserError, match=r"no threshold keeps|--far"):
-        calibrate.measure(_worst(), _plain(), 0.01)
+def test_where_no_threshold_is_low_enough():
+    # The nearest pair of all is of different people.
+    labels = metrics.Labels(np.array([1, 2]), np.zeros(2, int), np.zeros(2, int))
+    searched = calibrate.Searched(np.array([[0.5, 0.1], [0.2, 0.6]]), labels, labels, GENERAL["plain"], "x")
+    with pytest.raises(UserError, match="no threshold keeps false alarms at 0.01"):
+        calibrate.measure(searched, 0.01)
 
 
-def _plain():
-    from mmreid_jax.retrieval.protocols import GENERAL
+def test_labelled_features_of_any_model(tmp_path, capsys):
+    """One file searches itself without its own samples; two are queries and gallery. Against distances by hand."""
+    generator = np.random.default_rng(0)
+    people = np.repeat(np.arange(12), 4)
+    features = (generator.normal(size=(12, 16))[people] + generator.normal(size=(48, 16))).astype(np.float32)
+    cameras = np.tile(np.arange(4), 12)
+    np.savez(tmp_path / "all.npz", features=features, identity=people, camera=cameras)
+    calibrate.main(["--features", str(tmp_path / "all.npz"), "--far", "0.1", "--out", str(tmp_path / "out")])
+    (stored,) = thresholds.read(tmp_path / "out")
+    long = features / np.linalg.norm(features, axis=1, keepdims=True)
+    squared = np.square(long[:, None] - long[None]).sum(-1)
+    same = people[:, None] == people
+    wrong = np.where(same, np.inf, squared).min(axis=1)
+    right = np.where(same & ~np.eye(48, dtype=bool), squared, np.inf).min(axis=1)
+    assert stored.false_alarms == np.mean(wrong <= stored.distance + 1e-6) <= 0.1
+    assert stored.found == np.mean((right <= stored.distance + 1e-6) & (right < wrong))
+    assert (tmp_path / "out" / "figures" / "threshold.png").is_file()
+    assert "which search uses" not in capsys.readouterr().out
+    for name, rows in (("query", cameras == 0), ("gallery", cameras > 0)):
+        np.savez(tmp_path / f"{name}.npz", features=features[rows], identity=people[rows], camera=cameras[rows])
+    flags = ["--features", str(tmp_path / "query.npz"), "--gallery", str(tmp_path / "gallery.npz")]
+    calibrate.main([*flags, "--far", "0.1", "--out", str(tmp_path / "out")])
+    (stored,) = thresholds.read(tmp_path / "out")
+    assert (stored.queries, stored.gallery_size) == (12, 36)
 
-    return GENERAL["plain"]
 
-
-def _worst():
-    """A result whose nearest pair of all is of different people."""
-    from types import SimpleNamespace
-
-    table = lambda people: SimpleNamespace(identity=np.array(people), camera=np.zeros(2), scene=np.zeros(2))  # noqa: E731
-    return SimpleNamespace(distances=np.array([[0.5, 0.1], [0.2, 0.6]]), query=table([1, 2]), gallery=table([1, 2]))
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ([], "--checkpoint"),
+        (["--features", "a.npz", "--checkpoint", "b"], "one of both"),
+        (["--features", "a.npz"], "--out"),
+        (["--features", "unlabelled.npz", "--out", "out"], "labelled features alone"),
+    ],
+)
+def test_flags_that_do_not_go_together(flags, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "unlabelled.npz", features=np.ones((3, 4), np.float32))
+    with pytest.raises(UserError, match=said):
+        calibrate.main(flags)
