@@ -111,7 +111,7 @@ def test_where_no_threshold_is_low_enough():
     # The nearest pair of all is of different people.
     labels = metrics.Labels(np.array([1, 2]), np.zeros(2, int), np.zeros(2, int))
     searched = calibrate.Searched(np.array([[0.5, 0.1], [0.2, 0.6]]), labels, labels, GENERAL["plain"], "x")
-    with pytest.raises(UserError, match="no threshold keeps false alarms at 0.01"):
+    with pytest.raises(UserError, match=r"no threshold keeps false alarms at 0\.01"):
         calibrate.measure(searched, 0.01)
 
 
