@@ -357,11 +357,15 @@ def _remarks(
         remarks.append(
             f"{len(unmatched)} of {len(splits['query'])} queries have no match{other} in the gallery and do not count"
         )
-    if not aligned:
-        test = [row for split in ("query", "gallery") for row in splits[split]]
-        alone = len(_of_identity(test)) - len(_seen_in_all(test, modalities))
-        if alone:
-            remarks.append(f"{alone} test identities have images of one spectrum alone")
+    test = [row for split in ("query", "gallery") for row in splits[split]]
+    people = _of_identity(test).keys()
+    if aligned:
+        if alone := people - _of_identity(splits["query"]).keys():
+            remarks.append(
+                f"{len(alone)} of {len(people)} test identities are in the gallery alone: no query shows them"
+            )
+    elif alone := people - set(_seen_in_all(test, modalities)):
+        remarks.append(f"{len(alone)} of {len(people)} test identities have images of one spectrum alone")
     return remarks
 
 
