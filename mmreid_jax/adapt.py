@@ -149,7 +149,7 @@ def episodic(experiment: Experiment, embedder: Embedder, variables: Any) -> Resu
     """Adapts to each set of queries alone, ranks the gallery for it, and forgets: no query profits from another set."""
     config, method, splits, parallel = experiment.config, experiment.method, experiment.splits, experiment.parallel
     comparison = method.comparisons()[0]
-    protocol = retrieval.protocols_of(config.data.dataset, config.eval)[0]
+    protocol = retrieval.protocols_of(config.data.dataset, config.eval, config.data.data_dir)[0]
     sets = [
         np.arange(start, min(start + config.mtt.episode_size, len(splits.query)))
         for start in range(0, len(splits.query), config.mtt.episode_size)

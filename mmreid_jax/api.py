@@ -193,10 +193,10 @@ def prepare(dataset: str, manual_dir: str | Path, data_dir: str | Path | None = 
     Raises:
       UserError: files are missing or wrong, or the data prepared earlier were made from other files.
     """
-    from mmreid_jax.datasets import catalogue
     from mmreid_jax.datasets.prepare import prepare as prepare_files
+    from mmreid_jax.paths import default_data_dir
 
-    return prepare_files(dataset, os.fspath(manual_dir), data_dir or catalogue.default_data_dir())
+    return prepare_files(dataset, os.fspath(manual_dir), data_dir or default_data_dir())
 
 
 def datasets() -> tuple[str, ...]:

@@ -210,7 +210,7 @@ def text_options(data: Any) -> captions.TextOptions | None:
 
 def composite_of(data: Any) -> str:
     """How images that lie side by side are cut: the value of the key of ``config.data`` that the data set names."""
-    key = datasets.get(data.dataset).composite_key
+    key = datasets.get(data.dataset, data.data_dir).composite_key
     return data.get(key, "") if key else ""
 
 
@@ -336,7 +336,8 @@ def facts_of(config: Any, identities: int = 0, cameras: int = 0) -> tuple[base.D
       UserError: there is no such data set.
     """
     data = config.data
-    dataset, composite, chosen = datasets.get(data.dataset), composite_of(data), tuple(data.get("modalities", ()))
+    dataset, composite = datasets.get(data.dataset, data.data_dir), composite_of(data)
+    chosen = tuple(data.get("modalities", ()))
     modalities = tuple(name for name in dataset.views(composite) if not chosen or name in chosen)
     published = dataset.known("train")
     known, source = published.identities or published.unverified[1] or 0, "published"

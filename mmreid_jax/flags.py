@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import traceback
 from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mmreid_jax.paths import path_of
 from mmreid_jax.training.config import expand_paths, flatten, nearest, unknown_key
 
 _CONFIG_FOLDER = Path("configs")
+_line: ContextVar[tuple[str, ...]] = ContextVar("line", default=())
 
 
 def friendly_flags(argv: Sequence[str], flag_values: Any = None) -> list[str]:
@@ -67,8 +69,31 @@ def run_name(config: str) -> str:
     return "_".join(filter(None, (Path(file).stem, re.sub(r"[^\w.-]+", "_", argument))))
 
 
+def given(key: str) -> str:
+    """What the command line that is being parsed says of a key of the config; "" where it says nothing.
+
+    A config file may choose by it, before the values of the line are put into what it made: ``configs/own.py``.
+    """
+    value = ""
+    for position, argument in enumerate(_line.get()):
+        match = re.fullmatch(rf"--?config\.{re.escape(key)}(?:=(.*))?", argument, flags=re.DOTALL)
+        if match:
+            following = _line.get()[position + 1 : position + 2]
+            value = match[1] if match[1] is not None else "".join(following)
+    return value.strip("'\"")
+
+
 def _parse(argv: Sequence[str], flag_values: Any = None) -> list[str]:
-    """As `friendly_flags`, raising a `UserError`."""
+    """As `friendly_flags`, raising a `UserError`; meanwhile `given` knows the line."""
+    before = _line.set(tuple(argv))
+    try:
+        return _parsed(argv, flag_values)
+    finally:
+        _line.reset(before)
+
+
+def _parsed(argv: Sequence[str], flag_values: Any = None) -> list[str]:
+    """See `_parse`."""
     from absl import flags
 
     values = flags.FLAGS if flag_values is None else flag_values

@@ -385,7 +385,7 @@ class Model:
             records, lacking = given.table(images, self.modalities, one=self.extractor.one_modality)
             features, names = self._embedded(records, self._gone(lacking, ())), records.file
         config = self.extractor.config
-        kind = config.eval.distance or datasets.get(config.data.dataset).protocols[0].distance
+        kind = config.eval.distance or datasets.usual_distance(config.data.dataset)
         # The order of angles is that of distances at length one.
         return names, distances.l2_normalise(features) if kind == "cosine" else features
 

@@ -17,6 +17,27 @@ from mmreid_jax.errors import UserError, printable
 
 EMPTY = "the file is empty"
 """What `file_problem` says of such a file."""
+DATA_DIR_VARIABLE = "MMREID_DATA"
+"""Environment variable that names the folder of prepared data sets."""
+OWN = "own:"
+"""Beginning of the names of data sets of one's own (`mmreid_jax.datasets.own`)."""
+_OWN_VERSION = "1.0.0"
+
+
+def default_data_dir() -> Path:
+    """The folder of prepared data sets: the environment variable ``MMREID_DATA``, else ``data``."""
+    return Path(os.environ.get(DATA_DIR_VARIABLE, "data"))
+
+
+def own_description(dataset: str, data_dir: str | os.PathLike[str]) -> Path:
+    """The file beside the records of a data set of one's own, ``own:NAME``, that says what it is."""
+    return path_of(data_dir).absolute() / "own" / dataset.removeprefix(OWN) / _OWN_VERSION / "own.json"
+
+
+def own_names(data_dir: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The data sets of one's own that are prepared in a folder, ``own:NAME`` each."""
+    found = sorted(own_description("*", path_of(data_dir)).parents[2].glob(f"*/{_OWN_VERSION}/own.json"))
+    return tuple(f"{OWN}{path.parents[1].name}" for path in found)
 
 
 def path_of(text: str | os.PathLike[str]) -> Path:

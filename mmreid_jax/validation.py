@@ -89,19 +89,19 @@ def check(config: Any, *, starts: bool = True, trained: bool = True) -> list[str
     _check_loss(config)
     _check_files(config, starts, trained)
     if config.eval.protocol not in ("", datasets.ALL_PROTOCOLS):
-        datasets.protocol(config.eval.protocol, config.data.dataset)
+        datasets.protocol(config.eval.protocol, config.data.dataset, config.data.data_dir)
     # The method knows what it can be built of, and needs no data for it.
     method = base.build(config, facts)
     method.comparisons()
     if config.task != "train" and not (isinstance(method, base.Adapts) and "mtt" in config):
         raise UserError(f"method {config.method!r} has no test-time training; use --config.task=train")
-    return _notes(config)
+    return [*_notes(config), *(_weak_start(config) if starts else [])]
 
 
 def _facts(config: Any) -> base.DataFacts:
     """Facts of data that would do for this config."""
     data = config.data
-    dataset = datasets.get(data.dataset)
+    dataset = datasets.get(data.dataset, data.data_dir)
     known = dataset.views(data.get(dataset.composite_key, "") if dataset.composite_key else "")
     for name in data.modalities:
         if name not in known:
@@ -114,7 +114,7 @@ def _facts(config: Any) -> base.DataFacts:
 
 
 def _check_data(config: Any, facts: base.DataFacts) -> None:
-    data, dataset = config.data, datasets.get(config.data.dataset)
+    data, dataset = config.data, datasets.get(config.data.dataset, config.data.data_dir)
     for key in ("erasing_of", "grey_of", "second_views"):
         allowed = facts.modalities
         if key != "second_views":
@@ -199,6 +199,18 @@ def _notes(config: Any) -> list[str]:
                 " never reached"
             )
     return notes
+
+
+def _weak_start(config: Any) -> list[str]:
+    """A note where training on one's own images starts from no weights, or from those that know drawn people alone."""
+    named = {config.init[key] for key in (*_STARTS, "checkpoint")} - {""}
+    if not datasets.is_own(config.data.dataset) or any(not str(name).startswith(included.PREFIX) for name in named):
+        return []
+    start = f"{named.pop()}, a small trunk that knows drawn people" if named else "random numbers"
+    return [
+        f"training starts from {start}; ImageNet weights do better, such as torchvision's:"
+        " --config.init.backbone=resnet50-19c8e357.pth (docs/own_data.md)"
+    ]
 
 
 def _part(config: Any, name: str) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
-from mmreid_jax.flags import friendly_flags
+from mmreid_jax.flags import friendly_flags, from_arguments, given
 
 # How ml_collections loads a config file.
 pytestmark = pytest.mark.filterwarnings("ignore:the load_module")
@@ -132,7 +132,7 @@ def test_mistakes_are_one_line_and_status_two(folder, capsys, arguments, message
 PROGRAM = """
 from absl import app, flags, logging
 from ml_collections import config_flags
-from mmreid_jax.flags import friendly_flags
+from mmreid_jax.flags import friendly_flags, from_arguments, given
 
 CONFIG = config_flags.DEFINE_config_file("config")
 
@@ -164,6 +164,22 @@ def test_bugs_of_the_program_keep_their_traceback(folder):
     assert "Traceback" in done.stderr
     assert "a bug of the program" in done.stderr
     assert "chatter" not in done.stderr
+
+
+def test_a_config_may_ask_what_its_line_says(folder):
+    """And it is told of no other line: before and after there is none."""
+    path = folder / "asking.py"
+    path.write_text(
+        "from ml_collections import ConfigDict\n"
+        "from mmreid_jax.flags import given\n"
+        "def get_config():\n"
+        "    names = ('a', 'b.c', 'd', 'e')\n"
+        "    return ConfigDict({'said': tuple(given(name) for name in names), 'a': '', 'b': {'c': 0}, 'd': ''})\n"
+    )
+    line = [f"--config={path}", "--config.a=x", "--config.a='own:y'", "--config.b.c", "3", "--config.d="]
+    config, _ = from_arguments(line)
+    assert config.said == ("own:y", "3", "", "")
+    assert given("a") == ""
 
 
 def test_help_still_works(folder):

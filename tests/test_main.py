@@ -33,5 +33,5 @@ def test_every_command_tells_its_flags_under_its_name(name, capsys):
 def test_a_misspelt_command_gets_a_hint():
     with pytest.raises(UserError, match="there is no command 'prepair'; did you mean prepare"):
         door.run(["prepair"])
-    with pytest.raises(UserError, match="there are average, captioning"):
+    with pytest.raises(UserError, match="there are average, calibrate, captioning"):
         door.run(["zzz"])

@@ -16,6 +16,7 @@ ELSEWHERE = {
     "evaluate": "system/test_runs",
     "captioning/captioner": "captioning/test_models",
     "captioning/frameworks": "captioning/test_models",
+    "commands/crops": "datasets/own/test_crops",
     "commands/extract": "commands/test_search",
     "commands/options": "commands/test_search",
     "commands/pretrain_trunk": "trunks/test_pretraining",

@@ -29,9 +29,17 @@ from mmreid_jax.settings.kinds import Choice, Number, Pair, Several, Switch, Who
 from mmreid_jax.testing import tiny
 from mmreid_jax.training import compilation, optimizers, schedules
 from mmreid_jax.training.config import flatten
+from tests.datasets.own import made
 from tests.test_configs import experiments
 
 METHODS = sorted(tiny.TINY)
+
+
+@pytest.fixture
+def own_data(tmp_path, monkeypatch):
+    """A data set of one's own, which configs/own.py is about."""
+    made.pretend(tmp_path)
+    monkeypatch.setenv("MMREID_DATA", str(tmp_path))
 
 
 def whole(method, **changes):
@@ -58,7 +66,7 @@ def resolved(name, variant=""):
 
 class TestSchema:
     @pytest.mark.parametrize(("name", "variant"), experiments())
-    def test_every_experiment_is_valid_and_complete(self, name, variant):
+    def test_every_experiment_is_valid_and_complete(self, name, variant, own_data):
         get_config = importlib.import_module(f"configs.{name}").get_config
         config = get_config(variant) if variant else get_config()
         complete = validation.complete(config)
@@ -244,9 +252,37 @@ class TestComplete:
         assert validation.complete(config).to_dict() == config.to_dict()
 
 
+OWN = {
+    "three": {"modalities": ("rgb", "nir", "tir")},
+    "two": {"modalities": ("rgb", "tir"), "aligned": False},
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dataset"),
+    [
+        *((name, "three") for name in ("htt_rgbnt201", "htt_market1501_mm_mtt", "ieee_rgbnt201")),
+        *((name, "two") for name in ("base_sysu", "agw_sysu", "caj_regdb", "ddag_sysu", "hc_sysu", "mmgl_sysu")),
+    ],
+)
+def test_ones_own_data_go_with_every_config_whose_modalities_fit(name, dataset, tmp_path):
+    for each, options in OWN.items():
+        made.pretend(tmp_path, each, **options)
+    config = resolved(name)
+    for each in OWN:
+        config.data.update(dataset=f"own:{each}", data_dir=str(tmp_path))
+        if name.startswith("caj"):
+            config.data.grey_of = ()
+        if each == dataset:
+            validation.check(config, starts=False, trained=False)
+        elif dataset == "two":
+            with pytest.raises(UserError, match="compares two modalities"):
+                validation.check(config, starts=False, trained=False)
+
+
 class TestReleased:
     @pytest.mark.parametrize(("name", "variant"), experiments())
-    def test_every_experiment_can_be_compared(self, name, variant):
+    def test_every_experiment_can_be_compared(self, name, variant, own_data):
         get_config = importlib.import_module(f"configs.{name}").get_config
         config = get_config(variant) if variant else get_config()
         config.parity = "released"

@@ -34,7 +34,7 @@ from mmreid_jax.datasets import folder
 from mmreid_jax.errors import UserError, printable
 from mmreid_jax.model import Described, Extractor
 from mmreid_jax.paths import check_output, file_problem, path_of, write_or_rescue
-from mmreid_jax.retrieval import distances, feature_files, streamed
+from mmreid_jax.retrieval import distances, feature_files, streamed, thresholds
 from mmreid_jax.retrieval.distances import Kind
 from mmreid_jax.retrieval.matches import check_table, without_themselves, write_table
 from mmreid_jax.training import distributed
@@ -66,7 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--with_self", action="store_true", help="let a query find its own image in the gallery")
     parser.add_argument("--out", type=path_of, default=Path("search"), help="folder for matches.csv and search.html")
     parser.add_argument("--top", type=int, default=10, help="matches per query")
-    parser.add_argument("--threshold", type=float, help="largest distance that counts as the same (see a run's report)")
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        help="largest distance that counts as the same (default: what calibrate has measured of the model)",
+    )
     parser.add_argument(
         "--resumable", action="store_true", help="keep the progress in --out; an interrupted search then goes on"
     )
@@ -99,11 +103,13 @@ class Side:
       features: float [N, D].
       files: str [N], names of the samples.
       records: the images; None where only their features are given.
+      seen: modalities that the model has seen of them.
     """
 
     features: np.ndarray
     files: np.ndarray
     records: Records | None = None
+    seen: tuple[str, ...] = ()
 
     def images(self, row: int) -> dict[str, np.ndarray]:
         """What the page shows of a sample; nothing where there are no images."""
@@ -130,7 +136,24 @@ def _embedded(
     records, absent = open_images(arguments, extractor, path, modality, flag)
     if distributed.is_main():
         print(describe(records, absent, extractor.one_modality))
-    return Side(extractor(records, absent, feature), records.file, records)
+    seen = tuple(name for name in records.modalities if name not in absent)
+    return Side(extractor(records, absent, feature), records.file, records, seen)
+
+
+def _threshold(arguments: argparse.Namespace, query: Side, gallery: Side) -> float | None:
+    """The threshold that is given, else the one that was measured of this model for such queries and galleries."""
+    if arguments.threshold is not None or not arguments.checkpoint:
+        return arguments.threshold
+    key = query.seen, gallery.seen, arguments.which
+    for each in thresholds.read(arguments.checkpoint):
+        if (each.query, each.gallery, each.which) == key:
+            print(f"threshold of {arguments.checkpoint / thresholds.FILE}, {each.describe()}")
+            if len(gallery.files) > 2 * each.gallery_size:
+                print(
+                    f"note: it was measured on {each.gallery_size} gallery samples; in more there are more false alarms"
+                )
+            return each.distance
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -210,7 +233,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             return (query if side == "query" else gallery).images(row)
 
         list_left_out(query.records, gallery.records)
-        _present(arguments, query.files.tolist(), gallery.files, order, values, images, summary)
+        threshold = arguments.threshold if described else _threshold(arguments, query, gallery)
+        _present(arguments, threshold, query.files.tolist(), gallery.files, order, values, images, summary)
     if progress:
         progress.done()
 
@@ -224,6 +248,7 @@ def copies(query: Side, gallery: Side) -> dict[int, np.ndarray] | None:
 
 def _present(
     arguments: argparse.Namespace,
+    threshold: float | None,
     names: list[str],
     files: np.ndarray,
     order: np.ndarray,
@@ -232,10 +257,11 @@ def _present(
     summary: str,
 ) -> None:
     """Writes the page and prints the first matches of the first queries."""
-    results = search_page.SearchResults(order, values, files.tolist(), arguments.threshold)
+    results = search_page.SearchResults(order, values, files.tolist(), threshold)
     page = search_page.write_search_page(arguments.out, names, results, images, summary=summary, top=arguments.top)
     for name, row, nearest in list(zip(names, order, values, strict=True))[:20]:
         shown = [(i, value) for i, value in zip(row[:3], nearest[:3], strict=True) if i >= 0]
         matches = ", ".join(f"{printable(files[i])} ({value:z.3f})" for i, value in shown)
-        print(f"{printable(name)}: {matches}")
+        nobody = threshold is not None and not any(value <= threshold for _, value in shown)
+        print(f"{printable(name)}: {f'nobody; nearest {matches}' if nobody else matches}")
     print(f"matches: {arguments.out / TABLE}\npage: {page}")

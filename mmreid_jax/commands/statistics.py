@@ -22,7 +22,7 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.datasets import catalogue
 from mmreid_jax.datasets.folder import POLICIES
 from mmreid_jax.errors import UserError
-from mmreid_jax.paths import path_of
+from mmreid_jax.paths import default_data_dir, path_of
 
 CHANNELS = "RGB"
 
@@ -107,9 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax statistics", description=__doc__)
     parser.add_argument("--dataset", required=True, help=", ".join(datasets.names()))
-    parser.add_argument(
-        "--data_dir", type=path_of, default=catalogue.default_data_dir(), help="folder of prepared data sets"
-    )
+    parser.add_argument("--data_dir", type=path_of, default=default_data_dir(), help="folder of prepared data sets")
     parser.add_argument("--split", default="train", help="train, query or gallery")
     parser.add_argument("--image_size", type=int, nargs=2, default=(256, 128), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument("--threads", type=int, default=2)

@@ -1,6 +1,7 @@
 """Data sets: one file each, with a value ``DATASET`` that says all there is to say; and what is done with any of them.
 
-A data set of one's own is a module that anybody can import: ``config.data.dataset = "my_package.my_set"``.
+A data set of one's own is a module that anybody can import, ``config.data.dataset = "my_package.my_set"``, or a folder
+of images or a table that was prepared under a name, ``"own:NAME"`` (`mmreid_jax.datasets.own`).
 """
 
 from __future__ import annotations
@@ -8,15 +9,31 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
+import os
 import re
 from importlib import resources
 
 from mmreid_jax.datasets.base import Dataset, Known
+from mmreid_jax.datasets.own import description
+from mmreid_jax.datasets.own.description import is_own
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import default_data_dir
 from mmreid_jax.retrieval import protocols as rules
+from mmreid_jax.retrieval.distances import Kind
 from mmreid_jax.retrieval.protocols import Protocol
 
-__all__ = ["ALL_PROTOCOLS", "Dataset", "Known", "get", "names", "parts", "protocol", "protocols"]
+__all__ = [
+    "ALL_PROTOCOLS",
+    "Dataset",
+    "Known",
+    "get",
+    "is_own",
+    "names",
+    "parts",
+    "protocol",
+    "protocols",
+    "usual_distance",
+]
 
 ALL_PROTOCOLS = "all"
 """Value of ``config.eval.protocol`` for every protocol of the data set."""
@@ -36,16 +53,20 @@ def parts(name: str) -> tuple[str, ...]:
     return tuple(f"{base}/{part}" for part in get(base).parts)
 
 
-def get(name: str) -> Dataset:
+def get(name: str, data_dir: str | os.PathLike[str] = "") -> Dataset:
     """The data set that a name stands for.
 
     Args:
       name: one of `names`, or a module of one's own, ``my_package.my_set``; where a data set has parts, with one of
-        them (``regdb/trial_3``), without the first is meant.
+        them (``regdb/trial_3``), without the first is meant. ``own:NAME`` is what ``prepare --folder`` or ``--csv`` has
+        made, and lies with its records.
+      data_dir: folder of prepared data sets, where one of ``own:`` is looked for; "" for the usual one.
 
     Raises:
       UserError: there is none of that name, or it does not say what the program needs.
     """
+    if is_own(name):
+        return description.find(name, data_dir or default_data_dir())
     base, slash, part = name.partition("/")
     dataset = _defined(base)
     if slash and part not in dataset.parts:
@@ -55,17 +76,18 @@ def get(name: str) -> Dataset:
     return dataset.of_part(part or dataset.parts[0]) if dataset.parts else dataset
 
 
-def protocol(name: str, dataset: str = "") -> Protocol:
+def protocol(name: str, dataset: str = "", data_dir: str | os.PathLike[str] = "") -> Protocol:
     """An evaluation protocol.
 
     Args:
       name: its own.
       dataset: that it is to be used on, also one of one's own; "" for any.
+      data_dir: see `get`.
 
     Raises:
       UserError: there is none of that name, or it is of other data sets.
     """
-    fitting = dict(rules.GENERAL) | _of(get(dataset)) if dataset else protocols()
+    fitting = dict(rules.GENERAL) | _of(get(dataset, data_dir)) if dataset else protocols()
     if name in fitting:
         return fitting[name]
     owners = [other for other in names() if name in _of(get(other))]
@@ -82,6 +104,11 @@ def protocols() -> dict[str, Protocol]:
     for name in names():
         known |= _of(get(name))
     return known
+
+
+def usual_distance(dataset: str) -> Kind:
+    """How the first protocol of a data set compares features; those of ``own:NAME`` need not be there to know it."""
+    return description.DISTANCE if is_own(dataset) else get(dataset).protocols[0].distance
 
 
 def _of(dataset: Dataset) -> dict[str, Protocol]:

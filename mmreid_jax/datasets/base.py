@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from mmreid_jax.data.captions import TextForm
 from mmreid_jax.data.records import View
 from mmreid_jax.datasets import manifests
-from mmreid_jax.datasets.disk import Folders, SingleFolders
+from mmreid_jax.datasets.disk import Folders, Sample, SingleFolders
 from mmreid_jax.drawn.drawings import Drawing
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval.protocols import Protocol
@@ -57,6 +57,7 @@ class Dataset:
       part: the chosen one, "" where there are none.
       version: of the prepared records.
       release_notes: version -> what changed.
+      beside: split -> the samples that are written -> files that go beside the records, by name; None: none.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Dataset:
     part: str = ""
     version: str = "1.0.0"
     release_notes: Mapping[str, str] = dataclasses.field(default_factory=lambda: {"1.0.0": "First version."})
+    beside: Callable[[Mapping[str, Sequence[Sample]]], Mapping[str, bytes]] | None = None
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from mmreid_jax.datasets.base import Dataset
-from mmreid_jax.datasets.disk import SOURCE_FILE, Sample, describe_source, find_root, list_samples, usable, with_texts
+from mmreid_jax.datasets.disk import SOURCE_FILE, Sample, describe_source, find_root, list_samples, usable
 
 
 class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
@@ -72,9 +72,13 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         if self.left_out:
             source["left_out"] = {path.relative_to(root).as_posix(): why for path, why in self.left_out.items()}
         if self.captioner:
-            samples = {split: with_texts(root, self.captioner, split, listed) for split, listed in samples.items()}
+            samples = {
+                split: folders.with_texts(root, self.captioner, split, listed) for split, listed in samples.items()
+            }
         # At this time data_path is the unfinished folder, so records and source become visible in one rename.
         (pathlib.Path(self.data_path) / SOURCE_FILE).write_text(json.dumps(source, indent=1))
+        for name, content in self.DATASET.beside(samples).items() if self.DATASET.beside else ():
+            (pathlib.Path(self.data_path) / name).write_bytes(content)
         return {split: self._generate_examples(listed) for split, listed in samples.items()}
 
     def _generate_examples(self, samples: Sequence[Sample]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -95,7 +99,8 @@ def _features(dataset: Dataset, captioner: str) -> dict[str, Any]:
     text, number = tfds.features.Text(), tfds.features.Scalar(np.int32)
     features: dict[str, Any] = {"identity": number, "camera": number, "scene": number, "file": text}
     if not dataset.single:
-        image = tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg")
+        encoding = "jpeg" if dataset.folders.jpeg_only else None
+        image = tfds.features.Image(shape=(None, None, 3), encoding_format=encoding)
         return features | dict.fromkeys(dataset.folders.images, image)
     features |= {"image": tfds.features.Image(shape=(None, None, 3)), "label": number, "modality": text}
     if captioner:

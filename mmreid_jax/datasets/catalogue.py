@@ -25,12 +25,10 @@ from mmreid_jax import owned
 from mmreid_jax.data import captions
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets.disk import SOURCE_FILE, SingleFolders
+from mmreid_jax.datasets.own import description
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import path_of, read_json
 from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
-
-DATA_DIR_VARIABLE = "MMREID_DATA"
-"""Environment variable that names the folder of prepared data sets."""
 
 _COLUMNS = ("identity", "camera", "scene", "file")
 _SINGLE_COLUMNS = (*_COLUMNS, "label", "modality")
@@ -43,13 +41,10 @@ _PREPARED = re.compile(
 )
 
 
-def default_data_dir() -> pathlib.Path:
-    """The folder of prepared data sets: the environment variable ``MMREID_DATA``, else ``data``."""
-    return pathlib.Path(os.environ.get(DATA_DIR_VARIABLE, "data"))
-
-
 def prepared_dir(dataset: str, data_dir: str | os.PathLike[str]) -> pathlib.Path:
     """Where the records of a data set lie once prepared."""
+    if description.is_own(dataset):
+        return description.folder_of(dataset, data_dir)
     described = datasets.get(dataset)
     return path_of(data_dir).absolute() / dataset.partition("/")[0] / described.part / described.version
 
@@ -106,7 +101,7 @@ def load(
       UserError: unknown name or option, or the data set is not prepared, or not with these texts; says which command
         prepares it.
     """
-    described = datasets.get(dataset)
+    described = datasets.get(dataset, data_dir)
     views_of = described.views(composite)
     if split not in described.splits:
         raise UserError(f"{dataset} has no split {split!r}; it has {', '.join(described.splits)}")

@@ -66,9 +66,32 @@ class _Described:
     name: str
     source: str
 
+    jpeg_only: ClassVar[bool] = True
+    """Whether it is distributed as JPEG files alone."""
+    usual_captioners: ClassVar[tuple[str, ...]] = (captions.CAPTIONER,)
+    """Whose texts go into the records where nobody is named."""
+
     @property
     def tree(self) -> str:
         """The expected folders in one line."""
+        raise NotImplementedError
+
+    @property
+    def stated(self) -> str:
+        """What is said of the samples beside the names of their files, for the fingerprint of the data set."""
+        return ""
+
+    def captioners(self, root: pathlib.Path) -> tuple[str, ...]:
+        """Whose texts about the images there are in the folder of the data set."""
+        del root
+        return ()
+
+    def text_fingerprint(self, root: pathlib.Path, captioner: str) -> str:
+        """A number that changes when any text of a captioner changes."""
+        raise NotImplementedError
+
+    def with_texts(self, root: pathlib.Path, captioner: str, split: str, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples of a split with what a captioner says of them."""
         raise NotImplementedError
 
     @property
@@ -187,6 +210,7 @@ class SingleFolders(_Described):
     query: str
     gallery: str
 
+    jpeg_only: ClassVar[bool] = False
     inner: ClassVar[str] = ""
     width: ClassVar[int | None] = None
     images: ClassVar[Mapping[str, str]] = {"image": ""}
@@ -205,6 +229,20 @@ class SingleFolders(_Described):
     def modalities_of(self, split: str) -> tuple[str, ...]:
         """Names of the modalities in a split."""
         return {"query": (self.query,), "gallery": (self.gallery,)}.get(split, self.modalities)
+
+    def captioners(self, root: pathlib.Path) -> tuple[str, ...]:
+        """Whose texts lie beside the images."""
+        return captions.captioners(root)
+
+    def text_fingerprint(self, root: pathlib.Path, captioner: str) -> str:
+        """See `captions.fingerprint`."""
+        return captions.fingerprint(root, captioner, self.modalities)
+
+    def with_texts(self, root: pathlib.Path, captioner: str, split: str, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples of a split with what a captioner says of them; errors are those of `captions.read`."""
+        images = [captions.Image(sample.file, sample.labels.identity, sample.modality) for sample in samples]
+        texts = captions.read(root, captioner, split, images)
+        return [dataclasses.replace(sample, text=text) for sample, text in zip(samples, texts, strict=True)]
 
     def missing(self, root: pathlib.Path) -> list[pathlib.Path]:
         """The required folders and lists that `root` lacks."""
@@ -379,7 +417,7 @@ def other_images(folders: Folders, samples: Sequence[Sample]) -> dict[str, str]:
             suffix = os.path.splitext(name)[1].lower()
             if folder / name in known or suffix not in (*listing.SUFFIXES, *listing.UNREAD):
                 continue
-            if suffix not in _IMAGE_SUFFIXES and isinstance(folders, AlignedFolders):
+            if suffix not in _IMAGE_SUFFIXES and folders.jpeg_only:
                 others[str(folder / name)] = f"{folders.name} holds JPEG files, not {suffix}"
             elif name.startswith("."):
                 others[str(folder / name)] = "a hidden file"
@@ -397,9 +435,9 @@ def captioner_of(folders: Folders, root: pathlib.Path, wanted: str = "") -> str:
     Raises:
       UserError: the wanted one has left no texts.
     """
-    there = captions.captioners(root) if isinstance(folders, SingleFolders) else ()
+    there = folders.captioners(root)
     if not wanted:
-        return captions.CAPTIONER if captions.CAPTIONER in there else ""
+        return next((name for name in folders.usual_captioners if name in there), "")
     if wanted not in there:
         has = f"it has texts of {', '.join(there)}" if there else "it has no texts at all"
         raise UserError(
@@ -407,13 +445,6 @@ def captioner_of(folders: Folders, root: pathlib.Path, wanted: str = "") -> str:
             f"folders {wanted}_RGB and {wanted}_IR there, or choose another captioner"
         )
     return wanted
-
-
-def with_texts(root: pathlib.Path, captioner: str, split: str, samples: Sequence[Sample]) -> list[Sample]:
-    """The samples of a split with what a captioner says of them; errors are those of `captions.read`."""
-    images = [captions.Image(sample.file, sample.labels.identity, sample.modality) for sample in samples]
-    texts = captions.read(root, captioner, split, images)
-    return [dataclasses.replace(sample, text=text) for sample, text in zip(samples, texts, strict=True)]
 
 
 def describe_source(
@@ -437,6 +468,7 @@ def describe_source(
     for sample in samples:
         if sample.modality:
             digest.update(f"{sample.file}\t{sample.labels}\t{sample.label}\n".encode())
+    digest.update(folders.stated.encode())
     drawn = read_drawn(folders, root)
     digest.update(json.dumps(drawn, sort_keys=True).encode())
     source = {
@@ -446,9 +478,8 @@ def describe_source(
         "bytes": sum(sizes.values()),
         "drawn": drawn,
     }
-    if captioner and isinstance(folders, SingleFolders):
-        text_fingerprint = captions.fingerprint(root, captioner, folders.modalities)
-        source["text"] = {"captioner": captioner, "fingerprint": text_fingerprint}
+    if captioner:
+        source["text"] = {"captioner": captioner, "fingerprint": folders.text_fingerprint(root, captioner)}
     return source
 
 

@@ -254,9 +254,13 @@ def _common(folders: Mapping[str, Path], listed: Mapping[str, listing.Listing]) 
 def with_labels(table: Records, dataset: str) -> Records | None:
     """The table with identity, camera and scene read off its file names as `dataset` writes them; None where one fails.
 
+    Names of a data set of one's own, ``own:NAME``, say nothing by themselves; it need not be there.
+
     Raises:
       UserError: there is no such data set.
     """
+    if datasets.is_own(dataset):
+        return None
     parse = datasets.get(dataset).folders.labels
     try:
         labels = [parse(Path(name).stem) for name in table.file.tolist()]

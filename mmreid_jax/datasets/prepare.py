@@ -27,6 +27,7 @@ import mmreid_jax.datasets as datasets
 from mmreid_jax import locks, owned
 from mmreid_jax.data import captions, images, listing
 from mmreid_jax.datasets import catalogue, disk, verify
+from mmreid_jax.datasets.base import Dataset
 from mmreid_jax.datasets.folder import POLICIES
 from mmreid_jax.errors import UserError, printable
 from mmreid_jax.paths import file_problem, path_of
@@ -67,6 +68,7 @@ def prepare(
     follow_links: bool = False,
     force: bool = False,
     progress: bool = False,
+    described: Dataset | None = None,
 ) -> Prepared:
     """Makes sure that a data set is prepared in `data_dir`.
 
@@ -83,29 +85,34 @@ def prepare(
       follow_links: take images that are links to files outside of the data set's folder.
       force: write the records again even if they are there.
       progress: show progress bars on standard error.
+      described: the data set itself, where it is not prepared yet and its name alone cannot tell it (``own:NAME``).
 
     Raises:
       UserError: folders or counterparts are missing, names are wrong, images are unreadable, texts are missing or
         damaged, the disk is too small, or the data prepared earlier were made from other files.
     """
-    folders = datasets.get(dataset).folders
+    chosen = described or datasets.get(dataset, data_dir)
+    # Public lists are looked up by the name.
+    compared = described or dataset
+    folders = chosen.folders
     directory = catalogue.prepared_dir(dataset, data_dir)
     if manual_dir is not None:
         with _alone(directory.parent):
             owned.check_directory(directory, True, *_OURS)
             earlier = None if force else catalogue.source_of(dataset, data_dir)
             look = _Look(check_images, broken, follow_links)
-            source = _listed(dataset, manual_dir, directory, earlier, captioner, look, progress)
+            source = _listed(chosen, manual_dir, directory, earlier, captioner, look, progress)
             # What cannot be compared raises here, before anything is written.
-            verify.compare(dataset, verify.tables_of(source.samples), source.described["drawn"] is not None)
-            fresh = _write_if_needed(dataset, source, directory, earlier, progress)
+            verify.compare(compared, verify.tables_of(source.samples), source.described["drawn"] is not None)
+            fresh = _write_if_needed(chosen, source, directory, earlier, progress)
     elif force or check_images or catalogue.source_of(dataset, data_dir) is None:
         raise UserError(
             f"name the folder of {dataset}'s images with --manual_dir. {folders.instructions} {folders.without_data}"
         )
     else:
         fresh = False
-    return Prepared(dataset, path_of(data_dir), directory, fresh, verify.check(dataset, _load_all(dataset, data_dir)))
+    report = verify.check(compared, _load_all(dataset, data_dir))
+    return Prepared(dataset, path_of(data_dir), directory, fresh, report)
 
 
 def summary(prepared: Prepared) -> str:
@@ -124,7 +131,7 @@ def summary(prepared: Prepared) -> str:
 
 
 def _load_all(dataset: str, data_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    return {split: catalogue.load(dataset, split, data_dir) for split in datasets.get(dataset).splits}
+    return {split: catalogue.load(dataset, split, data_dir) for split in datasets.get(dataset, data_dir).splits}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +159,7 @@ class _Source:
 
 
 def _listed(
-    dataset: str,
+    dataset: Dataset,
     manual_dir: str | os.PathLike[str],
     directory: pathlib.Path,
     earlier: Mapping[str, Any] | None,
@@ -161,7 +168,7 @@ def _listed(
     progress: bool,
 ) -> _Source:
     """The files of a data set, which must be those of the records of before if there are any."""
-    folders = datasets.get(dataset).folders
+    folders = dataset.folders
     root = disk.find_root(folders, manual_dir)
     everything = {split: disk.list_samples(folders, root, split) for split in folders.splits}
     # What is prepared already was looked at then, unless something was left out that may be there now.
@@ -180,7 +187,7 @@ def _listed(
     if others := disk.other_images(folders, [sample for listed in everything.values() for sample in listed]):
         _log.warning("%d images are no part of %s: %s", len(others), folders.name, listing.in_words(others))
     known = (earlier or {}).get("text")
-    if not captioner and known and known["captioner"] in captions.captioners(root):
+    if not captioner and known and known["captioner"] in folders.captioners(root):
         captioner = known["captioner"]
     captioner = disk.captioner_of(folders, root, captioner)
     every = [sample for listed in samples.values() for sample in listed]
@@ -199,7 +206,7 @@ def _listed(
 
 
 def _write_if_needed(
-    dataset: str,
+    dataset: Dataset,
     source: _Source,
     directory: pathlib.Path,
     earlier: Mapping[str, Any] | None,
@@ -214,16 +221,15 @@ def _write_if_needed(
     return True
 
 
-def _write(dataset: str, source: _Source, directory: pathlib.Path, bar: Callable[..., Any]) -> None:
+def _write(dataset: Dataset, source: _Source, directory: pathlib.Path, bar: Callable[..., Any]) -> None:
     """Writes the records in a folder beside `directory` and moves them there, replacing what was there."""
     import tensorflow_datasets as tfds
 
     from mmreid_jax.datasets.builder import builder_of
 
     unfinished = directory.parent / f"{_UNFINISHED}{os.getpid()}"
-    described = datasets.get(dataset)
-    options: dict[str, Any] = {"config": described.part or None, "captioner": source.captioner}
-    writer = builder_of(described)(data_dir=unfinished, file_format="array_record", **options)
+    options: dict[str, Any] = {"config": dataset.part or None, "captioner": source.captioner}
+    writer = builder_of(dataset)(data_dir=unfinished, file_format="array_record", **options)
     writer.progress, writer.left_out = bar, source.left_out
     settings = tfds.download.DownloadConfig(manual_dir=source.root, try_download_gcs=False)
     tfds.disable_progress_bar()
@@ -234,7 +240,7 @@ def _write(dataset: str, source: _Source, directory: pathlib.Path, bar: Callable
         owned.replace_directory(pathlib.Path(writer.data_dir), directory, True, *_OURS)
     except (OSError, RuntimeError) as error:
         cause = str(error).splitlines()[-1]  # TFDS puts the whole record before it
-        raise UserError(f"cannot write the records of {dataset} to {directory.parent}: {cause}") from error
+        raise UserError(f"cannot write the records of {dataset.folders.name} to {directory.parent}: {cause}") from error
     finally:
         tfds.enable_progress_bar()
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -303,17 +309,44 @@ def _look_at(
       UserError: there are such images, and they are to stop the preparation.
     """
     paths = sorted({path for listed in samples.values() for sample in listed for path in sample.images.values()})
-    home = root.resolve()
-    problem = functools.partial(_image_problem, home=home, width=width, look=look, whole=whole)
-    with images.truncated_files(False), concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        found = list(bar(pool.map(problem, paths), total=len(paths)))
-    bad = {path: reason for path, reason in zip(paths, found, strict=True) if reason}
+    bad = _problems(paths, root, width, look, whole, bar)
     if bad and look.broken == "stop":
         raise UserError(
             f"{len(bad)} of {len(paths)} images cannot be used: {_few_of(bad, root)}; get them again, or leave out "
             "their samples with --broken skip (main.py: --config.data.broken_images=skip)"
         )
     return bad
+
+
+def unusable(
+    paths: Sequence[pathlib.Path], root: pathlib.Path, *, decode: bool, follow_links: bool, progress: bool = False
+) -> dict[pathlib.Path, str]:
+    """The images that `prepare` could not use, with the reasons.
+
+    Args:
+      paths: of the images.
+      root: folder of the data set.
+      decode: each as a whole; else whether it is a file that begins like an image.
+      follow_links: see `prepare`.
+      progress: see `prepare`.
+    """
+    look = _Look(decode, "stop", follow_links)
+    return _problems(paths, root, None, look, True, _bar(progress and decode, "check images"))
+
+
+def _problems(
+    paths: Sequence[pathlib.Path],
+    root: pathlib.Path,
+    width: int | None,
+    look: _Look,
+    whole: bool,
+    bar: Callable[..., Any],
+) -> dict[pathlib.Path, str]:
+    """See `_look_at`."""
+    problem = functools.partial(_image_problem, home=root.resolve(), width=width, look=look, whole=whole)
+    with images.truncated_files(False), concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
+        found = list(bar(pool.map(problem, paths), total=len(paths)))
+    return {path: reason for path, reason in zip(paths, found, strict=True) if reason}
 
 
 def _image_problem(path: pathlib.Path, home: pathlib.Path, width: int | None, look: _Look, whole: bool) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import mmreid_jax.datasets as datasets
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets import disk
-from mmreid_jax.datasets.base import Known
+from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval.protocols import JUNK_IDENTITY
 
@@ -124,11 +124,11 @@ Tables = Mapping[str, tuple[Sequence[str], np.ndarray]]
 """Split -> (file, identity) of its samples, without junk boxes."""
 
 
-def check(dataset: str, source: str | os.PathLike[str] | Mapping[str, Records]) -> DatasetReport:
+def check(dataset: str | Dataset, source: str | os.PathLike[str] | Mapping[str, Records]) -> DatasetReport:
     """Compares a data set with the public counts and names.
 
     Args:
-      dataset: a name of `mmreid_jax.datasets.get`.
+      dataset: a name of `mmreid_jax.datasets.get`, or what that gives.
       source: the data set's folder (or its parent), or split -> records of it; absent splits are not checked.
 
     Raises:
@@ -138,7 +138,7 @@ def check(dataset: str, source: str | os.PathLike[str] | Mapping[str, Records]) 
         drawn = any(getattr(records.source, "drawn", False) for records in source.values())
         tables = {split: (records.file.tolist(), records.identity) for split, records in source.items()}
         return compare(dataset, tables, drawn)
-    folders = datasets.get(dataset).folders
+    folders = _described(dataset).folders
     root = disk.find_root(folders, pathlib.Path(source))
     samples = {split: disk.list_samples(folders, root, split) for split in folders.splits}
     return compare(dataset, tables_of(samples), disk.read_drawn(folders, root) is not None)
@@ -153,17 +153,27 @@ def tables_of(samples: Mapping[str, Sequence[disk.Sample]]) -> Tables:
     }
 
 
-def compare(dataset: str, tables: Tables, drawn: bool) -> DatasetReport:
+def compare(dataset: str | Dataset, tables: Tables, drawn: bool) -> DatasetReport:
     """Compares the samples of a data set with what is known of it; those of a drawn one are only counted.
+
+    Args:
+      dataset: a name of `mmreid_jax.datasets.get`, or what that gives.
+      tables: of its splits.
+      drawn: whether they were drawn.
 
     Raises:
       UserError: unknown data set or split, or the data set names a public list that is not there.
     """
-    described = datasets.get(dataset)
+    described = _described(dataset)
+    name = described.folders.name if isinstance(dataset, Dataset) else dataset
     if unknown := [split for split in tables if split not in described.splits]:
-        raise UserError(f"{dataset} has no split {', '.join(unknown)}; it has {', '.join(described.splits)}")
-    reports = [_compare(dataset, split, names, identity) for split, (names, identity) in tables.items()]
-    return DatasetReport(dataset, drawn, tuple(reports))
+        raise UserError(f"{name} has no split {', '.join(unknown)}; it has {', '.join(described.splits)}")
+    reports = [_compare(name, described, split, names, identity) for split, (names, identity) in tables.items()]
+    return DatasetReport(name, drawn, tuple(reports))
+
+
+def _described(dataset: str | Dataset) -> Dataset:
+    return dataset if isinstance(dataset, Dataset) else datasets.get(dataset)
 
 
 @functools.cache
@@ -175,8 +185,7 @@ def public_names(dataset: str) -> Mapping[str, frozenset[str]]:
     return {split: frozenset(files) for split, files in names.items()}
 
 
-def _compare(dataset: str, split: str, names: Sequence[str], identity: np.ndarray) -> SplitReport:
-    described = datasets.get(dataset)
+def _compare(dataset: str, described: Dataset, split: str, names: Sequence[str], identity: np.ndarray) -> SplitReport:
     known = described.known(split)
     missing: list[str] = []
     unknown: list[str] = []

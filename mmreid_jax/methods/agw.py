@@ -1,5 +1,7 @@
 """AGW, and the Base network that it improves on: two-stream baselines of visible-infrared re-identification.
 
+On data of one modality, with ``config.model.shared_from`` = 0, it is the one-stream AGW of the same paper.
+
 A ResNet-50 whose stem exists once for each modality, pooled, with a batch norm and a classifier; trained with
 cross-entropy and a triplet loss over both modalities. AGW adds non-local blocks, generalised-mean pooling and a
 weighted triplet loss; each is a switch of the config, and Base has none of them.
@@ -43,7 +45,7 @@ class AGW:
     Attributes:
       config: of the experiment (``config.model``, ``config.loss``, ``config.optim``, ``config.train``,
         ``config.init``).
-      facts: of the training data; the visible modality comes first.
+      facts: of the training data; the visible modality comes first, or is the only one.
       backbone: network of both modalities, images -> feature maps.
       neck: batch norm and classifier of the pooled feature.
     """
@@ -52,12 +54,14 @@ class AGW:
     """What ``config.loss.triplet`` may be."""
     features: tuple[str, ...] = ("fc", "pool")
     """Names of the features after and before the neck."""
+    one_spectrum: bool = True
+    """Whether it can be trained on one modality alone."""
 
     def __init__(self, config: Any, facts: DataFacts) -> None:
         model, loss = config.model, config.loss
         self.config = config
         self.facts = facts
-        self.classes = visible_infrared.check(config, facts)
+        self.classes = visible_infrared.check(config, facts, one_spectrum=self.one_spectrum)
         check_choices(
             config,
             {
@@ -142,28 +146,29 @@ class AGW:
     def weighed(self, logits: Mapping[str, Array], labels: Mapping[str, Array]) -> Weighed:
         """Terms of the loss on the logits [n, classes] of the streams with labels int [n], but for the triplet's."""
         options = self.config.loss
-        every, of_every = (jnp.concatenate([x[name] for name in MODALITIES]) for x in (logits, labels))
+        every, of_every = (jnp.concatenate([x[name] for name in MODALITIES if name in x]) for x in (logits, labels))
         return {"ce": (options.ce_weight, identity.cross_entropy(every, of_every, options.label_smoothing))}
 
     def loss(
         self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Mapping[str, Any]
     ) -> tuple[Array, tuple[Terms, dict[str, Any], Mapping[str, Any]]]:
-        """Cross-entropy, and a triplet loss on the pooled features before the neck, over both modalities."""
+        """Cross-entropy, and a triplet loss on the pooled features before the neck, over all modalities."""
         del step
         images = self.training_images(batch, key)
         out, stats = self.forward(variables, images, True)
         labels = {
             stream: jnp.tile(batch["identity"], len(rows) // len(batch["identity"])) for stream, rows in images.items()
         }
-        split = jnp.split(out["logits"], [len(images[MODALITIES[0]])])
-        logits = dict(zip(MODALITIES, split, strict=True))
-        every = jnp.concatenate([labels[stream] for stream in MODALITIES])
+        present = [stream for stream in MODALITIES if stream in images]
+        split = jnp.split(out["logits"], [len(images[stream]) for stream in present[:-1]])
+        logits = dict(zip(present, split, strict=True))
+        every = jnp.concatenate([labels[stream] for stream in present])
         compared, (positive, negative) = self.triplet_loss(out["pool"], every)
         weighed_terms = {**self.weighed(logits, labels), "triplet": (self.config.loss.triplet_weight, compared)}
         total = sum((weight * term for weight, term in weighed_terms.values()), start=jnp.zeros_like(compared))
         terms: Terms = {name: term for name, (_, term) in weighed_terms.items()}
         terms["ranked"] = jnp.mean((negative >= positive).astype(total.dtype))
-        for stream, modality in zip(MODALITIES, self.facts.modalities, strict=True):
+        for stream, modality in zip(present, self.facts.modalities, strict=True):
             terms[f"accuracy_{modality}"] = identity.accuracy(logits[stream], labels[stream])
         return total, (terms, stats, memory)
 

@@ -28,6 +28,7 @@ class CAJ(AGW):
     """The method object; see `mmreid_jax.methods.base.Method` for the interface, `AGW` for the network."""
 
     triplets = (*AGW.triplets, "squared_difference")
+    one_spectrum = False
 
     def __init__(self, config: Any, facts: DataFacts) -> None:
         super().__init__(config, facts)

@@ -39,6 +39,8 @@ class DDAG(AGW):
       features: ``fc``, the feature after the neck, and ``fc_att``, the one refined by parts where there is one.
     """
 
+    one_spectrum = False
+
     def __init__(self, config: Any, facts: DataFacts) -> None:
         model = config.model
         self.features: tuple[str, ...] = ("fc", "fc_att") if model.wpa else ("fc",)

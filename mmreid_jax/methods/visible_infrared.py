@@ -1,7 +1,8 @@
 """What the methods of visible-infrared re-identification share: their streams, features, comparisons and checks.
 
 A batch of them holds two modalities, the visible one first: ``facts.modalities``. Inside a network they are the streams
-``visible`` and ``infrared``, whatever the data set calls them, one after the other on the batch axis.
+``visible`` and ``infrared``, whatever the data set calls them, one after the other on the batch axis. A network without
+parts of its own for a modality (`shared_from` = 0) also serves data of one modality alone, as the stream ``visible``.
 """
 
 from __future__ import annotations
@@ -25,14 +26,25 @@ from mmreid_jax.training import checkpoints
 _PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
-def check(config: Any, facts: DataFacts) -> int:
+def check(config: Any, facts: DataFacts, *, one_spectrum: bool = False) -> int:
     """The number of classes of a network of this config, which these data can train.
+
+    Args:
+      config: of the experiment.
+      facts: of the data.
+      one_spectrum: whether the method can be trained on one modality alone, by a network with nothing but shared parts.
 
     Raises:
       UserError: an option that is not there, or data that are not visible-infrared.
     """
     model = config.model
-    if len(facts.modalities) != 2:
+    if one_spectrum and len(facts.modalities) == 1:
+        if model.shared_from:
+            raise UserError(
+                f"config.model.shared_from is {model.shared_from}, but the data have {facts.modalities[0]} images"
+                " alone, which need one network; set it to 0"
+            )
+    elif len(facts.modalities) != 2:
         raise UserError(
             f"config.method {config.method!r} compares two modalities, the visible one first; the data have"
             f" {', '.join(facts.modalities)}: choose two with --config.data.modalities"
@@ -53,6 +65,7 @@ def check(config: Any, facts: DataFacts) -> int:
 
 def init_backbone(network: TwoStream, key: Array, config: Any) -> Variables:
     """Fresh variables of a two-stream network for the images of a config."""
+    # Where all is shared the second stream has no part of its own: it may be left out of data of one modality.
     images = {stream: jnp.zeros((1, *config.data.image_size, 3)) for stream in MODALITIES}
     return dict(jax.jit(lambda k: network.init(k, images, False))(key))
 
@@ -164,7 +177,7 @@ def streams(facts: DataFacts, batch: Batch) -> dict[str, Array]:
     images = batch["images"]
     return {
         stream: images[modality]
-        for stream, modality in zip(MODALITIES, facts.modalities, strict=True)
+        for stream, modality in zip(MODALITIES, facts.modalities, strict=False)
         if modality in images
     }
 
@@ -187,7 +200,7 @@ def named(facts: DataFacts, batch: Batch, features: Mapping[str, Array]) -> dict
 
 
 def comparisons(facts: DataFacts, features: Sequence[str], selecting: str) -> list[Comparison]:
-    """Every feature both ways, infrared to visible first.
+    """Every feature both ways, infrared to visible first; of one modality alone, every feature.
 
     Args:
       facts: of the data.
@@ -199,9 +212,13 @@ def comparisons(facts: DataFacts, features: Sequence[str], selecting: str) -> li
     """
     if selecting not in features:
         raise UserError(f"config.eval.feature is {selecting!r}; choose one of {', '.join(features)}")
+    ordered = sorted(features, key=lambda name: name != selecting)
+    if len(facts.modalities) == 1:
+        (alone,) = facts.modalities
+        return [Comparison(name, f"{name}_{alone}", (alone,), (alone,)) for name in ordered]
     visible, infrared = facts.modalities
     return [
         Comparison(f"{name} {query} to {gallery}", f"{name}_{query}", (query,), (gallery,), f"{name}_{gallery}")
-        for name in sorted(features, key=lambda name: name != selecting)
+        for name in ordered
         for query, gallery in ((infrared, visible), (visible, infrared))
     ]

@@ -66,7 +66,8 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     whole = [result for result in complete if (result.comparison, result.protocol) == main]
     main_result = whole[-1]
     query, gallery = main_result.query, main_result.gallery
-    protocol = protocols_of(experiment.config.data.dataset, experiment.config.eval)[0]
+    data = experiment.config.data
+    protocol = protocols_of(data.dataset, experiment.config.eval, data.data_dir)[0]
     images = image_getter(query, gallery)
 
     def ignore(row: int) -> np.ndarray:

@@ -28,6 +28,7 @@ REMOVALS = {
     "identity with the query's time id, are removed",
     "camera_2_for_camera_3": "queries of camera 3 are not compared with camera 2, which stands at the same place",
     "none": "no gallery sample is removed",
+    "cameras_unknown": "cameras are not known, so no gallery sample is removed",
 }
 
 
@@ -98,7 +99,7 @@ class Protocol:
         """Bool [M]: whether queries `row` are not compared with gallery samples `column`, int [M] each or broadcast."""
         shape = np.broadcast_shapes(row.shape, column.shape)
         camera, other = query.camera[row], gallery.camera[column]
-        if self.removes == "none":
+        if self.removes in ("none", "cameras_unknown"):
             return np.zeros(shape, bool)
         if self.removes == "camera_2_for_camera_3":
             return (camera == 2) & (other == 1)

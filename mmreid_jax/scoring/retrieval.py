@@ -111,20 +111,20 @@ class Embedded:
         return self._known[key][feature]
 
 
-def protocols_of(dataset: str, options: Any) -> list[protocols.Protocol]:
+def protocols_of(dataset: str, options: Any, data_dir: str = "") -> list[protocols.Protocol]:
     """The protocol of a data set, the one that ``config.eval.protocol`` names, or all of the data set ("all").
 
-    Each with the distance of `options`, which are ``config.eval``.
+    Each with the distance of `options`, which are ``config.eval``; `data_dir`: see `datasets.get`.
 
     Raises:
       UserError: there is no such protocol or distance.
     """
     if options.protocol == datasets.ALL_PROTOCOLS:
-        chosen = list(datasets.get(dataset).protocols)
+        chosen = list(datasets.get(dataset, data_dir).protocols)
     elif options.protocol:
-        chosen = [datasets.protocol(options.protocol, dataset)]
+        chosen = [datasets.protocol(options.protocol, dataset, data_dir)]
     else:
-        chosen = [datasets.get(dataset).protocols[0]]
+        chosen = [datasets.get(dataset, data_dir).protocols[0]]
     return [
         protocol.compared_by(
             distances.check_kind(options.distance or protocol.distance, "config.eval.distance"), options.normalize
@@ -241,7 +241,7 @@ def run(
     names = {name for each in comparisons for name in (each.feature, each.gallery_feature) if name}
     embedded = Embedded(embedder, variables, sorted(names))
     results: list[Result] = []
-    for protocol in protocols_of(config.data.dataset, config.eval):
+    for protocol in protocols_of(config.data.dataset, config.eval, config.data.data_dir):
         fitting = [each for each in comparisons if fits(protocol, each, modalities)]
         if several and fitting and (hindrance := why_unusable(splits, protocol, fitting[0])):
             if distributed.is_main():

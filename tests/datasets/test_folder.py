@@ -212,3 +212,10 @@ def test_what_cannot_be_told_is_named(tree):
         folder.open_folder(tree / "own", ("rgb", "nir"), "sonar")
     with pytest.raises(UserError, match="there is no folder"):
         folder.open_folder(tree / "nothing", ("rgb",))
+
+
+def test_names_of_ones_own_data_say_nothing_wherever_the_data_are(tmp_path):
+    (tmp_path / "000001_cam1_0_00.jpg").write_bytes(encoded_noise(1))
+    table, _ = folder.open_folder(tmp_path, ("rgb",))
+    assert folder.with_labels(table, "rgbnt201").identity.tolist() == [1]
+    assert folder.with_labels(table, "own:nowhere") is None

@@ -17,6 +17,7 @@ from mmreid_jax.datasets import catalogue
 from mmreid_jax.datasets import prepare as command
 from mmreid_jax.datasets.prepare import prepare
 from mmreid_jax.errors import UserError
+from mmreid_jax.paths import DATA_DIR_VARIABLE
 from tests.datasets import trees
 from tests.processes import run_python
 
@@ -368,6 +369,6 @@ def test_two_processes_prepare_once(tmp_path):
 
 def test_data_dir_comes_from_the_environment(tmp_path, monkeypatch):
     trees.write("rgbnt100", tmp_path / "raw")
-    monkeypatch.setenv(catalogue.DATA_DIR_VARIABLE, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(DATA_DIR_VARIABLE, str(tmp_path / "elsewhere"))
     main(["--dataset", "rgbnt100", "--manual_dir", str(tmp_path / "raw")])
     assert os.listdir(tmp_path / "elsewhere") == ["rgbnt100"]

@@ -146,3 +146,52 @@ def test_imagenet_weights_go_into_every_part(tmp_path):
 def test_what_it_cannot_run_it_refuses(change, said):
     with pytest.raises(UserError, match=said):
         tiny.method("agw", **change)
+
+
+def one_spectrum(**changes):
+    """(config, AGW) on visible images alone, all of whose parts are shared."""
+    config = tiny.config("agw", model__shared_from=0, **changes)
+    return config, base.build(config, base.DataFacts(8, 3, 2, ("rgb",)))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_one_spectrum_is_the_shared_network_of_two_on_the_images_of_both(weighted, x64):
+    changes = {"loss__triplet": "weighted" if weighted else "batch_hard"}
+    _, alone = one_spectrum(**changes)
+    config, both = tiny.method("agw", model__shared_from=0, **changes)
+    variables = jax.jit(both.init)(jax.random.key(0))
+    fresh = jax.eval_shape(alone.init, jax.random.key(0))
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, fresh)
+    batch = tiny.batch(config, dtype=np.float64)
+    joined = {
+        **batch,
+        "images": {"rgb": np.concatenate([batch["images"]["rgb"], batch["images"]["nir"]])},
+        "identity": np.tile(batch["identity"], 2),
+    }
+    key, step = jax.random.key(1), jnp.zeros((), jnp.int32)
+    expected, (of_both, statistics, _) = jax.jit(both.loss)(variables, batch, key, step, {})
+    total, (terms, new, _) = jax.jit(alone.loss)(variables, joined, key, step, {})
+    np.testing.assert_allclose(total, expected, rtol=1e-10)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10), new, statistics)
+    assert terms["accuracy_rgb"] == pytest.approx((of_both["accuracy_rgb"] + of_both["accuracy_nir"]) / 2)
+    assert set(terms) == set(of_both) - {"accuracy_nir"}
+    features = jax.jit(alone.embed)(variables, joined)
+    assert set(features) == {"fc_rgb", "pool_rgb"}
+    halves = jax.jit(both.embed)(variables, batch)
+    np.testing.assert_allclose(
+        features["fc_rgb"], np.concatenate([halves["fc_rgb"], halves["fc_nir"]]), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_one_spectrum_is_compared_with_itself():
+    _, alone = one_spectrum()
+    assert alone.comparisons() == [
+        base.Comparison("fc", "fc_rgb", ("rgb",), ("rgb",)),
+        base.Comparison("pool", "pool_rgb", ("rgb",), ("rgb",)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["agw", "caj", "ddag", "hetero_center"])
+def test_one_spectrum_needs_a_network_without_parts_for_two(name):
+    with pytest.raises(UserError, match="set it to 0" if name == "agw" else "compares two modalities"):
+        base.build(tiny.config(name), base.DataFacts(8, 3, 2, ("rgb",)))
