@@ -227,7 +227,7 @@ class TestWorkDirectory:
 
     def test_of_a_run(self, tmp_path):
         """Also of one by an earlier version, whose pictures have no mark."""
-        report.write_report(tmp_path, report.Report("a run"))
+        report.write_report(tmp_path, report.HtmlReport("a run"))
         with evaluate.alone_in(tmp_path):
             pass
         (tmp_path / "report.html").write_text("without a mark")

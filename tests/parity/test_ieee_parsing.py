@@ -30,7 +30,7 @@ class TestNames:
                 (folder / name).touch()
         samples = disk.list_samples(folders, tmp_path / folders.folder, split)
         samples = [sample for sample in samples if sample.labels.identity != catalogue.JUNK_IDENTITY]
-        columns = {key: np.array([getattr(s.labels, key) for s in samples]) for key in disk.Labels._fields}
+        columns = {key: np.array([getattr(s.labels, key) for s in samples]) for key in disk.NameLabels._fields}
         paths = {sample.file: sample.images for sample in samples}
         table = Records(
             name=dataset,
