@@ -9,7 +9,7 @@ import pytest
 TESTS = pathlib.Path(__file__).parent
 PACKAGE = TESTS.parent / "mmreid_jax"
 
-SETTINGS = ("agw", "caj", "common", "ddag", "hetero_center", "htt", "ieee", "kinds", "mmgl", "tvi_lfm")
+SETTINGS = ("agw", "caj", "common", "ddag", "deen", "hetero_center", "htt", "ieee", "kinds", "mmgl", "tvi_lfm")
 # Modules that are tested by the file of another name, because what they do is seen in that place alone.
 ELSEWHERE = {
     "adapt": "system/test_runs",
@@ -32,6 +32,7 @@ ELSEWHERE = {
     "convert/archive": "convert/test_torch_file",
     "convert/budget": "convert/test_hostile_files",
     "convert/ddag": "methods/test_ddag",
+    "convert/deen": "methods/test_deen",
     "convert/fitting": "convert/test_foreign_files",
     "convert/folders": "convert/test_foreign_files",
     "convert/hetero_center": "methods/test_hetero_center",

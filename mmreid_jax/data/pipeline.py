@@ -50,6 +50,8 @@ READ_AHEAD = 2
 """Batches that each thread and each worker process keeps ready."""
 ERASING_FORMS: dict[str, dict[str, Any]] = {"timm": {}, "torchreid": transforms.TORCHREID_ERASING}
 """Shapes of erased rectangles by name: options of `transforms.erasing_rectangle`."""
+MOST_ATTEMPTS = 100
+"""At a rectangle of an area that the options name: large ones often do not fit."""
 
 
 _KEYS = {"size": "image_size", "shared": "shared_augmentation", "broken": "broken_images"}
@@ -72,6 +74,7 @@ class ImageOptions:
       padding: pixels of zeros on each side before the random crop.
       flip: probability of mirroring a training image.
       erasing: probability of erasing a rectangle of a training image.
+      erasing_area: smallest and largest share of the image that a rectangle covers; empty: as the form says.
       erasing_of: (view, probability) where it is another for one view, as in ``(("nir", 0.5),)``.
       grey_of: (view, probability) of taking away the colours of a training image; of views not named 0.
       erasing_form: ``timm``, or ``torchreid`` for its shapes of rectangles (see `transforms.TORCHREID_ERASING`).
@@ -98,6 +101,7 @@ class ImageOptions:
     contrast: float = 0.0
     shared: bool = False
     second_views: tuple[str, ...] = ()
+    erasing_area: tuple[float, ...] = ()
     erasing_of: Shares = ()
     grey_of: Shares = ()
     rephrased: float = 0.0
@@ -122,6 +126,8 @@ class ImageOptions:
                 raise UserError(f"{name} is {getattr(self, name)}; the largest change lies between 0 and 1")
         if self.erasing_form not in ERASING_FORMS:
             raise UserError(f"erasing_form is {self.erasing_form!r}; choose one of {', '.join(ERASING_FORMS)}")
+        if self.erasing_area and not 0 <= self.erasing_area[0] < self.erasing_area[-1] <= 1:
+            raise UserError(f"erasing_area is {self.erasing_area}; give the smallest and the largest share of an image")
         transforms.check_interpolation(self.interpolation)
         transforms.check_interpolation(self.eval_interpolation)
         images.check_policy(self.broken)
@@ -142,6 +148,18 @@ class ImageOptions:
         names = ("flip", "erasing", "random_crop", "brightness", "contrast", "rephrased")
         off: dict[str, Any] = dict.fromkeys(names, 0.0) | dict.fromkeys(("second_views", "erasing_of", "grey_of"), ())
         return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, **off)
+
+    @property
+    def rectangle(self) -> dict[str, Any]:
+        """Options of `transforms.erasing_rectangle`."""
+        named = {"area": self.erasing_area, "attempts": MOST_ATTEMPTS} if self.erasing_area else {}
+        return ERASING_FORMS[self.erasing_form] | named
+
+    @property
+    def numbers_per_image(self) -> int:
+        """Random numbers that flip, crop and erasing of an image may use."""
+        further = MOST_ATTEMPTS - transforms.ERASING_ATTEMPTS if self.erasing_area else 0
+        return transforms.NUMBERS_PER_IMAGE + 2 * further
 
     @property
     def has_options(self) -> bool:
@@ -174,7 +192,7 @@ class ImageOptions:
 
         Args:
           view: modality, or second view of one, as in ``rgb_2``.
-          numbers: [NUMBERS_PER_IMAGE] in [0, 1).
+          numbers: [numbers_per_image] in [0, 1).
           more: [NUMBERS_OF_OPTIONS] in [0, 1) or None.
           grey: number in [0, 1).
         """
@@ -184,7 +202,7 @@ class ImageOptions:
             padding=self.padding,
             flip=self.flip,
             erasing=dict(self.erasing_of).get(view, self.erasing),
-            rectangle=ERASING_FORMS[self.erasing_form],
+            rectangle=self.rectangle,
         )
         drawn = dataclasses.replace(drawn, grey=grey < dict(self.grey_of).get(view, 0.0))
         if more is None:
@@ -284,7 +302,7 @@ class Loader:
             numbers = transforms.random_numbers(seed, draw.step, len(draw.indices), streams, *kind)[here]
             return np.broadcast_to(numbers, (len(rows), len(names), numbers.shape[-1]))
 
-        numbers = drawn_numbers()
+        numbers = drawn_numbers(options.numbers_per_image)
         more = drawn_numbers(transforms.NUMBERS_OF_OPTIONS, 2) if options.has_options else None
         grey = drawn_numbers(1, 4)[..., 0] if options.grey_of else np.ones((len(rows), len(names)))
         drawn = [
