@@ -6,6 +6,8 @@ A batch is a dict of numpy arrays, B samples of M modalities:
   `ImageOptions.second_views`, as ``rgb_2``;
 * ``erase``: {modality: int32 [B, 4]}, training only: top, left, height, width of the rectangle that the device fills;
   height 0 is none;
+* ``enhance``: {modality: what is drawn of RLE's enhancements}, training only, where the options ask for it: see
+  `enhancement.draw`; the device does it;
 * ``identity``: int32 [B], class index in training, identity as the data set writes it in evaluation;
 * ``camera``, ``scene``: int32 [B]; ``index``: int32 [B], row of the records;
   Where each modality of a sample is another row (visible-infrared training), these three are those of the first one;
@@ -39,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import captions, images, samplers, store, tokenizer, transforms
+from mmreid_jax.data import captions, enhancement, images, samplers, store, tokenizer, transforms
 from mmreid_jax.data.records import ImageSource, Records
 from mmreid_jax.errors import UserError
 
@@ -81,6 +83,8 @@ class ImageOptions:
       random_crop: probability of enlarging a training image by an eighth and cropping it at random.
       brightness: the brightness of a training image is changed by up to this share.
       contrast: likewise.
+      moderate_enhancement: probability of a training image in a random weighted grey, see `enhancement`.
+      radical_enhancement: probability of rectangles of a training image that are scaled by random factors.
       shared: the modalities of a sample share flip, crop and rectangle (they share nothing in HTT).
       second_views: modalities whose training images come twice, the second time augmented by numbers of its own.
       rephrased: probability that a training caption gives way to its rephrasing; tables without captions have none.
@@ -99,6 +103,8 @@ class ImageOptions:
     random_crop: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
+    moderate_enhancement: float = 0.0
+    radical_enhancement: float = 0.0
     shared: bool = False
     second_views: tuple[str, ...] = ()
     erasing_area: tuple[float, ...] = ()
@@ -115,7 +121,8 @@ class ImageOptions:
             raise UserError(f"the image size is {self.size}; it must be (height, width) in pixels")
         if self.padding < 0:
             raise UserError(f"the padding is {self.padding} pixels; it must not be negative")
-        shares = {name: getattr(self, name) for name in ("flip", "erasing", "random_crop", "rephrased")}
+        probabilities = ("flip", "erasing", "random_crop", "moderate_enhancement", "radical_enhancement", "rephrased")
+        shares = {name: getattr(self, name) for name in probabilities}
         for name in ("erasing_of", "grey_of"):
             shares |= {f"{name} of {view}": share for view, share in getattr(self, name)}
         for name, share in shares.items():
@@ -145,7 +152,8 @@ class ImageOptions:
 
     def without_augmentation(self) -> ImageOptions:
         """These options as test-time training wants them: images as in evaluation, nothing random."""
-        names = ("flip", "erasing", "random_crop", "brightness", "contrast", "rephrased")
+        light = ("brightness", "contrast", "moderate_enhancement", "radical_enhancement")
+        names = ("flip", "erasing", "random_crop", "rephrased", *light)
         off: dict[str, Any] = dict.fromkeys(names, 0.0) | dict.fromkeys(("second_views", "erasing_of", "grey_of"), ())
         return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, **off)
 
@@ -321,6 +329,10 @@ class Loader:
                 seen[i, m] = transforms.apply(seen[i, m], drawn[i][m], options.padding)
             delivered = {"images": _by_name(names, seen)}
         batch = delivered | self._columns(rows[:, 0]) | {"erase": _by_name(names, erase)}
+        shares = options.moderate_enhancement, options.radical_enhancement
+        if any(shares):
+            enhanced = enhancement.draw(drawn_numbers(enhancement.NUMBERS, 5), options.size, *shares)
+            batch["enhance"] = {name: _of_view(enhanced, m) for m, name in enumerate(names)}
         if self.records.captions is not None:
             spoken = len(self.records.views)
             chance = transforms.random_numbers(seed, draw.step, len(draw.indices), spoken, 1, 3)[here, :, 0]

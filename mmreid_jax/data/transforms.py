@@ -109,8 +109,8 @@ def random_numbers(
         an identity with few images fills its block by repeating them, and copies shall differ.
       streams: independent streams for each sample: one a modality, or one that all modalities share.
       count: numbers of an image.
-      series: 1 for `draw`, 2 for `draw_options`, 3 for the choice among captions, 4 for greyscale, so that switching
-        one of them on leaves the other choices alone.
+      series: 1 for `draw`, 2 for `draw_options`, 3 for the choice among captions, 4 for greyscale, 5 for enhancements,
+        so that switching one of them on leaves the other choices alone.
     """
     # The last counter word keeps these streams apart from the samplers', which use the same generator and seed.
     stream = np.random.Philox(key=np.array([seed, step], np.uint64), counter=np.array([0, 0, 0, series], np.uint64))
