@@ -299,7 +299,7 @@ def deen(recipe: Any) -> dict[tuple[str, str], Any]:
         arrays |= {f"tri/scale{scale}/loss@64": terms["loss_tri"], f"cpm/scale{scale}/loss@64": pairs[0]}
     centres, spread = ((chunks, width), (4 * count, width))
     quarter = np.repeat(2 * recipe.array(seed, "centres", centres).astype(np.float64), count // chunks, axis=0)
-    close = np.tile(quarter, (4, 1)) + 0.05 * recipe.array(seed, "spread", spread)
+    close = np.tile(quarter, (4, 1)) + 0.05 * recipe.array(seed, "spread", spread).astype(np.float64)
     arrays |= {"cpm/separated/loss@64": guided(close, chunks), "cpm/margin_argument_2/loss@64": guided(close, chunks)}
     losses = {"seed": seed, "labels_per_modality": labels, "num_pos": count // chunks, "n_class": classes}
     losses |= {"lambda_1": weights[0], "lambda_2": weights[1], "tolerances": {}}
