@@ -37,7 +37,7 @@ from typing import Any, NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SECTIONS = ("check", "train", "forward", "attention", "compile", "peak")
-VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag", "mmgl", "tvi_base", "tvi_lfm")
+VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag", "deen", "mmgl", "tvi_base", "tvi_lfm")
 RESNET_SIZES = ("resnet50", "resnet_micro")
 # JAX's name of each precision's matrix products; the type of the computation beside it.
 PRECISIONS = {
@@ -159,15 +159,15 @@ RATE = 0.1 if OPTIONS.method == "mmgl" else 1e-3
 # Data of the published experiment: RGBNT201, or SYSU-MM01; TVI-LFM sees visible images twice.
 MODALITIES = ("rgb", "nir") if PAIRED else ("rgb", "nir", "tir")
 VIEWS = ("rgb", "rgb_2", "nir") if TVI else MODALITIES
-IMAGE_SIZE = (288, 144) if PAIRED else (256, 128)
+IMAGE_SIZE = (384, 144) if OPTIONS.method == "deen" else (288, 144) if PAIRED else (256, 128)
 CLASSES = 395 if PAIRED else 171
 # Ends of the epochs: DDAG weighs its graph by the losses of the epoch before, so the first has one step.
 EPOCH_ENDS = (1, 1000)
 # Of each size of ResNet the text tower that goes with it, and how many words a caption has.
 TOWERS = {"resnet50": "clip_rn50", "resnet_micro": "text_micro"}
 WORDS = 20
-# Stochastic depth of HTT's ViT, dropout of DDAG's graph attention.
-DROP_PATH, DROPOUT = 0.1, 0.2
+# Stochastic depth of HTT's ViT, dropout of DDAG's graph attention and of DEEN's maps.
+DROP_PATH, DROPOUT, MAP_DROPOUT = 0.1, 0.2, 0.01
 BOTH: dict[str, Any] = {
     "data": SimpleNamespace(image_size=IMAGE_SIZE, labels=OPTIONS.method != "mmgl"),
     "init": SimpleNamespace(backbone="", from_mmgl=""),
@@ -282,13 +282,18 @@ def config_paired(setting: Setting) -> Any:
         vars(model).update(wpa=True, parts=torch_vi.PARTS, graph=True, dropout=DROPOUT * setting.drop)
         vars(model).update(graph_heads=torch_vi.GRAPH_HEADS, graph_dim=torch_vi.GRAPH_WIDTH)
         vars(loss).update(part_weight=1.0, graph_weight=-1.0)
+    if OPTIONS.method == "deen":
+        vars(model).update(expanded=3, dropout=MAP_DROPOUT * setting.drop)
+        vars(loss).update(cpm_weight=torch_vi.CPM_WEIGHT, cpm_margin=torch_vi.CPM_MARGIN, grouping="by_label")
+        vars(loss).update(orthogonality_weight=torch_vi.ORTHOGONALITY_WEIGHT)
+        new_layers = ("^(bottleneck|classifier)/",)
     identities = setting.batch // OPTIONS.per_identity
     return SimpleNamespace(
         model=model,
         loss=loss,
         train=SimpleNamespace(micro_batches=1, identities_per_batch=identities),
         optim=optimizers.Options(lr=RATE, weight_decay=5e-4, nesterov=True, new_layers=new_layers),
-        eval=SimpleNamespace(feature="fc"),
+        eval=SimpleNamespace(feature="fc", mirror=False, weights=(1.0, 1.0)),
         **BOTH,
     )
 
@@ -555,6 +560,8 @@ def paired_network(setting: Setting) -> torch.nn.Module:
         return torch_tvi_lfm.TviLfm(*sizes, tower, setting.drop)
     if OPTIONS.method == "ddag":
         return torch_vi.Ddag(*sizes, DROPOUT * setting.drop, EPOCH_ENDS)
+    if OPTIONS.method == "deen":
+        return torch_vi.Deen(*sizes, MAP_DROPOUT * setting.drop)
     return {"hetero_center": torch_vi.HeteroCenter, "base": torch_vi.Base, "agw": torch_vi.Agw}[OPTIONS.method](*sizes)
 
 
