@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from mmreid_jax.convert import deen as deen_layout
+from mmreid_jax.errors import UserError
 from mmreid_jax.losses import expansion, identity, triplet
 from mmreid_jax.losses.vectors import l2_normalise
 from mmreid_jax.methods import visible_infrared
@@ -52,6 +53,8 @@ class DEEN:
         self.facts = facts
         self.classes = visible_infrared.check(config, facts)
         check_choices(config, {"loss.grouping": (config.loss.grouping, GROUPINGS)})
+        if not any(config.eval.weights):
+            raise UserError("config.eval.weights are both 0, so that no feature counts; set one of them above 0")
         self.backbone = ExpandedTwoStream(
             **RESNETS[model.backbone],
             last_stride=model.last_stride,

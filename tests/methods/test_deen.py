@@ -225,6 +225,7 @@ def test_every_form_round_trips_in_whole_shapes(expanded):
         ({"model__expanded": 4}, "another one follows"),
         ({"data__image_size": (36, 36)}, "9x9 positions"),
         ({"loss__grouping": "by_name"}, "choose one of by_label, positional"),
+        ({"eval__weights": (0.0, 0.0)}, "both 0"),
         ({"eval__feature": "after"}, "choose one of all, fc, pool"),
         ({"model__backbone": "resnet_giant"}, "resnet50"),
     ],
