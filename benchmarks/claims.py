@@ -46,6 +46,7 @@ Changes = Mapping[str, Any]
 FIRST_SEED, SEEDS = 10, 5
 RESAMPLES = 10_000
 COLOUR_TRUNK = {"init.backbone": "drawn/resnet_mini_rgb"}
+RLE = {"data.moderate_enhancement": 0.5, "data.radical_enhancement": 0.5}
 SCORES = ("mAP", "R1", "mINP")
 GAP = "gap"
 MISSING = ", one modality missing"
@@ -163,6 +164,27 @@ SYSTEMS: dict[str, System] = {
             ),
             "+ part attention": Variant({**COLOUR_TRUNK, "model.graph": False}),
             "+ graph": Variant(COLOUR_TRUNK),
+        },
+    ),
+    "deen": System(
+        visible_infrared("deen"),
+        {
+            "AGW": Variant(COLOUR_TRUNK, config=visible_infrared("agw")),
+            "CE + triplet, three copies": Variant(
+                {**COLOUR_TRUNK, "loss.cpm_weight": 0.0, "loss.orthogonality_weight": 0.0}
+            ),
+            "DEEN": Variant(COLOUR_TRUNK),
+        },
+    ),
+    "rle": System(
+        visible_infrared("agw"),
+        {
+            name: Variant({**COLOUR_TRUNK, **changes}, config=visible_infrared(method), against=against)
+            for method, system in (("agw", "AGW"), ("caj", "CAJ"), ("deen", "DEEN"))
+            for name, changes, against in (
+                (system, {}, "" if method == "agw" else "AGW"),
+                (f"{system} + RLE", RLE, system),
+            )
         },
     ),
     "mmgl": System(

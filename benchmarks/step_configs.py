@@ -16,7 +16,7 @@ from mmreid_jax.methods import tvi_lfm
 from mmreid_jax.models.resnet import RESNETS
 from mmreid_jax.training import optimizers
 
-VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag", "mmgl", "tvi_base", "tvi_lfm")
+VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag", "deen", "mmgl", "tvi_base", "tvi_lfm")
 TEXT_TOWERS_OF = {"resnet50": "clip_rn50", "resnet_micro": "text_micro"}
 """Size of ResNet -> the text tower that goes with it."""
 # JAX's name of each precision's matrix products; the type of the computation beside it.
@@ -26,8 +26,8 @@ PRECISIONS = {
     "bfloat16": (None, "bfloat16"),
     "float64": (None, "float64"),
 }
-# Stochastic depth of HTT's ViT, dropout of DDAG's graph attention.
-DROP_PATH, DROPOUT = 0.1, 0.2
+# Stochastic depth of HTT's ViT, dropout of DDAG's graph attention and of DEEN's maps.
+DROP_PATH, DROPOUT, MAP_DROPOUT = 0.1, 0.2, 0.01
 
 
 class Setting(NamedTuple):
@@ -78,6 +78,8 @@ class Setting(NamedTuple):
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width)."""
+        if self.method == "deen":
+            return 384, 144
         return (288, 144) if self.paired else (256, 128)
 
     @property
@@ -213,12 +215,17 @@ def _paired(setting: Setting) -> Any:
         vars(model).update(wpa=True, parts=torch_vi.PARTS, graph=True, dropout=DROPOUT * setting.drop)
         vars(model).update(graph_heads=torch_vi.GRAPH_HEADS, graph_dim=torch_vi.GRAPH_WIDTH)
         vars(loss).update(part_weight=1.0, graph_weight=-1.0)
+    if setting.method == "deen":
+        vars(model).update(expanded=3, dropout=MAP_DROPOUT * setting.drop)
+        vars(loss).update(cpm_weight=torch_vi.CPM_WEIGHT, cpm_margin=torch_vi.CPM_MARGIN, grouping="by_label")
+        vars(loss).update(orthogonality_weight=torch_vi.ORTHOGONALITY_WEIGHT)
+        new_layers = ("^(bottleneck|classifier)/",)
     return SimpleNamespace(
         model=model,
         loss=loss,
         train=SimpleNamespace(micro_batches=1, identities_per_batch=setting.identities),
         optim=optimizers.Options(lr=setting.rate, weight_decay=5e-4, nesterov=True, new_layers=new_layers),
-        eval=SimpleNamespace(feature="fc"),
+        eval=SimpleNamespace(feature="fc", mirror=False, weights=(1.0, 1.0)),
         **_shared(setting),
     )
 

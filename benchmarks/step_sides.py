@@ -16,7 +16,7 @@ import torch_ieee
 import torch_mmgl
 import torch_tvi_lfm
 import torch_vi
-from step_configs import DROP_PATH, DROPOUT, PRECISIONS, TEXT_TOWERS_OF, Setting
+from step_configs import DROP_PATH, DROPOUT, MAP_DROPOUT, PRECISIONS, TEXT_TOWERS_OF, Setting
 
 from mmreid_jax.convert.layout import export_state
 from mmreid_jax.methods import base
@@ -223,4 +223,6 @@ def paired_network(setting: Setting) -> torch.nn.Module:
         return torch_tvi_lfm.TviLfm(*sizes, tower, setting.drop)
     if setting.method == "ddag":
         return torch_vi.Ddag(*sizes, DROPOUT * setting.drop, EPOCH_ENDS)
+    if setting.method == "deen":
+        return torch_vi.Deen(*sizes, MAP_DROPOUT * setting.drop)
     return {"hetero_center": torch_vi.HeteroCenter, "base": torch_vi.Base, "agw": torch_vi.Agw}[setting.method](*sizes)

@@ -34,7 +34,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SECTIONS = ("check", "train", "forward", "attention", "compile", "peak")
-METHODS = ("htt", "ieee", "hetero_center", "base", "agw", "ddag", "mmgl", "tvi_base", "tvi_lfm")
+METHODS = ("htt", "ieee", "hetero_center", "base", "agw", "ddag", "deen", "mmgl", "tvi_base", "tvi_lfm")
 RESNET_SIZES = ("resnet50", "resnet_micro")
 
 

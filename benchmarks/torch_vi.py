@@ -1,4 +1,4 @@
-"""Hetero-Center, Base, AGW and DDAG in plain PyTorch: the other side of `step_time.py --method ...`.
+"""Hetero-Center, Base, AGW, DDAG and DEEN in plain PyTorch: the other side of `step_time.py --method ...`.
 
 Written as a PyTorch user would write them: modules, a head for each strip and attention head, loops over samples and
 identities where the papers define a loss so. Nothing is shared with `mmreid_jax`; parameters have the names of the
@@ -23,6 +23,7 @@ STRIPS, STRIP_WIDTH, HC_WEIGHT = 6, 512, 0.5
 PARTS, GRAPH_HEADS, GRAPH_WIDTH = 3, 4, 512
 MARGIN = 0.3
 NON_LOCAL = {"layer2": (2, 3), "layer3": (3, 4, 5)}
+COPIES, CPM_WEIGHT, CPM_MARGIN, ORTHOGONALITY_WEIGHT = 3, 0.8, 0.2, 0.01
 
 
 class HeteroCenter(nn.Module):
@@ -271,6 +272,124 @@ class Ddag(Base):
         return {**terms, "graph_weight": torch.tensor(self.weight), "loss": others + self.weight * terms["graph"]}
 
 
+class ChannelAttention(nn.Module):
+    """Channels of the lower map weighed by the higher one."""
+
+    def __init__(self, high: int, low: int, stride: int) -> None:
+        super().__init__()
+        self.g = nn.Conv2d(low, low, 1)
+        self.theta = nn.Conv2d(high, low, 1)
+        self.phi = nn.Conv2d(low, low, 1, stride)
+        self.W = nn.Sequential(nn.Conv2d(low, high, 1, stride), nn.BatchNorm2d(high))
+
+    def forward(self, high: Tensor, low: Tensor) -> Tensor:
+        """[B, C, h, w], [B, c, H, W] -> [B, C, h, w]."""
+        theta, phi, g = (x.flatten(2) for x in (self.theta(high), self.phi(low), self.g(low)))
+        y = theta @ phi.transpose(1, 2) / g.shape[1] @ g
+        return high + self.W(y.reshape(low.shape))
+
+
+class PositionAttention(nn.Module):
+    """Positions of the lower map weighed by the higher one, two of each map in one row."""
+
+    def __init__(self, high: int, low: int) -> None:
+        super().__init__()
+        self.g = nn.Conv2d(low, low // 2, 1)
+        self.theta = nn.Conv2d(high, low // 2, 1)
+        self.phi = nn.Conv2d(low, low // 2, 1)
+        self.W = nn.Sequential(nn.Conv2d(low // 2, high, 1), nn.BatchNorm2d(high))
+
+    def forward(self, high: Tensor, low: Tensor) -> Tensor:
+        """[B, C, h, w], [B, c, H, W] -> [B, C, h, w]."""
+        rows = low.shape[:2]
+        theta, phi, g = (x.reshape(*rows, -1) for x in (self.theta(high), self.phi(low), self.g(low)))
+        energy = theta.transpose(1, 2) @ phi / phi.shape[2]
+        y = (energy @ g.transpose(1, 2)).transpose(1, 2)
+        return high + self.W(y.reshape(len(low), -1, *high.shape[2:]))
+
+
+class Aggregation(nn.Module):
+    """Both attentions, one after the other."""
+
+    def __init__(self, high: int, low: int, stride: int) -> None:
+        super().__init__()
+        self.CNL = ChannelAttention(high, low, stride)
+        self.PNL = PositionAttention(high, low)
+
+    def forward(self, high: Tensor, low: Tensor) -> Tensor:
+        """[B, C, h, w], [B, c, H, W] -> [B, C, h, w]."""
+        return self.PNL(self.CNL(high, low), low)
+
+
+class Expansion(nn.Module):
+    """Maps, and two more of each from dilated convolutions."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        for branch in (1, 2):
+            for dilation in (1, 2, 3):
+                narrow = nn.Conv2d(channels, channels // 4, 3, 1, dilation, dilation, bias=False)
+                self.add_module(f"FC{branch}{dilation}", narrow)
+            self.add_module(f"FC{branch}", nn.Conv2d(channels // 4, channels, 1))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[N, C, h, w] -> [3 N, C, h, w]."""
+        copies = [maps]
+        for branch in (1, 2):
+            narrow = sum(getattr(self, f"FC{branch}{dilation}")(maps) for dilation in (1, 2, 3)) / 3
+            copies.append(getattr(self, f"FC{branch}")(F.relu(narrow)))
+        return F.dropout(torch.cat(copies), self.dropout, self.training)
+
+
+class Deen(Base):
+    """Aggregated stages, three embeddings of every image, centre-guided pairs and orthogonality."""
+
+    def __init__(self, stages: Sequence[int], width: int, classes: int, dropout: float) -> None:
+        super().__init__(stages, width, classes)
+        self.DEE = Expansion(16 * width, dropout)
+        self.MFA1 = Aggregation(4 * width, width, 1)
+        self.MFA2 = Aggregation(8 * width, 4 * width, 2)
+        self.MFA3 = Aggregation(16 * width, 8 * width, 2)
+
+    def maps(self, images: Sequence[Tensor]) -> Tensor:
+        """[visible, infrared], [B, 3, H, W] each -> [6 B, C, h, w]."""
+        x = torch.cat([self.visible_module["visible"](images[0]), self.thermal_module["thermal"](images[1])])
+        shared = self.base_resnet["base"]
+        for number, aggregate in ((1, self.MFA1), (2, self.MFA2), (3, self.MFA3)):
+            x = aggregate(getattr(shared, f"layer{number}")(x), x)
+        return shared.layer4(self.DEE(x))
+
+    def losses(self, output: Any, labels: Tensor, identities: int) -> dict[str, Tensor]:
+        """All terms and the ``loss``; labels int [B]."""
+        pooled, logits = widened(output[0]), widened(output[1])
+        every = labels.repeat(2 * COPIES)
+        first, second, third = pooled.chunk(COPIES)
+        terms = {"ce": F.cross_entropy(logits, every), "triplet": batch_hard_triplet(pooled, every, MARGIN)}
+        terms["cpm_2"] = center_guided_pairs(first, second, identities)
+        terms["cpm_3"] = center_guided_pairs(first, third, identities)
+        terms["orthogonality"] = (second * third).sum() / len(pooled)
+        total = terms["ce"] + terms["triplet"] + CPM_WEIGHT * (terms["cpm_2"] + terms["cpm_3"])
+        return {**terms, "loss": total + ORTHOGONALITY_WEIGHT * terms["orthogonality"]}
+
+
+def center_guided_pairs(copy: Tensor, other: Tensor, identities: int) -> Tensor:
+    """DEEN's loss of two copies, [2 B, D] each, visible rows first, B being blocks of identities -> scalar."""
+    rows = torch.cat([copy, other])
+    v, r, of_v, of_r = (torch.stack([x.mean(0) for x in part.chunk(identities)]) for part in rows.chunk(4))
+    others = ~torch.eye(identities, dtype=torch.bool, device=rows.device)
+
+    def half(own: Tensor, across: Tensor, expanded: Tensor) -> Tensor:
+        near, far = (pair_distances(x, expanded).diagonal() for x in (across, own))
+        total = F.relu(near - far.detach() + CPM_MARGIN).mean()
+        for centers in (expanded, own):
+            nearest = torch.stack([distances(centers)[i][others[i]].min() for i in range(identities)])
+            total = total + 0.5 * F.relu(near - nearest + CPM_MARGIN).mean()
+        return total
+
+    return (half(v, r, of_v) + half(r, v, of_r)) / 2
+
+
 def widened(x: Tensor) -> Tensor:
     """In at least float32."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -285,8 +404,13 @@ def hetero_center(units: Tensor, identities: int) -> Tensor:
 
 def distances(features: Tensor) -> Tensor:
     """Euclidean, [N, D] -> [N, N]."""
-    squared = features.square().sum(1)
-    return (squared[:, None] + squared[None, :] - 2 * features @ features.T).clamp(min=1e-12).sqrt()
+    return pair_distances(features, features)
+
+
+def pair_distances(x: Tensor, y: Tensor) -> Tensor:
+    """Euclidean, [N, D], [M, D] -> [N, M]."""
+    squared = x.square().sum(1)[:, None] + y.square().sum(1)[None, :]
+    return (squared - 2 * x @ y.T).clamp(min=1e-12).sqrt()
 
 
 def batch_hard_triplet(features: Tensor, labels: Tensor, margin: float) -> Tensor:
@@ -315,7 +439,7 @@ def weighted_regularised_triplet(features: Tensor, labels: Tensor) -> Tensor:
 
 def optimizer(model: nn.Module, rate: float) -> torch.optim.Optimizer:
     """SGD as released: Nesterov, decay on everything, the ResNets and non-local blocks at a tenth of the rate."""
-    slow = ("visible_", "thermal_", "base_resnet", "NL_")
+    slow = ("visible_", "thermal_", "base_resnet", "NL_", "MFA", "DEE")
     trained = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     trunk = [value for name, value in trained if name.startswith(slow)]
     heads = [value for name, value in trained if not name.startswith(slow)]

@@ -31,9 +31,14 @@ def data() -> ConfigDict:
             flip=0.0,  # probability of a horizontal flip
             erasing=0.5,  # probability of random erasing
             erasing_form="timm",  # noise in rectangles of timm's shapes; "torchreid": its shapes, filled with the mean
+            erasing_area=(),  # smallest and largest share of the image; empty: as erasing_form says
             erasing_of=(),  # where one view differs: (("nir", 0.5),); a second view is called rgb_2
             erasing_fill=(),  # value of each channel, put in after normalisation; empty: as erasing_form says
             labels=True,  # False: training sees no identity; for methods that learn without labels
+            # RLE's two transforms of training images, the probability of each (0.5 in RLE): the image in a random
+            # weighted grey; the channels of random rectangles scaled by random factors.
+            moderate_enhancement=0.0,
+            radical_enhancement=0.0,
             second_views=(),  # modalities that come twice, augmented independently: rgb also as rgb_2
             grey_of=(),  # probability of taking the colours of a view away: (("rgb", 0.1),)
             # Captions of visible-infrared data (sysu_mm01, regdb, llcm), from the folder Text beside the images.

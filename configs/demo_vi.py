@@ -1,7 +1,7 @@
 """Visible-infrared ReID in minutes on two CPU cores: drawn people, a small ResNet, training, report.
 
     python main.py --config configs/demo_vi.py                     AGW
-    python main.py --config configs/demo_vi.py:hetero_center       or base, ddag, caj
+    python main.py --config configs/demo_vi.py:hetero_center       or base, ddag, caj, deen
 
 The people are drawn in the layout of SYSU-MM01: four visible and two near-infrared cameras; nothing is downloaded. What
 to expect: docs/results.md.
@@ -9,9 +9,16 @@ to expect: docs/results.md.
 
 from ml_collections import ConfigDict
 
-from configs import agw_sysu, base_sysu, caj_sysu, ddag_sysu, hc_sysu
+from configs import agw_sysu, base_sysu, caj_sysu, ddag_sysu, deen_sysu, hc_sysu
 
-METHODS = {"agw": agw_sysu, "base": base_sysu, "caj": caj_sysu, "ddag": ddag_sysu, "hetero_center": hc_sysu}
+METHODS = {
+    "agw": agw_sysu,
+    "base": base_sysu,
+    "caj": caj_sysu,
+    "ddag": ddag_sysu,
+    "deen": deen_sysu,
+    "hetero_center": hc_sysu,
+}
 
 
 def get_config(method: str = "agw") -> ConfigDict:

@@ -9,7 +9,7 @@ import pytest
 TESTS = pathlib.Path(__file__).parent
 PACKAGE = TESTS.parent / "mmreid_jax"
 
-SETTINGS = ("agw", "caj", "common", "ddag", "hetero_center", "htt", "ieee", "mmgl", "tvi_lfm")
+SETTINGS = ("agw", "caj", "common", "ddag", "deen", "hetero_center", "htt", "ieee", "mmgl", "tvi_lfm")
 # Modules that are tested by the file of another name, because what they do is seen in that place alone.
 ELSEWHERE = {
     "adapt": "system/test_runs",
@@ -21,6 +21,7 @@ ELSEWHERE = {
     "commands/options": "commands/test_search",
     "commands/pretrain_trunk": "trunks/test_pretraining",
     "convert/conversion": "commands/test_convert",
+    "convert/deen": "methods/test_deen",
     "convert/store": "commands/test_convert",
     "data/listing": "datasets/test_folder",
     "datasets/market1501_mm": "datasets/test_disk",

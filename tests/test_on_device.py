@@ -23,6 +23,8 @@ EVERYTHING = pipeline.ImageOptions(
     brightness=0.4,
     contrast=0.6,
     second_views=("nir",),
+    moderate_enhancement=0.5,
+    radical_enhancement=0.7,
     erasing_of=(("nir", 1.0),),
     grey_of=(("rgb", 0.5), ("nir_2", 1.0)),
 )
@@ -30,6 +32,7 @@ OPTIONS = {
     "nothing": PLAIN,
     "crop": dataclasses.replace(PLAIN, padding=3),
     "light": dataclasses.replace(PLAIN, brightness=0.2),
+    "enhanced": dataclasses.replace(PLAIN, moderate_enhancement=0.5, radical_enhancement=0.5),
     "everything": EVERYTHING,
     "everything, shared": dataclasses.replace(EVERYTHING, shared=True, erasing_form="torchreid"),
 }

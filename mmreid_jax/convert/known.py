@@ -21,6 +21,7 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "ieee": ("mmreid_jax.convert.ieee", "layout"),
     "agw": ("mmreid_jax.convert.two_stream", "layout"),
     "ddag": ("mmreid_jax.convert.ddag", "layout"),
+    "deen": ("mmreid_jax.convert.deen", "layout"),
     "mmgl": ("mmreid_jax.convert.mmgl", "any_layout"),
     "tvi_lfm": ("mmreid_jax.convert.tvi_lfm", "any_layout"),
     "hetero_center": ("mmreid_jax.convert.hetero_center", "layout"),
@@ -31,6 +32,7 @@ RESIZABLE = frozenset({"vit", "htt", "clip", "clip_hf"})
 WRAPPED: dict[str, tuple[str, tuple[str, ...]]] = {
     "agw": ("net", ("epoch",)),
     "ddag": ("net", ("epoch",)),
+    "deen": ("net", ("epoch",)),
     "hetero_center": ("net", ("epoch",)),
     "ieee": ("state_dict", ("epoch",)),
 }

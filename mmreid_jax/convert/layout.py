@@ -394,14 +394,17 @@ class _Dropper:
 
 
 def choose(layout: AnyLayout, names: Iterable[str], side: str = "source") -> Layout:
-    """The variant whose rules know most of the names (PyTorch names, or our paths with ``side="target"``)."""
+    """The variant that knows most of the names (PyTorch names, or our paths with ``side="target"``).
+
+    It knows those of its rules, and those that it drops by their whole name.
+    """
     if isinstance(layout, Layout):
         return layout
     names = list(names)
 
     def known(variant: Layout) -> int:
-        match = _Matcher(variant.rules, side)
-        return sum(match(name) is not None for name in names)
+        match, dropped = _Matcher(variant.rules, side), {drop.pattern for drop in variant.drops}
+        return sum(name in dropped or match(name) is not None for name in names)
 
     return max(layout.layouts, key=known)
 

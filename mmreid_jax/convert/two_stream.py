@@ -79,9 +79,9 @@ def non_local_blocks(blocks: Sequence[tuple[int, int]], shared_from: int = 1) ->
     for stage in sorted({stage for stage, _ in blocks if stage >= shared_from}):
         for number, block in enumerate(sorted(block for at, block in blocks if at == stage)):
             source, target = f"NL_{stage}.{number}.", f"backbone/shared/non_local{stage}_{block}/"
-            rules += [*_point(f"{source}g.0", f"{target}g"), *_point(f"{source}W.0", f"{target}expand")]
+            rules += [*point(f"{source}g.0", f"{target}g"), *point(f"{source}W.0", f"{target}expand")]
             rules += batch_norm(f"{source}W.1", f"{target}norm")
-            rules += [*_point(f"{source}theta", f"{target}theta"), *_point(f"{source}phi", f"{target}phi")]
+            rules += [*point(f"{source}theta", f"{target}theta"), *point(f"{source}phi", f"{target}phi")]
     return Layout("non_local", tuple(rules))
 
 
@@ -90,8 +90,8 @@ def neck() -> Layout:
     return Layout("neck", (*batch_norm("bottleneck", "bottleneck"), *linear("classifier", "classifier", bias=False)))
 
 
-def _point(source: str, target: str) -> tuple[Rule, Rule]:
-    """A 1x1 convolution with bias, which is a linear layer here."""
+def point(source: str, target: str) -> tuple[Rule, Rule]:
+    """The rules of a 1x1 convolution with bias, which is a linear layer here."""
     return (
         Rule(f"{source}.weight", f"params/{target}/kernel", POINT),
         Rule(f"{source}.bias", f"params/{target}/bias", VECTOR),

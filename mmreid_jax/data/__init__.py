@@ -2,6 +2,7 @@
 
 from mmreid_jax.data import (
     captions,
+    enhancement,
     image_store,
     images,
     listing,
@@ -14,6 +15,7 @@ from mmreid_jax.data import (
 
 __all__ = [
     "captions",
+    "enhancement",
     "image_store",
     "images",
     "listing",

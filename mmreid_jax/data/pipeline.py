@@ -6,6 +6,8 @@ A batch is a dict of numpy arrays, B samples of M modalities:
   `ImageOptions.second_views`, as ``rgb_2``;
 * ``erase``: {modality: int32 [B, 4]}, training only: top, left, height, width of the rectangle that the device fills;
   height 0 is none;
+* ``enhance``: {modality: what is drawn of RLE's enhancements}, training only, where the options ask for it: see
+  `enhancement.draw`; the device does it;
 * ``identity``: int32 [B], class index in training, identity as the data set writes it in evaluation;
 * ``camera``, ``scene``: int32 [B]; ``index``: int32 [B], row of the records;
   Where each modality of a sample is another row (visible-infrared training), these three are those of the first one;
@@ -39,7 +41,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import captions, image_store, images, samplers, tokenizer, transforms
+from mmreid_jax.data import captions, enhancement, image_store, images, samplers, tokenizer, transforms
 from mmreid_jax.data.records import ImageSource, Records
 from mmreid_jax.errors import UserError
 
@@ -50,6 +52,8 @@ READ_AHEAD = 2
 """Batches that each thread and each worker process keeps ready."""
 ERASING_FORMS: dict[str, dict[str, Any]] = {"timm": {}, "torchreid": transforms.TORCHREID_ERASING}
 """Shapes of erased rectangles by name: options of `transforms.erasing_rectangle`."""
+MOST_ATTEMPTS = 100
+"""At a rectangle of an area that the options name: large ones often do not fit."""
 
 
 _KEYS = {"size": "image_size", "shared": "shared_augmentation", "broken": "broken_images"}
@@ -72,12 +76,15 @@ class ImageOptions:
       padding: pixels of zeros on each side before the random crop.
       flip: probability of mirroring a training image.
       erasing: probability of erasing a rectangle of a training image.
+      erasing_area: smallest and largest share of the image that a rectangle covers; empty: as the form says.
       erasing_of: (view, probability) where it is another for one view, as in ``(("nir", 0.5),)``.
       grey_of: (view, probability) of taking away the colours of a training image; of views not named 0.
       erasing_form: ``timm``, or ``torchreid`` for its shapes of rectangles (see `transforms.TORCHREID_ERASING`).
       random_crop: probability of enlarging a training image by an eighth and cropping it at random.
       brightness: the brightness of a training image is changed by up to this share.
       contrast: likewise.
+      moderate_enhancement: probability of a training image in a random weighted grey, see `enhancement`.
+      radical_enhancement: probability of rectangles of a training image that are scaled by random factors.
       shared: the modalities of a sample share flip, crop and rectangle (they share nothing in HTT).
       second_views: modalities whose training images come twice, the second time augmented by numbers of its own.
       rephrased: probability that a training caption gives way to its rephrasing; tables without captions have none.
@@ -96,8 +103,11 @@ class ImageOptions:
     random_crop: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
+    moderate_enhancement: float = 0.0
+    radical_enhancement: float = 0.0
     shared: bool = False
     second_views: tuple[str, ...] = ()
+    erasing_area: tuple[float, ...] = ()
     erasing_of: Shares = ()
     grey_of: Shares = ()
     rephrased: float = 0.0
@@ -111,7 +121,8 @@ class ImageOptions:
             raise UserError(f"the image size is {self.size}; it must be (height, width) in pixels")
         if self.padding < 0:
             raise UserError(f"the padding is {self.padding} pixels; it must not be negative")
-        shares = {name: getattr(self, name) for name in ("flip", "erasing", "random_crop", "rephrased")}
+        probabilities = ("flip", "erasing", "random_crop", "moderate_enhancement", "radical_enhancement", "rephrased")
+        shares = {name: getattr(self, name) for name in probabilities}
         for name in ("erasing_of", "grey_of"):
             shares |= {f"{name} of {view}": share for view, share in getattr(self, name)}
         for name, share in shares.items():
@@ -122,6 +133,8 @@ class ImageOptions:
                 raise UserError(f"{name} is {getattr(self, name)}; the largest change lies between 0 and 1")
         if self.erasing_form not in ERASING_FORMS:
             raise UserError(f"erasing_form is {self.erasing_form!r}; choose one of {', '.join(ERASING_FORMS)}")
+        if self.erasing_area and not 0 <= self.erasing_area[0] < self.erasing_area[-1] <= 1:
+            raise UserError(f"erasing_area is {self.erasing_area}; give the smallest and the largest share of an image")
         transforms.check_interpolation(self.interpolation)
         transforms.check_interpolation(self.eval_interpolation)
         images.check_policy(self.broken)
@@ -139,9 +152,22 @@ class ImageOptions:
 
     def without_augmentation(self) -> ImageOptions:
         """These options as test-time training wants them: images as in evaluation, nothing random."""
-        names = ("flip", "erasing", "random_crop", "brightness", "contrast", "rephrased")
+        light = ("brightness", "contrast", "moderate_enhancement", "radical_enhancement")
+        names = ("flip", "erasing", "random_crop", "rephrased", *light)
         off: dict[str, Any] = dict.fromkeys(names, 0.0) | dict.fromkeys(("second_views", "erasing_of", "grey_of"), ())
         return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, **off)
+
+    @property
+    def rectangle(self) -> dict[str, Any]:
+        """Options of `transforms.erasing_rectangle`."""
+        named = {"area": self.erasing_area, "attempts": MOST_ATTEMPTS} if self.erasing_area else {}
+        return ERASING_FORMS[self.erasing_form] | named
+
+    @property
+    def numbers_per_image(self) -> int:
+        """Random numbers that flip, crop and erasing of an image may use."""
+        further = MOST_ATTEMPTS - transforms.ERASING_ATTEMPTS if self.erasing_area else 0
+        return transforms.NUMBERS_PER_IMAGE + 2 * further
 
     @property
     def has_options(self) -> bool:
@@ -174,7 +200,7 @@ class ImageOptions:
 
         Args:
           view: modality, or second view of one, as in ``rgb_2``.
-          numbers: [NUMBERS_PER_IMAGE] in [0, 1).
+          numbers: [numbers_per_image] in [0, 1).
           more: [NUMBERS_OF_OPTIONS] in [0, 1) or None.
           grey: number in [0, 1).
         """
@@ -184,7 +210,7 @@ class ImageOptions:
             padding=self.padding,
             flip=self.flip,
             erasing=dict(self.erasing_of).get(view, self.erasing),
-            rectangle=ERASING_FORMS[self.erasing_form],
+            rectangle=self.rectangle,
         )
         drawn = dataclasses.replace(drawn, grey=grey < dict(self.grey_of).get(view, 0.0))
         if more is None:
@@ -284,7 +310,7 @@ class Loader:
             numbers = transforms.random_numbers(seed, draw.step, len(draw.indices), streams, *kind)[here]
             return np.broadcast_to(numbers, (len(rows), len(names), numbers.shape[-1]))
 
-        numbers = drawn_numbers()
+        numbers = drawn_numbers(options.numbers_per_image)
         more = drawn_numbers(transforms.NUMBERS_OF_OPTIONS, 2) if options.has_options else None
         grey = drawn_numbers(1, 4)[..., 0] if options.grey_of else np.ones((len(rows), len(names)))
         drawn = [
@@ -303,6 +329,10 @@ class Loader:
                 seen[i, m] = transforms.apply(seen[i, m], drawn[i][m], options.padding)
             delivered = {"images": _by_name(names, seen)}
         batch = delivered | self._columns(rows[:, 0]) | {"erase": _by_name(names, erase)}
+        shares = options.moderate_enhancement, options.radical_enhancement
+        if any(shares):
+            enhanced = enhancement.draw(drawn_numbers(enhancement.NUMBERS, 5), options.size, *shares)
+            batch["enhance"] = {name: _of_view(enhanced, m) for m, name in enumerate(names)}
         if self.records.captions is not None:
             spoken = len(self.records.views)
             chance = transforms.random_numbers(seed, draw.step, len(draw.indices), spoken, 1, 3)[here, :, 0]

@@ -110,8 +110,8 @@ def random_numbers(
         an identity with few images fills its block by repeating them, and copies shall differ.
       streams: independent streams for each sample: one a modality, or one that all modalities share.
       count: numbers of an image.
-      series: 1 for `draw`, 2 for `draw_options`, 3 for the choice among captions, 4 for greyscale, so that switching
-        one of them on leaves the other choices alone.
+      series: 1 for `draw`, 2 for `draw_options`, 3 for the choice among captions, 4 for greyscale, 5 for enhancements,
+        so that switching one of them on leaves the other choices alone.
     """
     # The last counter word keeps these streams apart from the samplers', which use the same generator and seed.
     stream = np.random.Philox(key=np.array([seed, step], np.uint64), counter=np.array([0, 0, 0, series], np.uint64))
@@ -130,8 +130,8 @@ def draw(
     """Draws flip, crop offset and erasing of one image.
 
     Args:
-      rng: uses at most NUMBERS_PER_IMAGE numbers. Flip and offset are drawn even when switched off, so switching one
-        choice on leaves the others as they were.
+      rng: uses at most NUMBERS_PER_IMAGE numbers, and two for every further attempt at a rectangle. Flip and offset are
+        drawn even when switched off, so switching one choice on leaves the others as they were.
       size: (H, W) of the image.
       padding: pixels of zeros on each side before the crop of `size`.
       flip: probability of mirroring.
@@ -189,11 +189,12 @@ def erasing_rectangle(
     area: tuple[float, float] = (0.02, 1 / 3),
     aspect: tuple[float, float] = (0.3, 1 / 0.3),
     log_aspect: bool = True,
+    attempts: int = ERASING_ATTEMPTS,
 ) -> tuple[int, int, int, int]:
     """The rectangle (top, left, height, width) that random erasing fills, or NO_RECTANGLE.
 
-    Up to ten attempts at a rectangle with a uniform share of the area and a random ratio height : width; the first
-    that is smaller than the image on both sides is taken.
+    Up to `attempts` at a rectangle with a uniform share of the area and a random ratio height : width; the first one
+    smaller than the image on both sides is taken.
 
     Reference: Zhong et al. 2020; the draw order is timm's `RandomErasing` (mode ``pixel``, one rectangle), as in HTT.
     torchreid's has `TORCHREID_ERASING`, and up to a hundred attempts, of which the eleventh is needed once in 10^12.
@@ -206,11 +207,12 @@ def erasing_rectangle(
       area: smallest and largest share of the image.
       aspect: smallest and largest height : width.
       log_aspect: the ratio's logarithm is uniform, else the ratio itself.
+      attempts: how many; each uses two numbers.
     """
     if rng.random() > probability:
         return NO_RECTANGLE
     logarithms = (math.log(aspect[0]), math.log(aspect[1]))
-    for _ in range(ERASING_ATTEMPTS):
+    for _ in range(attempts):
         pixels = rng.uniform(*area) * (height * width)
         ratio = math.exp(rng.uniform(*logarithms)) if log_aspect else rng.uniform(*aspect)
         h, w = round(math.sqrt(pixels * ratio)), round(math.sqrt(pixels / ratio))

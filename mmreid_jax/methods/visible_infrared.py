@@ -24,6 +24,8 @@ from mmreid_jax.models.two_stream import MODALITIES, TwoStream
 from mmreid_jax.training import checkpoints
 
 _PARTS = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+_NEW = ("non_local", "aggregation", "expansion")
+"""What the names of blocks begin with that a ResNet does not have."""
 
 
 def check(config: Any, facts: DataFacts, *, one_spectrum: bool = False) -> int:
@@ -86,7 +88,7 @@ def start(variables: Variables, config: Any) -> Variables:
 
 
 def _started(variables: Variables, config: Any) -> Variables:
-    """The variables of a two-stream network with the weights that the config names; non-local blocks stay as new."""
+    """The variables of a two-stream network with the weights that the config names; new blocks stay as they are."""
     weights, pretrained = config.init.backbone, config.init.from_mmgl
     if pretrained:
         return hand_over(pretrained, variables)
@@ -98,7 +100,7 @@ def _started(variables: Variables, config: Any) -> Variables:
             weights,
             resnet_layout.layout(),
             {collection: variables[collection][stream] for collection in variables},
-            keep=("*/non_local*",),
+            keep=[f"*/{name}*" for name in _NEW],
             drop=elsewhere,
         )
         for collection, tree in loaded.items():
@@ -110,7 +112,7 @@ def hand_over(path: str, variables: Variables) -> Variables:
     """A trunk with the weights and running statistics that MMGL's pre-training gave it.
 
     Every part comes from the same stream of the pre-trained trunk, or from its shared stream: a stem that served both
-    modalities goes to both, and so do shared stages where nothing is shared now. Non-local blocks stay as they are.
+    modalities goes to both, and so do shared stages where nothing is shared now. New blocks stay as they are.
 
     Args:
       path: a run's workdir, a directory made by ``python -m mmreid_jax convert``, or a flat PyTorch file.
@@ -127,7 +129,7 @@ def hand_over(path: str, variables: Variables) -> Variables:
     counts = {"taken": 0, "kept": 0}
 
     def filled(collection: str, stream: str, part: str, like: Any) -> Any:
-        if part.startswith("non_local"):
+        if part.startswith(_NEW):
             counts["kept"] += len(jax.tree.leaves(like))
             return like
         sources = [name for name in (stream, "shared") if part in given[collection].get(name, {})]

@@ -2,6 +2,7 @@
 
 from mmreid_jax.models import (
     clip,
+    deen,
     graph,
     heads,
     ieee,
@@ -17,6 +18,7 @@ from mmreid_jax.models import (
 
 __all__ = [
     "clip",
+    "deen",
     "graph",
     "heads",
     "ieee",

@@ -24,6 +24,12 @@ torch_uniform = nn.initializers.variance_scaling(1.0 / 3.0, "fan_in", "uniform")
 """PyTorch's default of linear layers and convolutions: uniform between -1 and 1, divided by the root of the fan-in."""
 
 
+def torch_bias(fan_in: int) -> nn.initializers.Initializer:
+    """PyTorch's default for biases of linear layers and convolutions: uniform, as far from 0 as their weights."""
+    limit = 1.0 / math.sqrt(fan_in)
+    return lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -limit, limit)
+
+
 def near_one(key: Array, shape: Sequence[int], dtype: Dtype = float) -> Array:
     """Normal around 1 with a deviation of 0.01: scales of the batch norms that visible-infrared systems add."""
     return 1.0 + 0.01 * jax.random.normal(key, shape, dtype)
@@ -77,7 +83,7 @@ class TorchBatchNorm(nn.Module):
 
 
 class Conv(nn.Module):
-    """PyTorch's two-dimensional convolution without bias on NHWC images, with symmetric zero padding.
+    """PyTorch's two-dimensional convolution on NHWC images, with symmetric zero padding, by default without bias.
 
     A 1x1 kernel is computed as a matrix product, which XLA runs faster on a CPU and equally fast elsewhere.
     The default initialisation is that of ResNets: normal, by the fan-out (He et al. 2015).
@@ -89,6 +95,8 @@ class Conv(nn.Module):
     padding: int = 0
     dtype: Dtype = None
     kernel_init: nn.initializers.Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+    dilation: int = 1
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -97,10 +105,20 @@ class Conv(nn.Module):
         weight = self.param("kernel", self.kernel_init, shape)
         x, weight = nn.dtypes.promote_dtype(x, weight, dtype=self.dtype)
         if self.kernel == 1:
-            return project(x[:, :: self.stride, :: self.stride], weight[0, 0])
-        pad = (self.padding, self.padding)
-        layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, weight, (self.stride, self.stride), (pad, pad), dimension_numbers=layout)
+            y = project(x[:, :: self.stride, :: self.stride], weight[0, 0])
+        else:
+            y = jax.lax.conv_general_dilated(
+                x,
+                weight,
+                window_strides=(self.stride, self.stride),
+                padding=((self.padding, self.padding),) * 2,
+                rhs_dilation=(self.dilation, self.dilation),
+                dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            )
+        if not self.use_bias:
+            return y
+        bias = self.param("bias", torch_bias(math.prod(shape[:3])), (self.features,))
+        return y + bias.astype(y.dtype)
 
 
 class Linear(nn.Module):
@@ -116,9 +134,7 @@ class Linear(nn.Module):
         y = project(x, self.param("kernel", torch_uniform, (width, self.features)))
         if not self.use_bias:
             return y
-        limit = 1.0 / math.sqrt(width)
-        uniform = lambda key, shape: jax.random.uniform(key, shape, minval=-limit, maxval=limit)  # noqa: E731
-        return y + self.param("bias", uniform, (self.features,))
+        return y + self.param("bias", torch_bias(width), (self.features,))
 
 
 def drop_path_rates(rate: float, depth: int) -> np.ndarray:

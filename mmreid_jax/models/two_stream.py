@@ -71,18 +71,14 @@ class TwoStream(nn.Module):
         separate = MODALITIES if self.shared_from > 0 else ()
         return (*separate, "shared") if self.shared_from <= len(self.stages) else separate
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        """What all parts of the network have in common."""
+        names = ("stages", "width", "bottleneck", "last_stride", "stem", "non_local", "dtype", "remat")
+        return {name: getattr(self, name) for name in names}
+
     def _network(self, **parts: Any) -> ResNet:
-        return ResNet(
-            stages=self.stages,
-            width=self.width,
-            bottleneck=self.bottleneck,
-            last_stride=self.last_stride,
-            stem=self.stem,
-            non_local=self.non_local,
-            dtype=self.dtype,
-            remat=self.remat,
-            **parts,
-        )
+        return ResNet(**self._options, **parts)
 
     @nn.compact
     def __call__(

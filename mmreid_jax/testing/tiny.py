@@ -44,6 +44,13 @@ TINY: dict[str, dict[str, Any]] = {
         "loss.graph_weight": 0.5,
         "data.image_size": (32, 16),
     },
+    "deen": {
+        "config": "deen_sysu",
+        "modalities": ("rgb", "nir"),
+        "model.backbone": "resnet_micro",
+        "model.expanded": 2,
+        "data.image_size": (32, 16),
+    },
     "mmgl": {
         "config": "mmgl_sysu",
         "modalities": ("rgb", "nir"),

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mmreid_jax.errors import UserError
+from mmreid_jax.training import enhancement
 
 Array = jax.Array
 
@@ -65,11 +66,19 @@ class Normalization:
         return self.erased
 
 
-def normalize(images: Array, normalization: Normalization) -> Array:
-    """uint8 [..., 3] -> float32 (x / 255 - mean) / std; images that are float already pass unchanged."""
+def normalize(images: Array, normalization: Normalization, enhanced: Mapping[str, Array] | None = None) -> Array:
+    """uint8 [..., 3] -> float32 (x / 255 - mean) / std; images that are float already pass unchanged.
+
+    Args:
+      images: [..., 3], or [B, H, W, 3] where they are enhanced.
+      normalization: how.
+      enhanced: what happens to x / 255 before, see `mmreid_jax.data.enhancement.draw`; to uint8 images alone.
+    """
     if jnp.issubdtype(images.dtype, jnp.floating):
         return images
     scaled = images.astype(jnp.float32) / 255.0
+    if enhanced is not None:
+        scaled = enhancement.enhance(scaled, enhanced)
     return (scaled - jnp.asarray(normalization.mean, jnp.float32)) / jnp.asarray(normalization.std, jnp.float32)
 
 
@@ -84,12 +93,7 @@ def erase(images: Array, rectangles: Array, key: Array, fill: Sequence[float] | 
 
     Reference: Zhong et al. 2020, with timm's mode ``pixel``, as HTT uses it after normalisation.
     """
-    rows = jnp.arange(images.shape[1])[None, :]
-    columns = jnp.arange(images.shape[2])[None, :]
-    top, left, height, width = (rectangles[:, i : i + 1] for i in range(4))
-    inside_rows = (rows >= top) & (rows < top + height)
-    inside_columns = (columns >= left) & (columns < left + width)
-    inside = inside_rows[:, :, None, None] & inside_columns[:, None, :, None]
+    inside = enhancement.within(rectangles, *images.shape[1:3])[..., None]
     if fill is not None:
         return jnp.where(inside, jnp.asarray(fill, images.dtype), images)
     return jnp.where(inside, jax.random.normal(key, images.shape, images.dtype), images)
@@ -98,7 +102,7 @@ def erase(images: Array, rectangles: Array, key: Array, fill: Sequence[float] | 
 def prepare(
     batch: Mapping[str, Any], normalization: Normalization, key: Array | None = None, absent: Sequence[str] = ()
 ) -> Batch:
-    """The batch with float images: normalised, erased where it holds rectangles, absent modalities set to zero.
+    """The batch with float images: enhanced and erased where it says so, normalised, absent modalities set to zero.
 
     Args:
       batch: see `mmreid_jax.data.pipeline`.
@@ -106,10 +110,10 @@ def prepare(
       key: random key of the step; needed where the batch holds ``erase``.
       absent: modalities to replace by zeros (missing-modality evaluation).
     """
-    rectangles = batch.get("erase")
+    rectangles, enhanced = batch.get("erase"), batch.get("enhance", {})
     images = {}
     for position, (modality, pixels) in enumerate(batch["images"].items()):
-        image = normalize(pixels, normalization)
+        image = normalize(pixels, normalization, enhanced.get(modality))
         if modality in absent:
             image = jnp.zeros_like(image)
         elif rectangles is not None:
@@ -117,4 +121,5 @@ def prepare(
                 raise ValueError("a batch with rectangles to erase needs a random key")
             image = erase(image, rectangles[modality], jax.random.fold_in(key, position), normalization.fill)
         images[modality] = image
-    return cast(Batch, {**{name: value for name, value in batch.items() if name != "erase"}, "images": images})
+    kept = {name: value for name, value in batch.items() if name not in ("erase", "enhance")}
+    return cast(Batch, {**kept, "images": images})

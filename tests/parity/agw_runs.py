@@ -100,12 +100,13 @@ class Run:
         self.case = self.golden.json
         self.dtype = jnp.dtype(dtype)
         self.recipe = goldens.recipe()
-        epoch = self.case["epoch_for_lr"]
+        # Cases that take no step say nothing of them.
+        epoch = self.case.get("epoch_for_lr", 0)
         config.data.image_size = tuple(self.case["image_hw"])
         # The same numbers in less memory, which large images in float64 need.
         config.model.remat = True
-        config.optim.lr = self.case["base_lr"]
-        options = self.case["optimizer"]
+        config.optim.lr = self.case.get("base_lr", config.optim.lr)
+        options = self.case.get("optimizer")
         if isinstance(options, dict):
             assert (options["name"], options["dampening"]) == ("SGD", 0)
             for key in ("momentum", "nesterov", "weight_decay"):

@@ -27,7 +27,7 @@ def write(folder: pathlib.Path) -> None:
     """Writes all suites into `folder`."""
     shutil.copy(goldens.folder() / "recipe.py", folder / "recipe.py")
     recipe = goldens.recipe()
-    for make in (agw, caj, ddag, hetero_center, mmgl, tvi_lfm, renamed):
+    for make in (agw, caj, ddag, deen, rle, hetero_center, mmgl, tvi_lfm, renamed):
         for (suite, name), (facts, arrays) in make(recipe).items():
             (folder / suite).mkdir(exist_ok=True)
             (folder / suite / f"{name}.json").write_text(json.dumps(facts))
@@ -263,6 +263,133 @@ def ddag(recipe: Any) -> dict[tuple[str, str], Any]:
         ("ddag", "attention"): (facts, arrays),
         ("ddag", "weights"): (dynamic, {"loss": losses, "wG": np.array(weights)}),
     }
+
+
+def guided(rows: np.ndarray, chunks: int) -> float:
+    """DEEN's centre-guided pairs of two copies, [visible, infrared] of each, cut by place."""
+    v, r, copied_v, copied_r = (part.reshape(chunks, -1, part.shape[-1]).mean(1) for part in np.split(rows, 4))
+
+    def half(own: np.ndarray, other: np.ndarray, copied: np.ndarray) -> float:
+        total = 0.0
+        for i in range(chunks):
+            near = distance(other[i], copied[i])
+            total += max(0.0, near - distance(own[i], copied[i]) + 0.2)
+            for side in (copied, own):
+                nearest = min(distance(side[i], side[j]) for j in range(chunks) if j != i)
+                total += 0.5 * max(0.0, near - nearest + 0.2)
+        return total / chunks
+
+    return (half(v, r, copied_v) + half(r, v, copied_r)) / 2
+
+
+def deen(recipe: Any) -> dict[tuple[str, str], Any]:
+    # In no order: the authors cut by place.
+    seed, labels, classes, width, weights = 61, [2, 6, 2, 6, 0, 0], 7, 5, (0.5, 0.03)
+    count, chunks, arrays = len(labels), len(set(labels)), {}
+    rows = recipe.array(seed, "features", (6 * count, width))
+    logits = recipe.array(seed, "logits", (6 * count, classes)).astype(np.float64)
+    for scale in (0.2, 1.5):
+        x, prefix = (rows * np.float32(scale)).astype(np.float64), f"all/scale{scale}"
+        first, second, third = np.split(x, 3)
+        pairs = [guided(np.concatenate([first, other]), chunks) for other in (second, third)]
+        terms = {"loss_id": cross_entropy(logits, labels * 6), "loss_tri": hardest(x, labels * 6, 0.3)[0]}
+        terms |= {"loss_cpm": weights[0] * sum(pairs), "loss_ort": weights[1] * (second * third).sum() / len(x)}
+        arrays |= {f"{prefix}/{name}@64": value for name, value in {**terms, "loss": sum(terms.values())}.items()}
+        arrays |= {f"{prefix}/cpm_1{number}@64": value for number, value in zip((2, 3), pairs, strict=True)}
+        arrays |= {f"tri/scale{scale}/loss@64": terms["loss_tri"], f"cpm/scale{scale}/loss@64": pairs[0]}
+    centres, spread = ((chunks, width), (4 * count, width))
+    quarter = np.repeat(2 * recipe.array(seed, "centres", centres).astype(np.float64), count // chunks, axis=0)
+    close = np.tile(quarter, (4, 1)) + 0.05 * recipe.array(seed, "spread", spread).astype(np.float64)
+    arrays |= {"cpm/separated/loss@64": guided(close, chunks), "cpm/margin_argument_2/loss@64": guided(close, chunks)}
+    losses = {"seed": seed, "labels_per_modality": labels, "num_pos": count // chunks, "n_class": classes}
+    losses |= {"lambda_1": weights[0], "lambda_2": weights[1], "tolerances": {}}
+    losses["inputs"] = {
+        "features": f"recipe.array(seed,'features',[{6 * count},{width}]) * scale in float32",
+        "logits": f"recipe.array(seed,'logits',[{6 * count},{classes}])",
+        "cpm/separated": f"recipe.array(seed,'centres',[{chunks},{width}])*2 and "
+        f"0.05*recipe.array(seed,'spread',[{4 * count},{width}])",
+    }
+    return {("deen", "alone"): (losses, arrays), ("deen", "blocks"): aggregation(recipe)}
+
+
+def aggregation(recipe: Any) -> Any:
+    """Both blocks of DEEN's aggregation in evaluation, position by position and channel by channel."""
+    seed, own, batch, high, low, high_hw, low_hw = 17, 18, 2, 6, 4, (2, 3), (4, 6)
+    names: list[list[Any]] = []
+    for block, wide, narrow in (("CNL", low, low), ("PNL", low // 2, low // 2)):
+        for name, source in (("g", low), ("theta", high), ("phi", low)):
+            names += [[f"{block}.{name}.weight", [narrow, source, 1, 1]], [f"{block}.{name}.bias", [narrow]]]
+        names += [[f"{block}.W.0.weight", [high, wide, 1, 1]], [f"{block}.W.0.bias", [high]]]
+        names += [[f"{block}.W.1.{leaf}", [high]] for leaf in ("weight", "bias", "running_mean", "running_var")]
+        names.append([f"{block}.W.1.num_batches_tracked", []])
+    scale = [["PNL.W.0.weight", 0.5]]
+    w = {name: np.asarray(value, np.float64) for name, value in recipe.state_dict(own, names).items()}
+    w["PNL.W.0.weight"] = w["PNL.W.0.weight"] * 0.5
+    h = recipe.array(seed, "l5/high", (batch, high, *high_hw)).astype(np.float64)
+    x = recipe.array(seed, "l5/low", (batch, low, *low_hw)).astype(np.float64)
+
+    def point(name: str, maps: np.ndarray) -> np.ndarray:
+        return np.einsum("oc,bchw->bohw", w[f"{name}.weight"][:, :, 0, 0], maps) + w[f"{name}.bias"][:, None, None]
+
+    def normed(block: str, y: np.ndarray) -> np.ndarray:
+        gamma, beta, mean, var = (
+            w[f"{block}.W.1.{leaf}"] for leaf in ("weight", "bias", "running_mean", "running_var")
+        )
+        moved = (y - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None]
+        return moved * gamma[:, None, None] + beta[:, None, None]
+
+    def channels(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        theta, phi, g = point("CNL.theta", h), point("CNL.phi", x[:, :, ::2, ::2]), point("CNL.g", x)
+        y = np.zeros_like(g)
+        for b, a, c in itertools.product(range(batch), range(low), range(low)):
+            y[b, a] += (theta[b, a] * phi[b, c]).sum() / low * g[b, c]
+        return y, h + normed("CNL", point("CNL.W.0", y[:, :, ::2, ::2]))
+
+    def positions(h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        theta, phi, g = (point(f"PNL.{n}", m).reshape(batch, low, -1) for n, m in (("theta", h), ("phi", x), ("g", x)))
+        y = np.zeros_like(theta)
+        for b, i, j in itertools.product(range(batch), range(theta.shape[2]), range(g.shape[2])):
+            y[b, :, i] += theta[b, :, i] @ phi[b, :, j] / g.shape[2] * g[b, :, j]
+        y = y.reshape(batch, low // 2, *high_hw)
+        return y, h + normed("PNL", point("PNL.W.0", y))
+
+    arrays: dict[str, Any] = {}
+    (before_c, after_c), (before_p, after_p) = channels(h), positions(h)
+    stored = {"cnl_before_W": before_c, "eval_cnl": after_c, "pnl_before_W": before_p, "eval_pnl": after_p}
+    for name, maps in {**stored, "eval_mfa": positions(after_c)[1]}.items():
+        arrays[f"l5/{name}@64"], arrays[f"l5/{name}_mean@64"] = maps.reshape(-1)[:512], maps.mean((2, 3))
+        arrays[f"l5/{name}_norm@64"] = np.sqrt((maps**2).sum())
+    level = {"high": high, "low": low, "stride_flag": 1, "low_hw": low_hw, "high_hw": high_hw, "seed": own}
+    level |= {"weight_scale": scale, "state_dict": names}
+    # A float32 run is compared with nothing else here, so one number is given to it.
+    arrays["l5/eval_cnl_norm"] = arrays["l5/eval_cnl_norm@64"]
+    return {"seed": seed, "batch": batch, "levels": {"5": level}, "tolerances": {"l5/eval_cnl_norm": LOOSE}}, arrays
+
+
+def rle(recipe: Any) -> dict[tuple[str, str], Any]:
+    seed, size = 7, (12, 8)
+    gates = {"moderate": [0.2, 0.9], "radical": [0.5, 0.6, 0.1]}
+    betas, attempts = [0.3, 0.01, 0.4], [[0.4, 0.3], [0.25, 1.0, 3, 1, 0.9, 0.2, 0.6], [0.1, 0.5, 4, 2, 0.5, 0.1, 0.3]]
+    draws = {
+        "moderate": [{"moderate": gate, "betas": betas if gate <= 0.5 else []} for gate in gates["moderate"]],
+        "radical": [{"radical": gate, "attempts": attempts if gate <= 0.5 else []} for gate in gates["radical"]],
+    }
+    arrays: dict[str, Any] = {}
+    for family, listed in draws.items():
+        for number, drawn in enumerate(listed):
+            image = recipe.image(seed, f"im{number}", (*size, 3)).astype(np.float64) / 255
+            if drawn.get("betas"):
+                grey = image @ (np.array(betas) / sum(betas))
+                image = np.repeat(grey[..., None], 3, axis=2)
+            for share, aspect, *rest in drawn.get("attempts", ()):
+                tall, wide = (round(math.sqrt(share * size[0] * size[1] * ratio)) for ratio in (aspect, 1 / aspect))
+                for channel in range(3) if rest else ():
+                    part = np.s_[rest[0] : rest[0] + tall, rest[1] : rest[1] + wide, channel]
+                    image[part] = image[part] / image[part].max() * rest[2 + channel]
+            arrays[f"{family}/{number}"] = arrays[f"{family}/{number}@64"] = image.transpose(2, 0, 1)
+    limits = {key: {"atol": 3e-6} for key in arrays}
+    facts = {"seed": seed, "image_hw": size, "draws": draws, "tolerances": limits, "nan_outputs": {}}
+    return {("rle", "own"): (facts, arrays)}
 
 
 def hetero_center(recipe: Any) -> dict[tuple[str, str], Any]:

@@ -6,7 +6,7 @@ import described
 import numpy as np
 import pytest
 
-from configs import agw_sysu, caj_sysu, ddag_sysu
+from configs import agw_sysu, caj_sysu, ddag_sysu, deen_sysu
 from mmreid_jax.testing import goldens
 from mmreid_jax.training import optimizers, schedules
 
@@ -17,7 +17,7 @@ SYSTEMS = {
     "ddag_mmgl": (ddag_sysu, {}),
     "ddag_original": (ddag_sysu, {"milestones": (20, 50)}),
     "caj": (caj_sysu, {}),
-    "deen": (agw_sysu, {"milestones": (20, 80), "epochs": 151}),
+    "deen": (deen_sysu, {}),
 }
 
 

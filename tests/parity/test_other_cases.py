@@ -20,9 +20,12 @@ FILES = (
     "test_agw_schedules.py",
     "test_caj_losses.py",
     "test_ddag_layers.py",
+    "test_deen_layers.py",
+    "test_deen_losses.py",
     "test_hc_losses.py",
     "test_htt_schedules.py",
     "test_mmgl_losses.py",
+    "test_rle_transforms.py",
     "test_tvi_lfm_color.py",
     "test_tvi_lfm_losses.py",
 )

@@ -34,11 +34,15 @@ def test_a_run_with_images_on_the_device_is_the_same_run(small, tmp_path, capsys
     assert list((tmp_path / "device" / "profile").rglob("*.xplane.pb"))
 
 
+ENHANCED = {"data__moderate_enhancement": 0.5, "data__radical_enhancement": 0.5}
 PRETEXT = {"train__identities_per_batch": 1, "train__images_per_identity": 8, "eval__examined": 20}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "changes"), [("caj", {}), ("mmgl", PRETEXT), ("tvi_lfm", {"data__rephrased": 0.5})])
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [("caj", {}), ("deen", ENHANCED), ("mmgl", PRETEXT), ("tvi_lfm", {"data__rephrased": 0.5})],
+)
 def test_pairs_second_views_indices_and_captions(tiny_run, tmp_path, method, changes):
     changes = {"optim__epochs": 1, "train__log_every": 2, **changes}
     for choice in ("off", "on"):

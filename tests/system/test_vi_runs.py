@@ -94,7 +94,7 @@ def test_roles_exchanged_after_the_draw(tiny_run, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["ddag", "hetero_center", "caj"])
+@pytest.mark.parametrize("method", ["ddag", "hetero_center", "caj", "deen"])
 def test_interrupted_in_the_second_epoch_and_resumed_is_uninterrupted(tiny_run, tmp_path, monkeypatch, method):
     """Bit for bit; DDAG's weight of the graph comes from the epoch before the interruption."""
     config = tiny_run(method, **({"loss__graph_weight": -1.0} if method == "ddag" else {}))
