@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mmreid_jax.errors import UserError
 from mmreid_jax.models.layers import (
     attention,
     attention_weights,
@@ -86,7 +87,17 @@ SIZES: dict[str, ViTSize] = {
 
 
 def patch_grid(image_size: tuple[int, int], patch: int, stride: int) -> tuple[int, int]:
-    """Number of patches (rows, columns) of an image (height, width)."""
+    """Number of patches (rows, columns) of an image (height, width).
+
+    Raises:
+      UserError: the image is smaller than a patch.
+    """
+    if min(image_size) < patch:
+        height, width = image_size
+        raise UserError(
+            f"images of {height} x {width} pixels hold no patch of {patch} x {patch}; choose larger ones with"
+            " config.data.image_size"
+        )
     return (image_size[0] - patch) // stride + 1, (image_size[1] - patch) // stride + 1
 
 

@@ -8,12 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmreid_jax.errors import UserError
 from mmreid_jax.models import layers, vit
 
 
 @pytest.mark.parametrize(("size", "stride", "grid"), [((256, 128), 16, (16, 8)), ((256, 128), 12, (21, 10))])
 def test_patch_grid(size, stride, grid):
     assert vit.patch_grid(size, 16, stride) == grid
+
+
+@pytest.mark.parametrize("size", [(8, 32), (32, 8)])
+def test_an_image_smaller_than_a_patch_is_an_error(size):
+    with pytest.raises(UserError, match=r"hold no patch of 16 x 16; choose larger ones with config\.data\.image_size"):
+        vit.patch_grid(size, 16, 16)
 
 
 def test_side_information_has_a_table_only_where_it_tells_something_apart():
