@@ -16,8 +16,9 @@ from typing import Any
 
 import mmreid_jax.datasets as datasets
 from mmreid_jax.data import captions
+from mmreid_jax.datasets import catalogue
 from mmreid_jax.datasets.folder import POLICIES
-from mmreid_jax.datasets.own import arrange, card, making, naming, table
+from mmreid_jax.datasets.own import arrange, making, naming, table
 from mmreid_jax.datasets.own.faults import FaultyData
 from mmreid_jax.datasets.prepare import prepare, summary
 from mmreid_jax.errors import UserError
@@ -124,5 +125,5 @@ def _make(options: argparse.Namespace, shared: dict[str, Any]) -> None:
     print("\n".join([protocol.describe() for protocol in made.description.protocols]))
     for note in made.notes:
         print(f"note: {note}")
-    print(f"card: {made.prepared.directory / card.CARD}")
-    print(f"contact sheet: {made.prepared.directory / card.SHEET}")
+    print(f"card: {made.prepared.directory / catalogue.CARD}")
+    print(f"contact sheet: {made.prepared.directory / catalogue.SHEET}")

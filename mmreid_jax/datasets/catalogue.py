@@ -34,10 +34,13 @@ _COLUMNS = ("identity", "camera", "scene", "file")
 _SINGLE_COLUMNS = (*_COLUMNS, "label", "modality")
 _TEXT_COLUMNS = ("file", "modality")
 _SCAN_BATCH = 512
+CARD, SHEET, IDENTITIES = "card.md", "contact_sheet.png", "identities.csv"
+"""What lies beside the records of a data set of one's own, with its description."""
 # With the number of a process where one died while it wrote.
 _PREPARED = re.compile(
     rf"{re.escape(SOURCE_FILE)}|dataset_info\.json|features\.json|[\w.-]*\.array_record-\d+-of-\d+|"
-    r"labels-\w+\.npz(\.\d+)?|text-\w+\.json(\.\d+)?"
+    rf"labels-\w+\.npz(\.\d+)?|text-\w+\.json(\.\d+)?|own\.json|"
+    rf"{'|'.join(map(re.escape, (CARD, SHEET, IDENTITIES)))}"
 )
 
 

@@ -18,6 +18,7 @@ ABILITIES = {
     "agw": {base.HasMaps},
     "caj": {base.HasMaps},
     "ddag": {base.HasMaps, base.Remembers},
+    "deen": {base.HasMaps},
     "hetero_center": {base.HasMaps},
     "mmgl": {base.HasMaps, base.Examines},
     "tvi_lfm": {base.HasMaps, base.Loads},

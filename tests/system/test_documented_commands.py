@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import pathlib
@@ -127,7 +128,7 @@ def makes(line):
 def needs(line):
     """The runs that a line begins from, by the line itself and by its config."""
     words = shlex.split(BROUGHT.sub("", line))
-    begun = [word.rpartition("=")[2] for word in words]
+    begun = [word.rpartition("=")[2] for before, word in itertools.pairwise(words) if before != "--workdir"]
     if line.startswith(MAIN):
         init = validation.complete(config_of(BROUGHT.sub("", line))[0]).init
         begun += [init.checkpoint, init.from_mmgl, init.get("from_base", "")]

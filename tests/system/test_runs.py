@@ -165,8 +165,8 @@ def test_the_best_and_the_last_checkpoint_are_kept(small, tmp_path):
 @pytest.mark.parametrize("form", ["code", pytest.param("paper", marks=pytest.mark.slow)])
 def test_adaptation_changes_the_backbone_alone(small, tmp_path, form):
     train.main(small(), tmp_path / "trained")
-    config = small(task="adapt", mtt__form=form, init__checkpoint=str(tmp_path / "trained"))
-    adapt.main(config, tmp_path / "adapted")
+    changes = {"mtt__statistics": "batch", "mtt__mmm_weight": 1.0, "init__checkpoint": str(tmp_path / "trained")}
+    adapt.main(small(task="adapt", mtt__form=form, **changes), tmp_path / "adapted")
     before, _ = checkpoints.load_variables(tmp_path / "trained")
     after, _ = checkpoints.load_variables(tmp_path / "adapted" / adapt.FOLDER, which="last")
     changed = {

@@ -112,7 +112,7 @@ def test_what_does_not_fit_is_named(tiny_run, tmp_path):
         ({"train__images_per_identity": 50, "train__replacement": False}, "50"),
         ({"eval__protocol": "regdb_visible_to_thermal_"}, "unknown protocol 'regdb_visible_to_thermal_'"),
         ({"eval__feature": "fcc"}, "config.eval.feature is 'fcc'"),
-        ({"data__modalities": ("rgb",)}, "a sample of sysu_mm01/train has one modality"),
+        ({"data__modalities": ("rgb",)}, "shared_from is 1, but the data have rgb images alone"),
         ({"train__sampler": "cameras"}, "config.train.sampler is 'cameras'"),
     ):
         with pytest.raises(UserError, match=message):

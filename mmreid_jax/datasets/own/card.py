@@ -13,13 +13,12 @@ import numpy as np
 
 from mmreid_jax.data import images, listing, transforms
 from mmreid_jax.datasets import disk
+from mmreid_jax.datasets.catalogue import CARD, IDENTITIES, SHEET
 from mmreid_jax.datasets.own.arrange import Arranged, counts
 from mmreid_jax.datasets.own.description import Description, Samples
 from mmreid_jax.drawn import sheet
 from mmreid_jax.paths import own_description
 
-CARD, SHEET, IDENTITIES = "card.md", "contact_sheet.png", "identities.csv"
-"""Names of the files."""
 _SIZE = (128, 64)
 
 

@@ -7,7 +7,8 @@ import io
 import numpy as np
 from PIL import Image
 
-from mmreid_jax.datasets.disk import Labels, Sample
+from mmreid_jax.datasets import catalogue
+from mmreid_jax.datasets.disk import NameLabels, Sample
 from mmreid_jax.datasets.own import card
 from mmreid_jax.datasets.own.arrange import Arranged
 from tests.datasets import trees
@@ -25,7 +26,7 @@ def samples(root, cameras=2):
         for camera in range(cameras):
             path = root / f"{person}_{camera}.png"
             trees.write_image(path, (20 + camera, 50))
-            listed.append(Sample(path.name, Labels(person, camera, 0), {"rgb": path}))
+            listed.append(Sample(path.name, NameLabels(person, camera, 0), {"rgb": path}))
     return {"train": listed[:4], "query": listed[4:5], "gallery": listed[5:]}
 
 
@@ -67,6 +68,6 @@ def test_an_image_that_cannot_be_decoded_is_grey(tmp_path):
 def test_names_of_identities_are_kept(tmp_path):
     there = samples(tmp_path)
     files = card.files(made.description(), arranged(there, identities={"anna": 1, 'b, "c"': 2}), there)
-    assert files[card.IDENTITIES] == b'identity,name\r\n1,anna\r\n2,"b, ""c"""\r\n'
-    assert set(files) == {"own.json", card.CARD, card.SHEET, card.IDENTITIES}
-    assert card.IDENTITIES not in card.files(made.description(), arranged(there), there)
+    assert files[catalogue.IDENTITIES] == b'identity,name\r\n1,anna\r\n2,"b, ""c"""\r\n'
+    assert set(files) == {"own.json", catalogue.CARD, catalogue.SHEET, catalogue.IDENTITIES}
+    assert catalogue.IDENTITIES not in card.files(made.description(), arranged(there), there)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mmreid_jax import datasets
-from mmreid_jax.datasets.disk import Labels, Sample
+from mmreid_jax.datasets.disk import NameLabels, Sample
 from mmreid_jax.datasets.own import description as own
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import own_description, own_names
@@ -97,13 +97,13 @@ def test_protocols_are_known_by_their_data_set(tmp_path):
 
 def test_what_is_stated_of_the_samples_is_part_of_the_fingerprint():
     """Of the same files with other labels or splits another data set is made."""
-    sample = Sample("a.jpg", Labels(1, 0, 0), {})
+    sample = Sample("a.jpg", NameLabels(1, 0, 0), {})
     stated = {
         own.described(made.description(), {"train": train, "query": query, "gallery": []}).folders.stated
         for train, query in (
             ([sample], []),
             ([], [sample]),
-            ([dataclasses.replace(sample, labels=Labels(2, 0, 0))], []),
+            ([dataclasses.replace(sample, labels=NameLabels(2, 0, 0))], []),
         )
     }
     assert len(stated) == 3

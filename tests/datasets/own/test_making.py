@@ -10,7 +10,6 @@ import pytest
 from mmreid_jax.commands import prepare
 from mmreid_jax.data.captions import TextOptions
 from mmreid_jax.datasets import catalogue
-from mmreid_jax.datasets.own import card
 from mmreid_jax.errors import UserError
 from tests.datasets.own import made
 
@@ -46,7 +45,7 @@ def test_a_folder_of_crops_becomes_a_data_set(tmp_path, crops, capsys):
         assert int(train.file[row][:3]) == train.identity[row]
         assert int(train.file[row][5]) == train.camera[row] + 1
     directory = catalogue.prepared_dir("own:shop", tmp_path / "data")
-    assert {"own.json", card.CARD, card.SHEET} <= {path.name for path in directory.iterdir()}
+    assert {"own.json", catalogue.CARD, catalogue.SHEET} <= {path.name for path in directory.iterdir()}
 
 
 def test_a_second_run_reuses_it_and_other_labels_do_not(tmp_path, crops, capsys):
@@ -98,7 +97,7 @@ def test_a_table_with_names_and_splits(tmp_path, crops):
     assert len(catalogue.load("own:shop", "query", tmp_path / "data")) == 6
     directory = catalogue.prepared_dir("own:shop", tmp_path / "data")
     assert json.loads((directory / "own.json").read_text())["cameras"] == ["door", "window"]
-    assert (directory / card.IDENTITIES).read_text().splitlines()[:2] == ["identity,name", "1,person 1"]
+    assert (directory / catalogue.IDENTITIES).read_text().splitlines()[:2] == ["identity,name", "1,person 1"]
     # The table may lie elsewhere than the images.
     (crops / "people.csv").rename(tmp_path / "people.csv")
     run(crops, tmp_path / "other", "--csv", str(tmp_path / "people.csv"))
@@ -148,7 +147,7 @@ def test_broken_images_are_left_out_when_asked(tmp_path, crops, capsys):
     assert "own:shop: incomplete" in capsys.readouterr().out
     tables = [catalogue.load("own:shop", split, tmp_path / "data") for split in ("train", "query", "gallery")]
     assert sum(map(len, tables)) == len(made.people()) - 1
-    text = (catalogue.prepared_dir("own:shop", tmp_path / "data") / card.CARD).read_text()
+    text = (catalogue.prepared_dir("own:shop", tmp_path / "data") / catalogue.CARD).read_text()
     assert all(f"| {len(table)} | " in text for table in tables)
 
 
