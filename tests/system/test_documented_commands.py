@@ -178,6 +178,8 @@ def tiny_changes(line, data):
         changes |= {"mtt.optim.epochs": 1, "mtt.batch_size": 4}
     if config.method == "mmgl":
         changes |= {"train.images_per_identity": 8}
+    if config.init.from_mmgl:
+        changes["model.backbone"] = tiny.TINY["mmgl"]["model.backbone"]
     if config.data.dataset == "rgbnt100":
         changes["data.drawn_images"] = 12
     if config.data.dataset.startswith("own:"):
