@@ -193,7 +193,7 @@ def folder_of_images(place):
         # Re-ranking looks at the 50 nearest.
         for number in range(30):
             pixels = np.random.default_rng(number).integers(0, 256, (32, 16, 3), np.uint8)
-            Image.fromarray(pixels).save(place / name / f"{number:06d}_cam{number % 2 + 1}_0_00.jpg")
+            Image.fromarray(pixels).save(place / name / f"{number // 2:06d}_cam{number % 2 + 1}_0_00.jpg")
     return place
 
 
