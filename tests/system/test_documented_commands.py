@@ -262,6 +262,8 @@ def test_every_line_runs_in_order(tmp_path, monkeypatch):
                 if not (drawn / datasets.get(words[words.index("--dataset") + 1]).folders.folder).exists():
                     continue
                 words += ["--data_dir", str(tmp_path / "prepared")]
+            if name == "statistics" and "own:shop" not in words:
+                words += ["--data_dir", str(tmp_path / "prepared")]
             if name in ("complexity", "lr_range"):
                 words += [*tiny_changes(line, tmp_path / "data")]
             # Images of noise are found by chance.
