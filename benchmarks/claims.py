@@ -296,12 +296,13 @@ def run_one(system: System, name: str, config: Any, workdir: Path) -> dict[str, 
     if name in system.described:
         rows |= described(experiment, embedder, placed, name)
     if system.adapted and last:
+        fitting = adapt.fitting_devices(experiment)
+        embedder = of_experiment(fitting, fitting.method.embed)
         with quietly():
-            _, adapted = adapt.continual(experiment, embedder, variables)
-        placed = experiment.parallel.place_state(adapted)
-        rows |= rows_of(
-            system, system.adapted, retrieval.run(experiment, embedder, placed, system.adapted, system.missing)
-        )
+            _, adapted = adapt.continual(fitting, embedder, variables)
+        placed = fitting.parallel.place_state(adapted)
+        results = retrieval.run(fitting, embedder, placed, system.adapted, system.missing)
+        rows |= rows_of(system, system.adapted, results)
     return rows
 
 
