@@ -11,8 +11,8 @@ What AGW adds to Base, one by one:
     generalised mean        --config.model.pooling=avg
     weighted triplet loss   --config.loss.triplet=batch_hard
 The weights of that loss as its equation has them: --config.loss.triplet_form=softmax.
-Cost: a step holds 8.3 GiB (``python -m mmreid_jax complexity``, float32, compiled for a CPU); 0.27 s a step where
-somebody ran the authors' code with the same batch (its issue 27, GPU not named).
+Cost: a step holds 8.3 GiB (``python -m mmreid_jax complexity``, float32, compiled for a CPU); 0.27 s a step was
+reported of the authors' code with the same batch (GPU not named).
 """
 
 from ml_collections import ConfigDict
