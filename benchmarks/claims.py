@@ -34,7 +34,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from configs import demo, demo_ieee, demo_mmgl, demo_tvi_lfm, demo_vi
+from configs import demo, demo_clip, demo_ieee, demo_mmgl, demo_tvi_lfm, demo_vi
 from mmreid_jax import adapt, train
 from mmreid_jax.captioning.colours import strip_colours
 from mmreid_jax.embedder import of_experiment
@@ -50,6 +50,7 @@ RLE = {"data.moderate_enhancement": 0.5, "data.radical_enhancement": 0.5}
 SCORES = ("mAP", "R1", "mINP")
 GAP = "gap"
 MISSING = ", one modality missing"
+UNLIKE = ", unlike modalities"
 GARMENT = r"\b((t-|tee |long sleeve )?shirt|jacket|hoodie|hooded|(long )?coat|(short )?pants|trousers|shorts|skirt)\b"
 GUESSES = ("black", "white", "grey", "blue", "red", "green", "brown")
 
@@ -81,6 +82,7 @@ class System:
       hidden: variants that only others begin with, such as a pre-training, which have no scores.
       adapted: name of a further row: the last variant after test-time training.
       missing: scores with one modality missing are kept as well.
+      unlike: scores of queries of some modalities against a gallery of others, averaged over all such pairs, are kept.
       ensemble: (name of a further row, beginning of the comparison of the last variant that it shows).
       described: variants whose queries are also described in the words of their infrared images.
     """
@@ -90,6 +92,7 @@ class System:
     hidden: Mapping[str, Variant] = dataclasses.field(default_factory=dict)
     adapted: str = ""
     missing: bool = False
+    unlike: bool = False
     ensemble: tuple[str, str] | None = None
     described: Sequence[str] = ()
 
@@ -99,6 +102,11 @@ class System:
         names = [*self.variants, *(label for label in further if label)]
         above = names[names.index(name) - 1] if names.index(name) else ""
         return self.variants[name].against or above if name in self.variants else above
+
+
+def on_clip(method: str) -> Callable[[], Any]:
+    """The demo of a method on a transformer."""
+    return functools.partial(demo_clip.get_config, method)
 
 
 def visible_infrared(method: str) -> Callable[[], Any]:
@@ -132,6 +140,27 @@ SYSTEMS: dict[str, System] = {
             "+ REM": Variant({"loss.name": "softmax"}),
             "+ 3M": Variant(),
         },
+    ),
+    "demo_moe": System(
+        on_clip("demo_moe"),
+        {
+            "trunk, class tokens": Variant({"model.fusion": "none", "model.global_local": False}),
+            "+ patches": Variant({"model.fusion": "none"}),
+            "+ queries": Variant({"model.fusion": "queries"}),
+            "DeMo": Variant(against="trunk, class tokens"),
+        },
+    ),
+    "mdreid": System(
+        on_clip("mdreid"),
+        {
+            # The trunk trained on what belongs together alone.
+            "trunk, class tokens": Variant(
+                {"model.fusion": "none", "model.global_local": False}, config=on_clip("demo_moe")
+            ),
+            "specific and shared": Variant({"loss.orthogonality_weight": 0.0, "loss.disentangling_weight": 0.0}),
+            "MDReID": Variant(against="trunk, class tokens"),
+        },
+        unlike=True,
     ),
     "hetero_center": System(
         visible_infrared("hetero_center"),
@@ -270,7 +299,12 @@ def kept(result: retrieval.Result, against: str) -> dict[str, Any]:
 
 def missing_one(results: Sequence[retrieval.Result], against: str) -> dict[str, Any]:
     """Means of the results with exactly one modality missing."""
-    rows = [kept(result, "") for result in results if result.missing is not None and len(result.missing.absent) == 1]
+    return mean_of([each for each in results if each.missing is not None and len(each.missing.absent) == 1], against)
+
+
+def mean_of(results: Sequence[retrieval.Result], against: str) -> dict[str, Any]:
+    """What is kept of several results: their means."""
+    rows = [kept(result, "") for result in results]
     scores = {name: float(np.mean([row[name] for row in rows])) for name in SCORES}
     identities = {name: float(np.mean([row["identities"][name] for row in rows])) for name in rows[0]["identities"]}
     return {**scores, "identities": identities, "against": against}
@@ -286,7 +320,7 @@ def run_one(system: System, name: str, config: Any, workdir: Path) -> dict[str, 
     embedder = of_experiment(experiment, experiment.method.embed)
     variables, _ = checkpoints.load_variables(workdir, which="last")
     placed = experiment.parallel.place_state(variables)
-    results = retrieval.run(experiment, embedder, placed, name, system.missing)
+    results = retrieval.run(experiment, embedder, placed, name, system.missing, pairs=system.unlike)
     rows = rows_of(system, name, results)
     last = name == list(system.variants)[-1]
     if system.ensemble and last:
@@ -319,6 +353,9 @@ def rows_of(system: System, name: str, results: Sequence[retrieval.Result]) -> d
     rows = {name: kept(results[0], against)}
     if system.missing:
         rows[name + MISSING] = missing_one(results, against and against + MISSING)
+    if system.unlike:
+        unlike = [each for each in results if each.pair is not None and each.pair[0] != each.pair[1]]
+        rows[name + UNLIKE] = mean_of(unlike, against and against + UNLIKE)
     return rows
 
 

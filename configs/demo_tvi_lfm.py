@@ -35,5 +35,5 @@ def get_config(stage: str = "base") -> ConfigDict:
     if stage == "text":
         config.init.from_base = "runs/demo_tvi_lfm_base"
     else:
-        config.init.backbone = "drawn/resnet_mini"
+        config.init.backbone = "drawn/resnet_mini_cross"
     return config

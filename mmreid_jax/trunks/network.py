@@ -33,11 +33,12 @@ _EXISTS = np.array([[a < len(known) for a in range(max(map(len, QUESTIONS.values
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """How much each term counts; the terms are means over images."""
+    """How much each term counts; the terms are means over images. ``across``: contrast with the other spectra."""
 
     contrast: float = 1.0
     identity: float = 0.3
     questions: float = 3.0
+    across: float = 0.0
 
 
 class Heads(nn.Module):
@@ -115,6 +116,31 @@ def contrast(features: Array, labels: Array) -> Array:
     return -(jnp.where(positive, log_share, 0.0).sum(1) / jnp.maximum(positive.sum(1), 1)).mean()
 
 
+def contrast_across(features: Array, labels: Array, hidden: Array) -> Array:
+    """Supervised contrast of every image with those of the other spectra alone: scalar.
+
+    Images of one moment show the same pose before the same background in all spectra, so they are neither right nor
+    wrong answers to each other: what is to be recognised is the person at another moment.
+
+    Args:
+      features: of all spectra [M, N, D], the n-th of each of the same moment.
+      labels: int [N].
+      hidden: bool [M, N]: shows nobody, and counts on neither side.
+    """
+    spectra_count, count, width = features.shape
+    unit = l2_normalise(features.reshape(-1, width))
+    spectrum, moment = np.divmod(np.arange(spectra_count * count), count)
+    seen, person = ~hidden.reshape(-1), jnp.tile(labels, spectra_count)
+    other = (spectrum[:, None] != spectrum[None, :]) & (moment[:, None] != moment[None, :])
+    compared = other & seen[:, None] & seen[None, :]
+    positive = compared & (person[:, None] == person[None, :])
+    similar = jnp.where(compared, unit @ unit.T / TEMPERATURE, -1e9)
+    log_share = similar - jax.nn.logsumexp(similar, axis=1, keepdims=True)
+    each = -jnp.where(positive, log_share, 0.0).sum(1) / jnp.maximum(positive.sum(1), 1)
+    counts = positive.any(1)
+    return jnp.where(counts, each, 0.0).sum() / jnp.maximum(counts.sum(), 1)
+
+
 def answer_loss(logits: Array, answers: Array, night: Array, modalities: tuple[str, ...]) -> tuple[Array, Array]:
     """Mean cross-entropy of the questions, and the share of right answers; each question counts alike.
 
@@ -175,5 +201,9 @@ def loss(
         "questions": asked,
     }
     total = weights.contrast * terms["contrast"] + weights.identity * terms["identity"] + weights.questions * asked
+    if weights.across:
+        dark = jnp.array([name == "rgb" for name in modalities])[:, None] & batch["night"]
+        terms["across"] = contrast_across(after.reshape(len(modalities), -1, after.shape[-1]), batch["identity"], dark)
+        total += weights.across * terms["across"]
     terms |= {"right": right, "accuracy": (identity.argmax(-1) == labels).mean()}
     return total, (terms, {"backbone": new, "heads": new_heads["batch_stats"]})

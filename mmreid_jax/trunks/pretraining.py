@@ -75,6 +75,18 @@ RECIPES: Mapping[str, Recipe] = {
         lr=2e-3,
         start="drawn/resnet_mini_rgb",
     ),
+    # What visible-infrared methods start from: a person is the same in colour and in near infrared.
+    "resnet_mini_cross": Recipe(
+        "resnet_mini",
+        1_000_000,
+        ("rgb", "nir"),
+        blocks=40,
+        persons=24,
+        steps=3000,
+        lr=2e-3,
+        weights=network.Weights(contrast=0.3, across=3.0),
+        start="drawn/resnet_mini",
+    ),
     # The same people and as many images in a batch, in colour alone.
     "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=350),
 }
@@ -184,7 +196,8 @@ def judge(recipe: Recipe, variables: Mapping[str, Any], folder: pathlib.Path) ->
     """Scores in percent of the trunk as it is on a block of people that it was not trained on.
 
     Every image of a person searches the others, which are of other passages and mostly of other cameras, among the
-    images of all: in each modality alone, and with the features of all side by side.
+    images of all: in each modality alone, with the features of all side by side, and, where there is colour and near
+    infrared, from one to the other among the images that are not of night in colour.
     """
     data = people.draw([recipe.blocks], folder, recipe.seed, recipe.image_size)
     backbone = network.backbone_of(recipe.backbone, recipe.image_size)
@@ -199,10 +212,15 @@ def judge(recipe: Recipe, variables: Mapping[str, Any], folder: pathlib.Path) ->
         found[name] = features[-1]
     if len(features) > 1:
         found["all"] = np.concatenate(features, axis=1)
+    pairs = {name: (value, value, labels, labels) for name, value in found.items()}
+    if {"rgb", "nir"} <= set(recipe.modalities):
+        lit = np.flatnonzero(~data.night)
+        bright = metrics.Labels(labels.identity[lit], labels.camera[lit], labels.scene[lit])
+        pairs["nir to rgb"] = (found["nir"], found["rgb"][lit], labels, bright)
+        pairs["rgb to nir"] = (found["rgb"][lit], found["nir"], bright, labels)
     scores = {}
-    for name, value in found.items():
-        distances = 2 - 2 * value @ value.T
-        result = metrics.evaluate(distances, labels, labels, protocols.MARKET)
+    for name, (query, gallery, of_query, of_gallery) in pairs.items():
+        result = metrics.evaluate(2 - 2 * query @ gallery.T, of_query, of_gallery, protocols.MARKET)
         scores[name] = {"mAP": round(100 * result.mAP, 1), "R1": round(100 * result.rank(1), 1)}
     return scores
 
