@@ -19,7 +19,7 @@ from mmreid_jax.paths import path_of
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
-    usual = crops.Choice()
+    usual = crops.CropChoice()
     parser = argparse.ArgumentParser(prog="python -m mmreid_jax crops", description=__doc__.splitlines()[0])
     boxes = parser.add_mutually_exclusive_group(required=True)
     boxes.add_argument("--mot", type=path_of, help="boxes in MOTChallenge's text: frame, id, left, top, width, height")
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--least_height", type=int, default=usual.least_height, help="of a box, in pixels (default %(default)s)"
     )
     options = parser.parse_args(arguments)
-    choice = crops.Choice(options.camera, options.modality, options.prefix, options.every, options.least_height)
+    choice = crops.CropChoice(options.camera, options.modality, options.prefix, options.every, options.least_height)
     try:
         read = (
             crops.read_mot(options.mot, options.frames)

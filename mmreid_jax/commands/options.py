@@ -30,6 +30,11 @@ def open_model(arguments: argparse.Namespace, rest: Sequence[str]) -> Extractor:
     return Extractor(arguments.checkpoint, arguments.which, config)
 
 
+def names_in(text: str) -> tuple[str, ...]:
+    """The names in a flag such as ``rgb,tir``."""
+    return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
 def describe(records: Records, absent: Sequence[str], one_modality: bool = False) -> str:
     """One line: what was found in a folder."""
     if one_modality:

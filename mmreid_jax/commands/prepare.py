@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import mmreid_jax.datasets as datasets
-from mmreid_jax.data import captions
+from mmreid_jax.data import aligned_captions, captions
 from mmreid_jax.datasets import catalogue
 from mmreid_jax.datasets.folder import POLICIES
 from mmreid_jax.datasets.own import arrange, making, naming, table
@@ -39,7 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--captioner",
         default="",
-        help=f"whose captions go into the records (those of {captions.CAPTIONER}, if there are any)",
+        help=f"whose captions go into the records (those of {captions.CAPTIONER}, of tri-modal data those of "
+        f"{aligned_captions.CAPTIONER}, if there are any)",
     )
     parser.add_argument(
         "--check_images", action="store_true", help="decode every image and name those that cannot be read"
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         default=None,
         help="visible and infrared images belong together by identity alone (default: aligned if any names are equal)",
     )
-    usual = arrange.Drawing()
+    usual = arrange.SplitDraw()
     own.add_argument(
         "--test_share",
         type=float,
@@ -113,7 +114,7 @@ def _make(options: argparse.Namespace, shared: dict[str, Any]) -> None:
         raise UserError("--dataset, --manual_dir and --captioner are of published data sets; leave them out")
     if not options.name:
         raise UserError("give the data set a name with --name, as in --name my_people")
-    drawing = arrange.Drawing(options.test_share, options.seed)
+    drawing = arrange.SplitDraw(options.test_share, options.seed)
     source = making.Source(options.folder, options.csv, options.pattern, options.aligned)
     try:
         made = making.make(source, options.name, options.data_dir, drawing=drawing, progress=True, **shared)

@@ -68,10 +68,10 @@ def protocol_of(side: Features, name: str | None, distance: str | None) -> proto
     return protocol.compared_by(kind, normalise=False)
 
 
-def options_of(side: Features, given: dict[str, Any]) -> rerank.Options:
+def options_of(side: Features, given: dict[str, Any]) -> rerank.RerankOptions:
     """Options of the re-ranking: those given, else those of the config behind the features, else the usual ones."""
     chosen = {**side.note.get("rerank", {}), **{name: value for name, value in given.items() if value is not None}}
-    return rerank.Options(**chosen)
+    return rerank.RerankOptions(**chosen)
 
 
 def watch(items: Iterable[Any], total: int, stage: str) -> Iterable[Any]:

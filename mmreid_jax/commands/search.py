@@ -17,6 +17,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from mmreid_jax.commands.options import (
@@ -24,6 +25,7 @@ from mmreid_jax.commands.options import (
     add_model_flags,
     describe,
     list_left_out,
+    names_in,
     open_images,
     open_model,
 )
@@ -34,7 +36,7 @@ from mmreid_jax.datasets import folder
 from mmreid_jax.errors import UserError, printable
 from mmreid_jax.model import Described, Extractor
 from mmreid_jax.paths import check_output, file_problem, path_of, write_or_rescue
-from mmreid_jax.retrieval import distances, feature_files, streamed, thresholds
+from mmreid_jax.retrieval import approximate, distances, feature_files, streamed, thresholds
 from mmreid_jax.retrieval.distances import Kind
 from mmreid_jax.retrieval.matches import check_table, without_themselves, write_table
 from mmreid_jax.training import distributed
@@ -63,8 +65,12 @@ def _parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{side}_modality", help=text)
     parser.add_argument("--modality", help="of the images of both, where they are of one")
     add_image_flags(parser)
+    text = "modalities of the side whose features are given, where they are others: rgb,tir (extract --against)"
+    parser.add_argument("--against", default="", help=text)
     parser.add_argument("--with_self", action="store_true", help="let a query find its own image in the gallery")
     parser.add_argument("--out", type=path_of, default=Path("search"), help="folder for matches.csv and search.html")
+    text = "search approximately by this program's index, and say how many of the exact matches were found"
+    parser.add_argument("--index", choices=approximate.INDICES, help=text)
     parser.add_argument("--top", type=int, default=10, help="matches per query")
     parser.add_argument(
         "--threshold",
@@ -121,23 +127,51 @@ class Side:
 
 
 def _stored(path: Path) -> Side:
-    """A side of which only the features are given."""
+    """A side of which only the features are given, of modalities that its file need not say."""
     stored = feature_files.load(path)
     if distributed.is_main():
         print(f"{path}: features of {len(stored.features)} samples, {stored.features.shape[1]} numbers each")
     return Side(stored.features, stored.files)
 
 
-def _embedded(
-    arguments: argparse.Namespace, extractor: Extractor, side: str, modality: str | None, feature: str = ""
-) -> Side:
-    """A side that is a folder of images; `feature`: which of the model's, empty for its usual one."""
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A side that is a folder of images, before they are embedded.
+
+    Attributes:
+      records: the images.
+      absent: modalities of which there are none.
+    """
+
+    records: Records
+    absent: tuple[str, ...]
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Modalities of which there are images."""
+        return tuple(name for name in self.records.modalities if name not in self.absent)
+
+    def embedded(self, extractor: Extractor, feature: str = "") -> Side:
+        """With features; `feature`: which of the model's, empty for its usual one."""
+        return Side(extractor(self.records, self.absent, feature), self.records.file, self.records, self.seen)
+
+
+def _opened(arguments: argparse.Namespace, extractor: Extractor, side: str, modality: str | None) -> Opened:
+    """A side that is a folder of images."""
     path, flag = getattr(arguments, side), f"--{side}_modality"
     records, absent = open_images(arguments, extractor, path, modality, flag)
     if distributed.is_main():
         print(describe(records, absent, extractor.one_modality))
-    seen = tuple(name for name in records.modalities if name not in absent)
-    return Side(extractor(records, absent, feature), records.file, records, seen)
+    return Opened(records, absent)
+
+
+def _compared(extractor: Extractor, query: Opened, gallery: Opened) -> tuple[Side, Side]:
+    """Both sides with the features by which images of their modalities are compared."""
+    if extractor.one_modality or query.seen == gallery.seen:
+        return query.embedded(extractor), gallery.embedded(extractor)
+    pair = (query, gallery), (gallery, query)
+    asked, searched = (one.embedded(extractor, extractor.feature_between(one.seen, two.seen)) for one, two in pair)
+    return asked, searched
 
 
 def _threshold(arguments: argparse.Namespace, query: Side, gallery: Side) -> float | None:
@@ -161,11 +195,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments, rest = _parser().parse_known_args(argv)
     if arguments.top < 1:
         raise UserError(f"--top is {arguments.top}; it must be at least 1")
+    if arguments.index:
+        approximate.check_installed(arguments.index)
+        if arguments.resumable:
+            raise UserError("--index searches in one piece; leave out --resumable")
     described = _described(arguments)
     check_table(arguments.out / TABLE)
     search_page.check_target(arguments.out)
     check_output(arguments.out, "--out", folder=True)
     distributed.start()
+    if arguments.index and jax.process_count() > 1:
+        raise UserError("--index searches in one process; leave it out in a job of several")
     are_features = {
         name: feature_files.is_feature_file(path) for name in ("query", "gallery") if (path := getattr(arguments, name))
     }
@@ -174,23 +214,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not arguments.checkpoint:
             raise UserError("name the model with --checkpoint; only a search of features by features needs none")
         extractor = open_model(arguments, rest)
+    sides = {name: _stored(getattr(arguments, name)) for name, stored in are_features.items() if stored}
+    modalities = {name: getattr(arguments, f"{name}_modality") or arguments.modality for name in ("query", "gallery")}
+    feature, summary = "", ""
     if described:
         assert extractor
         compared = described.comparison(extractor, arguments.feature)
-        modality, feature = compared.gallery[0], compared.gallery_feature
-    else:
-        modality, feature = arguments.gallery_modality or arguments.modality, ""
-        if are_features["query"]:
-            query = _stored(arguments.query)
-        else:
-            assert extractor
-            query = _embedded(arguments, extractor, "query", arguments.query_modality or arguments.modality)
-    if are_features["gallery"]:
-        gallery = _stored(arguments.gallery)
-    else:
+        modalities["gallery"], feature = compared.gallery[0], compared.gallery_feature
+    folders = [name for name, stored in are_features.items() if not stored]
+    if folders:
         assert extractor
-        gallery = _embedded(arguments, extractor, "gallery", modality, feature)
-    summary = ""
+        opened = {name: _opened(arguments, extractor, name, modalities[name]) for name in folders}
+        if len(opened) == 2:
+            sides["query"], sides["gallery"] = _compared(extractor, opened["query"], opened["gallery"])
+        else:
+            ((name, side),) = opened.items()
+            if against := names_in(arguments.against):
+                feature = extractor.feature_between(side.seen, against)
+            sides[name] = side.embedded(extractor, feature)
+    gallery = sides["gallery"]
     if described:
         assert extractor
         query = Side(described.features(extractor, compared.feature), np.array([described.name]))
@@ -199,6 +241,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if gallery.records is not None:
             gallery = dataclasses.replace(gallery, features=distances.l2_normalise(gallery.features))
         summary = f"Looked for {described.name} by {compared.name}."
+    else:
+        query = sides["query"]
     if query.features.shape[1:] != gallery.features.shape[1:]:
         raise UserError(
             f"queries have {query.features.shape[1]} features and the gallery {gallery.features.shape[1]}; extract"
@@ -213,13 +257,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     more = 0 if arguments.with_self else 1 if same is None else max(map(len, same.values()), default=0)
     names = query.files, gallery.files
     count = arguments.top + more
-    order, values = streamed.top_k(query.features, gallery.features, count, kind=kind, progress=progress, names=names)
+    if arguments.index:
+        vectors = query.features, gallery.features
+        if kind == "cosine":
+            # At length one the order of distances is that of angles.
+            vectors = distances.l2_normalise(vectors[0]), distances.l2_normalise(vectors[1])
+        order, values, recall = approximate.top_k(arguments.index, *vectors, count)
+        values = values / 2 if kind == "cosine" else values
+        print(f"{arguments.index} found {recall:.1%} of the exact {order.shape[1]} nearest")
+    else:
+        order, values = streamed.top_k(
+            query.features, gallery.features, count, kind=kind, progress=progress, names=names
+        )
     if kind == "cosine":
         # The squared distance of features of length one, as everywhere else.
         values = 2 * values
     if more:
-        sides = (query.files, query.features), (gallery.files, gallery.features)
-        order, values, found = without_themselves(*sides, order, values, arguments.top, same)
+        named = (query.files, query.features), (gallery.files, gallery.features)
+        order, values, found = without_themselves(*named, order, values, arguments.top, same)
         if found and distributed.is_main():
             which = "queries are" if found > 1 else "query is"
             print(f"{found} {which} also in the gallery and no match of itself (--with_self lets it be)")

@@ -31,7 +31,7 @@ from mmreid_jax import owned
 from mmreid_jax.convert.budget import BoundedFile, Excessive
 from mmreid_jax.errors import UserError, printable
 from mmreid_jax.paths import whole
-from mmreid_jax.retrieval import metrics
+from mmreid_jax.retrieval import metrics, vectors
 
 ROWS, TABLE = "features.npy", "table.npz"
 _UNFINISHED, _UNFINISHED_TABLE = f"{ROWS}.unfinished", f"{TABLE}.unfinished"
@@ -59,7 +59,7 @@ class Features:
 
 def is_feature_file(path: Path) -> bool:
     """Whether a path names features rather than images."""
-    return path.suffix in (".npz", ".npy") or any(
+    return path.suffix in (".npz", ".npy", ".parquet") or any(
         (path / name).is_file() for name in (ROWS, TABLE, _UNFINISHED, _UNFINISHED_TABLE)
     )
 
@@ -101,13 +101,19 @@ def _is_ours(path: Path) -> bool:
 def load(path: Path) -> Features:
     """Reads a feature file; another program's needs ``features`` alone, and ``identity`` and ``camera`` for scores.
 
-    A ``.npy`` file holds features alone, [N, D]. Features are float16, float32 or float64 and finite (a memory map is
-    not read through here: who compares its rows looks at them, see `retrieval.streamed`); identities, cameras and
-    scenes are whole numbers, names are text, and the note is what `mmreid_jax extract` writes.
+    A ``.npy`` file holds features alone, [N, D], a ``.parquet`` file a column ``vector`` (see
+    `vectors`). Features are float16, float32 or float64 and finite (a memory map is not read through here: who compares
+    its rows looks at them, see `retrieval.streamed`); identities, cameras and scenes are whole numbers, names are text,
+    and the note is what `mmreid_jax extract` writes.
 
     Raises:
       UserError: the file is none, its arrays are of other kinds or do not belong together, or it is not complete yet.
     """
+    if path.suffix == ".parquet":
+        features, files, labels, note = vectors.read(path)
+        features = _checked_features(path, features)
+        check_values(path, features, files)
+        return Features(features, files, labels, note)
     try:
         if path.is_dir():
             if (path / _UNFINISHED).is_file():

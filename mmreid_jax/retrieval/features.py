@@ -18,7 +18,7 @@ def score(
     query_labels: Table,
     gallery_labels: FiledTable,
     protocol: Protocol,
-    options: rerank.Options | None = None,
+    options: rerank.RerankOptions | None = None,
 ) -> tuple[Trials, np.ndarray]:
     """Scores of features under a protocol, and the distances of its first trial.
 
@@ -101,7 +101,7 @@ def evaluate(
     query_labels: Table,
     gallery_labels: Table,
     protocol: Protocol,
-    options: rerank.Options | None = None,
+    options: rerank.RerankOptions | None = None,
 ) -> metrics.Scores | Trials:
     """Scores of features from anywhere; junk (identity -1) is left out. Arguments are those of `score`.
 

@@ -39,7 +39,7 @@ def unwatched(items: Iterable[Any], total: int, stage: str) -> Iterable[Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class RerankOptions:
     """The numbers of `k_reciprocal`; see there."""
 
     k1: int = 50
@@ -53,7 +53,7 @@ class Options:
         return f"re-ranked (k1={self.k1}, k2={self.k2}, lambda={self.lambda_value:g}{kind})"
 
 
-def check(options: Options, samples: int) -> None:
+def check(options: RerankOptions, samples: int) -> None:
     """`UserError` where so many samples, queries and gallery together, cannot be re-ranked with these options."""
     check_kind(options.distance, "distance of the re-ranking")
     k1, k2, weight = options.k1, options.k2, options.lambda_value
@@ -100,7 +100,7 @@ def k_reciprocal(
     Raises:
       UserError: there are not k1 + 1 samples, or a parameter makes no sense.
     """
-    check(Options(k1, k2, lambda_value, distance), len(query) + len(gallery))
+    check(RerankOptions(k1, k2, lambda_value, distance), len(query) + len(gallery))
     samples = np.concatenate([query, gallery])
     if distance == "cosine":
         samples = l2_normalise(samples)

@@ -305,3 +305,30 @@ class TestOpenWeights:
         found, _ = convert.open_weights(either, "vit", like, keep=["params/norm/*"], floating=np.float64)
         assert not found["params"]["norm"]["scale"].any()
         assert found["params"]["cls_token"].dtype == np.float64
+
+
+class TestPositionsOfStandingImages:
+    """A table of 16x8 places, as networks have that were trained on 256x128 images."""
+
+    @pytest.fixture
+    def standing(self, tmp_path):
+        table = np.random.default_rng(1).normal(size=(1, 1 + 16 * 8, WIDTH)).astype(np.float32)
+        save_file({**vit_entries(), "pos_embed": table}, tmp_path / "standing.safetensors")
+        return str(tmp_path / "standing.safetensors"), table
+
+    def test_for_images_of_that_size_it_is_taken_as_it_is(self, standing, tmp_path, capsys):
+        source, table = standing
+        command.main(["--layout", "vit", "--source", source, "--out", str(tmp_path / "out"), "--size", "32x16"])
+        found = store.load(str(tmp_path / "out"))[0]["params"]["pos_embed"]
+        np.testing.assert_array_equal(found, table)
+        assert "resized" not in capsys.readouterr().out
+
+    def test_for_other_images_one_line_says_why_not(self, standing, tmp_path, capsys):
+        source, _ = standing
+        arguments = ["--layout", "vit", "--source", source, "--out", str(tmp_path / "out"), "--size", "36x18"]
+        with pytest.raises(SystemExit):
+            errors.run_command(command.main, arguments)
+        (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error"))
+        assert "has 128 rows, which form no square grid" in line
+        assert "images of the size that they were trained on" in line
+        assert not (tmp_path / "out").exists()

@@ -133,7 +133,7 @@ def config_of(method):
 
 def test_converted_models_need_their_config(workdirs, pictures, tmp_path):
     variables, _ = checkpoints.load_variables(workdirs["agw"])
-    store.save(tmp_path / "agw", variables, store.meta_of(layout.Report("agw", ""), "agw", variables))
+    store.save(tmp_path / "agw", variables, store.meta_of(layout.ImportReport("agw", ""), "agw", variables))
     _, method = tiny.method("tvi_lfm")
     variables, _ = checkpoints.load_variables(workdirs["tvi_lfm"])
     state = layout.export_state(method.convert_layouts()["tvi_lfm"], variables)

@@ -28,7 +28,7 @@ def sides():
 
 
 @pytest.mark.parametrize("swapped", [False, True])
-@pytest.mark.parametrize("options", [None, rerank.Options(k1=4, k2=2)])
+@pytest.mark.parametrize("options", [None, rerank.RerankOptions(k1=4, k2=2)])
 def test_every_trial_is_scored_by_itself(sides, swapped, options):
     query, gallery, asked, pool = sides
     protocol = dataclasses.replace(datasets.protocol("sysu_all_single"), swapped=swapped)

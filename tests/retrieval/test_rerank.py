@@ -69,8 +69,8 @@ def test_other_distances_match_the_definition(distance, x64):
 
 
 def test_options_describe_themselves():
-    assert rerank.Options(20, 6).describe() == "re-ranked (k1=20, k2=6, lambda=0.3)"
-    said = rerank.Options(distance="squared_euclidean").describe()
+    assert rerank.RerankOptions(20, 6).describe() == "re-ranked (k1=20, k2=6, lambda=0.3)"
+    said = rerank.RerankOptions(distance="squared_euclidean").describe()
     assert said == "re-ranked (k1=50, k2=15, lambda=0.3, of squared euclidean distances)"
 
 

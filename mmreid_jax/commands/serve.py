@@ -1,0 +1,76 @@
+"""A page on this machine that searches a gallery by an image, or by words where the model reads them.
+
+``python -m mmreid_jax serve --checkpoint DIR --gallery DIR``
+
+It listens to this machine alone (127.0.0.1) unless ``--host`` says otherwise: whoever can reach it sees the gallery.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from mmreid_jax.commands.options import (
+    add_image_flags,
+    add_model_flags,
+    describe,
+    list_left_out,
+    open_images,
+    open_model,
+)
+from mmreid_jax.datasets import folder
+from mmreid_jax.errors import UserError
+from mmreid_jax.paths import path_of
+from mmreid_jax.serving import app, searching
+
+HERE = ("127.0.0.1", "localhost", "::1")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    arguments, rest = _parser().parse_known_args(argv)
+    try:
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise UserError(f"serve needs {error.name}, which is not installed; pip install 'mmreid_jax[serve]'") from None
+    if arguments.largest < 1:
+        raise UserError(f"--largest is {arguments.largest}; it takes at least 1 MB")
+    extractor = open_model(arguments, rest)
+    modality = arguments.modality
+    if extractor.config.data.get("text", False) and not modality:
+        # Words look for people in visible images.
+        modality = extractor.method.facts.modalities[0]
+    records, absent = open_images(arguments, extractor, arguments.gallery, modality, "--modality")
+    print(describe(records, absent, extractor.one_modality))
+    list_left_out(records)
+    labelled = folder.with_labels(records, extractor.config.data.dataset)
+    cameras = None if labelled is None else labelled.camera
+    searcher = searching.Searcher(extractor, records, absent, cameras)
+    facts = {
+        "model": f"{extractor.config.method} on {extractor.config.data.dataset}",
+        "gallery": arguments.gallery.name,
+        "threshold": searcher.threshold(arguments.checkpoint, arguments.which),
+    }
+    if arguments.host not in HERE:
+        print(f"note: whoever reaches {arguments.host}:{arguments.port} can search and see this gallery")
+    # Of all its addresses a machine does not know the names that others call it by.
+    hosts = ["*"] if arguments.host in ("0.0.0.0", "::") else [*HERE, arguments.host]
+    made = app.application(searcher, facts, hosts, arguments.largest * app.MEGABYTE)
+    print(f"http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
+    uvicorn.run(made, host=arguments.host, port=arguments.port, log_level="warning")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mmreid_jax serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_model_flags(parser)
+    text = "folder of images to search, or of one subfolder per modality"
+    parser.add_argument("--gallery", type=path_of, required=True, help=text)
+    parser.add_argument("--modality", help="of its images: rgb, nir, tir, thermal ... (default: the folder's name)")
+    add_image_flags(parser)
+    parser.add_argument("--host", default=HERE[0], help="address to listen to (default: %(default)s, this machine)")
+    parser.add_argument("--port", type=int, default=8000, help="(default: %(default)s)")
+    parser.add_argument("--largest", type=int, default=20, help="megabytes of an image (default: %(default)s)")
+    return parser

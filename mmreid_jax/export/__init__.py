@@ -1,0 +1,1 @@
+"""Trained models for other programs: ONNX, StableHLO, and a folder of safetensors."""

@@ -1,0 +1,69 @@
+"""Features for vector search: what is written is what other programs read."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from mmreid_jax.errors import UserError
+from mmreid_jax.retrieval import feature_files, vectors
+from mmreid_jax.retrieval.metrics import Labels
+
+FEATURES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
+UNIT = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
+FILES = np.array([f"a,{i}.jpg" for i in range(5)])
+LABELS = Labels(np.arange(5), np.array([0, 1, 0, 1, 2]), np.zeros(5, int))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-6), ("float16", 1e-3)])
+def test_parquet(dtype, tolerance, tmp_path):
+    path = tmp_path / "new" / "f.parquet"
+    vectors.write(path, FEATURES, FILES, LABELS, "rgb", {"dataset": "x"}, dtype)
+    table = pyarrow.parquet.read_table(path)
+    assert table.column_names == [*vectors.COLUMNS, "vector"]
+    assert table["id"].to_pylist() == list(range(5))
+    assert table["camera"].to_pylist() == [0, 1, 0, 1, 2]
+    assert table["modality"].to_pylist() == ["rgb"] * 5
+    assert str(table["vector"].type.value_type) == {"float32": "float", "float16": "halffloat"}[dtype]
+    stored = feature_files.load(path)
+    np.testing.assert_allclose(stored.features, UNIT, atol=tolerance)
+    assert stored.features.dtype == dtype
+    np.testing.assert_array_equal(stored.files, FILES)
+    np.testing.assert_array_equal(stored.labels.identity, np.arange(5))
+    assert stored.note == {"dataset": "x"}
+
+
+def test_npy_and_its_table(tmp_path):
+    path = tmp_path / "f.npy"
+    vectors.write(path, FEATURES, FILES, None, "rgb,nir", {}, "float16")
+    np.testing.assert_allclose(np.load(path), UNIT, atol=1e-3)
+    with (tmp_path / "f.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == FILES.tolist()
+    assert {(row["camera"], row["identity"], row["modality"]) for row in rows} == {("-1", "-1", "rgb,nir")}
+
+
+def test_tables_of_others_are_read_and_not_overwritten(tmp_path):
+    foreign = pyarrow.table({"vector": pyarrow.FixedSizeListArray.from_arrays(FEATURES.reshape(-1), 3)})
+    pyarrow.parquet.write_table(foreign, tmp_path / "theirs.parquet")
+    np.testing.assert_array_equal(feature_files.load(tmp_path / "theirs.parquet").features, FEATURES)
+    np.save(tmp_path / "theirs.npy", FEATURES)
+    for name in ("theirs.parquet", "theirs.npy"):
+        with pytest.raises(UserError, match="not overwritten"):
+            vectors.check_target(tmp_path / name)
+    for name in ("ours.parquet", "ours.npy"):
+        vectors.write(tmp_path / name, FEATURES, FILES, None, "rgb", {})
+        vectors.check_target(tmp_path / name)
+
+
+@pytest.mark.parametrize("columns", [{"file": ["a"]}, {"vector": ["words"]}, {"vector": [[1.0], [1.0, 2.0]]}])
+def test_tables_without_vectors_are_a_line(columns, tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    with pytest.raises(UserError, match=r"x\.parquet"):
+        feature_files.load(tmp_path / "x.parquet")
+    (tmp_path / "x.parquet").write_bytes(b"PAR1 but no more")
+    with pytest.raises(UserError, match=r"x\.parquet"):
+        feature_files.load(tmp_path / "x.parquet")
