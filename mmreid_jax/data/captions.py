@@ -50,10 +50,13 @@ class TextForm:
     Attributes:
       root: how the paths of its images begin in them.
       arrays: whether training captions lie in arrays.
+      aligned: whether a sample has a caption of each of its modalities, in the files of `data.aligned_captions`; else
+        it is one image, and the texts are those of this module.
     """
 
-    root: str
+    root: str = ""
     arrays: bool = False
+    aligned: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -343,11 +346,11 @@ def _dictionary(path: pathlib.Path, rephrased: bool = False) -> dict[str, ImageT
             key = key_of(name)
             text = ImageText(entry["description"], entry["aug_description"] if rephrased else "")
         except (KeyError, TypeError, ValueError) as error:
-            raise _damaged(path, f"entry {name!r} is not a path with a description ({error})") from None
+            raise damaged(path, f"entry {name!r} is not a path with a description ({error})") from None
         if not isinstance(text.caption, str) or not isinstance(text.rephrased, str):
-            raise _damaged(path, f"the description of {name!r} is not a text")
+            raise damaged(path, f"the description of {name!r} is not a text")
         if texts.setdefault(key, text) != text:
-            raise _damaged(path, f"it describes {key} twice, in different words")
+            raise damaged(path, f"it describes {key} twice, in different words")
     return texts
 
 
@@ -356,7 +359,7 @@ def _identity_captions(path: pathlib.Path) -> dict[int, tuple[str, ...]]:
     for name, listed in _json(path).items():
         texts = isinstance(listed, list) and listed and all(isinstance(text, str) for text in listed)
         if not name.isdecimal() or not texts:
-            raise _damaged(path, f"entry {name!r} is not an identity with a list of captions")
+            raise damaged(path, f"entry {name!r} is not an identity with a list of captions")
         captions[int(name)] = tuple(listed)
     return captions
 
@@ -367,9 +370,9 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise _missing(path) from None
     except (OSError, ValueError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if not isinstance(content, dict):
-        raise _damaged(path, "it holds no dictionary")
+        raise damaged(path, "it holds no dictionary")
     return content
 
 
@@ -380,9 +383,9 @@ def _array(path: pathlib.Path, rows: int) -> np.ndarray:
     except FileNotFoundError:
         raise _missing(path) from None
     except (OSError, ValueError, EOFError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     if not isinstance(content, np.ndarray) or content.dtype.kind != "U" or content.ndim != 1:
-        raise _damaged(path, "it is not a list of texts")
+        raise damaged(path, "it is not a list of texts")
     if len(content) != rows:
         raise UserError(
             f"{path} has {len(content)} rows for {rows} training images; the texts belong to another copy of the images"
@@ -395,7 +398,8 @@ def _missing(path: pathlib.Path) -> UserError:
     return UserError(f"{path} is missing; get the texts again, or move {path.parent.parent} away to go without")
 
 
-def _damaged(path: pathlib.Path, cause: object) -> UserError:
+def damaged(path: pathlib.Path, cause: object) -> UserError:
+    """What to say of a file of texts that cannot be read."""
     return UserError(f"{path} is damaged ({cause}); get the texts again")
 
 

@@ -13,7 +13,8 @@ A batch is a dict of numpy arrays, B samples of M modalities:
   Where each modality of a sample is another row (visible-infrared training), these three are those of the first one;
 * ``tokens``: {modality: int32 [B, L]}, where the table has captions: CLIP's token numbers. In training of the captions
   of the visible and the infrared image of each sample, each replaced by its rephrasing with some probability; in
-  evaluation of infrared images of a visible caption of the identity and of the image's own;
+  evaluation of infrared images of a visible caption of the identity and of the image's own. Of samples with all
+  modalities, of the caption of each of their images;
 * ``valid``: bool [B], evaluation only: False on the rows that fill up the last batch (copies of its last sample).
 
 Where the images lie on the devices already (`images.Held`), a batch says which they are and what to do to them, and
@@ -21,7 +22,8 @@ Where the images lie on the devices already (`images.Held`), a batch says which 
 
 * ``augment``: {modality: choices}, a dict of ``row`` int32 [B], position in the devices' array, and of what the options
   ask for: ``mirrored`` bool [B]; ``shift`` int32 [B, 2], rows and columns by which the image moves within its frame;
-  ``enlarged`` int32 [B, 3], whether, first row and first column; ``brightness`` uint8 [B, 256], ``contrast`` float32
+  ``enlarged`` int32 [B, 3], whether, first row and first column; ``patch`` int32 [B, 13] (see `patches.draw`) and
+  ``patch_row`` int32 [B], position of the image that it is from; ``brightness`` uint8 [B, 256], ``contrast`` float32
   [B, 256] (see `transforms.contrast_products`) and ``contrast_first`` bool [B]; ``grey`` bool [B].
 
 The position in a run is the step: a batch depends on (seed, step) and the plan, not on how many threads, workers or
@@ -41,7 +43,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import captions, enhancement, image_store, images, samplers, tokenizer, transforms
+from mmreid_jax.data import captions, enhancement, image_store, images, patches, samplers, tokenizer, transforms
 from mmreid_jax.data.records import ImageSource, Records
 from mmreid_jax.errors import UserError
 
@@ -81,6 +83,7 @@ class ImageOptions:
       grey_of: (view, probability) of taking away the colours of a training image; of views not named 0.
       erasing_form: ``timm``, or ``torchreid`` for its shapes of rectangles (see `transforms.TORCHREID_ERASING`).
       random_crop: probability of enlarging a training image by an eighth and cropping it at random.
+      random_patch: probability of pasting a piece of another training image on it, see `patches`.
       brightness: the brightness of a training image is changed by up to this share.
       contrast: likewise.
       moderate_enhancement: probability of a training image in a random weighted grey, see `enhancement`.
@@ -101,6 +104,7 @@ class ImageOptions:
     erasing: float = 0.5
     erasing_form: str = "timm"
     random_crop: float = 0.0
+    random_patch: float = 0.0
     brightness: float = 0.0
     contrast: float = 0.0
     moderate_enhancement: float = 0.0
@@ -121,7 +125,8 @@ class ImageOptions:
             raise UserError(f"the image size is {self.size}; it must be (height, width) in pixels")
         if self.padding < 0:
             raise UserError(f"the padding is {self.padding} pixels; it must not be negative")
-        probabilities = ("flip", "erasing", "random_crop", "moderate_enhancement", "radical_enhancement", "rephrased")
+        enhancements = ("moderate_enhancement", "radical_enhancement")
+        probabilities = ("flip", "erasing", "random_crop", "random_patch", *enhancements, "rephrased")
         shares = {name: getattr(self, name) for name in probabilities}
         for name in ("erasing_of", "grey_of"):
             shares |= {f"{name} of {view}": share for view, share in getattr(self, name)}
@@ -153,7 +158,7 @@ class ImageOptions:
     def without_augmentation(self) -> ImageOptions:
         """These options as test-time training wants them: images as in evaluation, nothing random."""
         light = ("brightness", "contrast", "moderate_enhancement", "radical_enhancement")
-        names = ("flip", "erasing", "random_crop", "rephrased", *light)
+        names = ("flip", "erasing", "random_crop", "random_patch", "rephrased", *light)
         off: dict[str, Any] = dict.fromkeys(names, 0.0) | dict.fromkeys(("second_views", "erasing_of", "grey_of"), ())
         return dataclasses.replace(self, interpolation=self.eval_interpolation, padding=0, **off)
 
@@ -295,10 +300,7 @@ class Loader:
         here = self._part(len(draw.indices))
         # One row for a sample, or one for each of its modalities.
         rows = draw.indices[here].reshape(here.stop - here.start, -1).copy()
-        resized, readable = self._read(rows.reshape(-1))
-        for i in np.flatnonzero(~readable):
-            rows.flat[i] = self._stand_in(int(rows.flat[i]))
-            resized[i] = self._read(rows.flat[i : i + 1])[0][0]
+        resized = self._read_or_replace(rows.reshape(-1))
         names = (*self.records.views, *(f"{name}_2" for name in options.second_views))
         views = resized.reshape(len(rows), len(self.records.views), *resized.shape[2:])
         twice = [self.records.modalities.index(name) for name in options.second_views]
@@ -321,12 +323,19 @@ class Loader:
             for i in range(len(rows))
         ]
         erase = np.array([[choice.erase for choice in sample] for sample in drawn], np.int32)
+        patch, sources = None, seen
+        if options.random_patch:
+            which, patch = patches.draw(drawn_numbers(patches.NUMBERS, 6), options.size, options.random_patch)
+            sources = self._sources(seen, which, patch[..., 0] > 0, [*range(len(self.records.views)), *twice])
         if isinstance(self.pixels, images.Held):
             choices = {"row": seen, **options.choices(drawn)}
+            if patch is not None:
+                choices |= {"patch": patch, "patch_row": sources}
             delivered: Batch = {"augment": {name: _of_view(choices, m) for m, name in enumerate(names)}}
         else:
             for i, m in np.ndindex(len(rows), len(names)):
-                seen[i, m] = transforms.apply(seen[i, m], drawn[i][m], options.padding)
+                pasted = None if patch is None else (sources[i, m], patch[i, m])
+                seen[i, m] = transforms.apply(seen[i, m], drawn[i][m], options.padding, pasted)
             delivered = {"images": _by_name(names, seen)}
         batch = delivered | self._columns(rows[:, 0]) | {"erase": _by_name(names, erase)}
         shares = options.moderate_enhancement, options.radical_enhancement
@@ -334,11 +343,15 @@ class Loader:
             enhanced = enhancement.draw(drawn_numbers(enhancement.NUMBERS, 5), options.size, *shares)
             batch["enhance"] = {name: _of_view(enhanced, m) for m, name in enumerate(names)}
         if self.records.captions is not None:
-            spoken = len(self.records.views)
-            chance = transforms.random_numbers(seed, draw.step, len(draw.indices), spoken, 1, 3)[here, :, 0]
-            plain, rephrased = (self.records.captions[name][rows] for name in ("caption", "rephrased"))
-            texts = captions.choose(plain, rephrased, chance, options.rephrased)
-            batch["tokens"] = _tokens(dict(zip(self.records.views, texts.T, strict=True)))
+            if "rephrased" in self.records.captions:
+                spoken = len(self.records.views)
+                chance = transforms.random_numbers(seed, draw.step, len(draw.indices), spoken, 1, 3)[here, :, 0]
+                plain, rephrased = (self.records.captions[name][rows] for name in ("caption", "rephrased"))
+                chosen = captions.choose(plain, rephrased, chance, options.rephrased)
+                texts = dict(zip(self.records.views, chosen.T, strict=True))
+            else:
+                texts = {name: column[rows[:, 0]] for name, column in self.records.captions.items()}
+            batch["tokens"] = _tokens(texts)
         return batch
 
     def evaluation_batch(self, draw: samplers.Draw) -> Batch:
@@ -373,6 +386,34 @@ class Loader:
         if isinstance(self.pixels, images.Held):
             return self.pixels.position[rows], self.pixels.readable[rows]
         return self.pixels.read(rows)
+
+    def _read_or_replace(self, rows: np.ndarray) -> np.ndarray:
+        """As `_read`, but a broken image gives way to another of its identity; `rows` are changed accordingly."""
+        found, readable = self._read(rows)
+        for i in np.flatnonzero(~readable):
+            rows[i] = self._stand_in(int(rows[i]))
+            found[i] = self._read(rows[i : i + 1])[0][0]
+        return found
+
+    def _sources(self, seen: np.ndarray, which: np.ndarray, chosen: np.ndarray, view_of: Sequence[int]) -> np.ndarray:
+        """Images (or where they are), [B, V, ...] as `seen`, of which pieces are pasted where `chosen` [B, V] says so.
+
+        Args:
+          seen: the batch's own images, which stand where nothing is pasted.
+          which: [B, V] in [0, 1), a share of the images of the modality.
+          chosen: bool [B, V].
+          view_of: position of the modality of each of V views among those of the table.
+        """
+        sources = seen.copy()
+        for m, view in enumerate(view_of):
+            of_view = np.arange(len(self.records))
+            if self.records.modality is not None:
+                of_view = np.flatnonzero(self.records.modality == self.records.modalities[view])
+            samples = np.flatnonzero(chosen[:, m])
+            rows = of_view[(which[samples, m] * len(of_view)).astype(np.int64)]
+            found = self._read_or_replace(rows)
+            sources[samples, m] = found[:, 0 if self.records.modality is not None else view]
+        return sources
 
     def _columns(self, rows: np.ndarray) -> Batch:
         return {

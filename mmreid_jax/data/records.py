@@ -74,9 +74,10 @@ class Records:
       rows: int64 [N].
       label: int32 [N], class index where the data set's own lists give one; None: the rank of the identity.
       modality: str [N], the one modality of each sample; None: every sample has all of them.
-      captions: name -> texts [N], an object array of str; None: the table has no text. Training samples have a
-        ``caption`` of their own and ``rephrased``, the same in other words ("" for none). Infrared test samples have
-        two by modality: ``rgb``, a visible caption of their true identity, and their own (``nir`` or ``tir``).
+      captions: name -> texts [N], an object array of str; None: the table has no text. Training samples of one modality
+        have a ``caption`` of their own and ``rephrased``, the same in other words ("" for none). Infrared test samples
+        have two by modality: ``rgb``, a visible caption of their true identity, and their own (``nir`` or ``tir``).
+        Samples with all modalities have one of each of their images, by modality, in training and test ("" for none).
       value_range: how images of more than 8 bits are scaled, see `images.decode`.
       left_out: name of a file -> why it is not in the table, where files could not be used.
     """

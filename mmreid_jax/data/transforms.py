@@ -19,6 +19,7 @@ from typing import Protocol as Interface
 
 import numpy as np
 
+from mmreid_jax.data import patches
 from mmreid_jax.errors import UserError
 
 ERASING_ATTEMPTS = 10
@@ -111,7 +112,7 @@ def random_numbers(
       streams: independent streams for each sample: one a modality, or one that all modalities share.
       count: numbers of an image.
       series: 1 for `draw`, 2 for `draw_options`, 3 for the choice among captions, 4 for greyscale, 5 for enhancements,
-        so that switching one of them on leaves the other choices alone.
+        6 for patches, so that switching one of them on leaves the other choices alone.
     """
     # The last counter word keeps these streams apart from the samplers', which use the same generator and seed.
     stream = np.random.Philox(key=np.array([seed, step], np.uint64), counter=np.array([0, 0, 0, series], np.uint64))
@@ -153,8 +154,7 @@ def draw_options(
 ) -> dict[str, Any]:
     """Draws what torchreid offers beside flip and erasing: fields of `Augmentation` by name.
 
-    Reference: torchreid's ``random_crop`` and ``color_jitter``. (Its ``random_patch`` pastes pieces of images seen
-    before, which no function of seed and step can give.)
+    Reference: torchreid's ``random_crop`` and ``color_jitter``; its ``random_patch`` is drawn in `patches`.
 
     Args:
       rng: uses NUMBERS_OF_OPTIONS numbers.
@@ -259,14 +259,31 @@ def _overlap(shift: int, length: int) -> tuple[slice, slice]:
     return slice(target, target + kept), slice(source, source + kept)
 
 
-def apply(image: np.ndarray, augmentation: Augmentation, padding: int) -> np.ndarray:
-    """Flips, pads, crops, greys and changes the light of uint8 [H, W, 3] as drawn; erasing is left to the device."""
+def apply(
+    image: np.ndarray,
+    augmentation: Augmentation,
+    padding: int,
+    patch: tuple[np.ndarray, np.ndarray] | None = None,
+) -> np.ndarray:
+    """Flips, pads, crops, patches, greys and changes the light of an image as drawn; erasing is left to the device.
+
+    Args:
+      image: uint8 [H, W, 3].
+      augmentation: what is drawn.
+      padding: pixels of zeros on each side before the crop.
+      patch: an image of the same size and the piece of it that is pasted, see `patches.draw`.
+
+    Returns:
+      uint8 [H, W, 3].
+    """
     size = image.shape[:2]
     image = image[:, ::-1] if augmentation.mirrored else image
     image = pad_crop(image, padding, augmentation.top, augmentation.left)
     if augmentation.enlarged is not None:
         top, left = augmentation.enlarged
         image = resize(image, enlarged_size(size), "bilinear")[top : top + size[0], left : left + size[1]]
+    if patch is not None:
+        image = patches.paste(image, *patch)
     changes = [(brighten, augmentation.brightness), (change_contrast, augmentation.contrast)]
     for change, factor in reversed(changes) if augmentation.contrast_first else changes:
         image = change(image, factor)

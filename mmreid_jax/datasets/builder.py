@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow_datasets as tfds
 
+from mmreid_jax.data import aligned_captions
 from mmreid_jax.datasets.base import Dataset
 from mmreid_jax.datasets.disk import SOURCE_FILE, Sample, describe_source, find_root, list_samples, usable
 
@@ -22,7 +23,8 @@ from mmreid_jax.datasets.disk import SOURCE_FILE, Sample, describe_source, find_
 class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Builder of the data set `DATASET`, in the order in which its folders list the samples.
 
-    With a captioner the records of a visible-infrared data set also hold its texts, see `captions.ImageText`.
+    With a captioner the records of a visible-infrared data set also hold its texts, see `captions.ImageText`, those of
+    aligned images a caption for each modality.
 
     Attributes:
       DATASET: the data set; of several parts, each is a config.
@@ -72,6 +74,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         if self.left_out:
             source["left_out"] = {path.relative_to(root).as_posix(): why for path, why in self.left_out.items()}
         if self.captioner:
+            source["text_checks"] = folders.check_texts(root, samples)
             samples = {
                 split: folders.with_texts(root, self.captioner, split, listed) for split, listed in samples.items()
             }
@@ -85,7 +88,7 @@ class ImagesBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         single = self.DATASET.single
         for key, sample in enumerate(self.progress(samples)):
             example = {"file": sample.file, **sample.labels._asdict(), **sample.images}
-            yield key, {**example, **_of_single(sample)} if single else example
+            yield key, example | (_of_single(sample) if single else _of_aligned(sample))
 
 
 def builder_of(dataset: Dataset) -> type[ImagesBuilder]:
@@ -101,7 +104,10 @@ def _features(dataset: Dataset, captioner: str) -> dict[str, Any]:
     if not dataset.single:
         encoding = "jpeg" if dataset.folders.jpeg_only else None
         image = tfds.features.Image(shape=(None, None, 3), encoding_format=encoding)
-        return features | dict.fromkeys(dataset.folders.images, image)
+        features |= dict.fromkeys(dataset.folders.images, image)
+        return features | dict.fromkeys(
+            map(aligned_captions.feature, aligned_captions.KINDS if captioner else ()), text
+        )
     features |= {"image": tfds.features.Image(shape=(None, None, 3)), "label": number, "modality": text}
     if captioner:
         features |= {"caption": text, "rephrased": text, "visible_captions": tfds.features.Sequence(text)}
@@ -115,3 +121,8 @@ def _of_single(sample: Sample) -> dict[str, Any]:
         text = sample.text
         example |= {"caption": text.caption, "rephrased": text.rephrased, "visible_captions": list(text.visible)}
     return example
+
+
+def _of_aligned(sample: Sample) -> dict[str, str]:
+    """What a record of aligned images holds beside these and the labels."""
+    return {aligned_captions.feature(modality): text for modality, text in sample.texts.items()}

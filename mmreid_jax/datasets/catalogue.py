@@ -22,7 +22,7 @@ import numpy as np
 
 import mmreid_jax.datasets as datasets
 from mmreid_jax import owned
-from mmreid_jax.data import captions
+from mmreid_jax.data import aligned_captions, captions
 from mmreid_jax.data.records import Records
 from mmreid_jax.datasets.disk import SOURCE_FILE, SingleFolders
 from mmreid_jax.datasets.own import description
@@ -98,7 +98,8 @@ def load(
       data_dir: folder of prepared data sets.
       composite: how images that lie side by side are cut, see `Dataset.composites`; "" for the usual way.
       text: which captions to read, None for none; see `Records.captions`. Which of its identity's visible captions an
-        infrared test image is given is drawn here, for all images of the split in their order.
+        infrared test image is given is drawn here, for all images of the split in their order. Of aligned images there
+        is nothing to draw.
 
     Raises:
       UserError: unknown name or option, or the data set is not prepared, or not with these texts; says which command
@@ -124,9 +125,15 @@ def load(
     table = _labels(directory, split, tuple(folders.images), columns)
     # Test images have no class index, and one modality, which the views name.
     shown_columns = columns if split == "train" else _COLUMNS
-    captions_of = (
-        _captions(dataset, directory, split, tuple(folders.images), next(iter(views_of)), text) if text else None
-    )
+    captions_of = None
+    if text:
+        _check_captioner(dataset, directory, text.captioner)
+        texts = _texts(directory, split, tuple(folders.images), single)
+        captions_of = (
+            _captions(dataset, split, texts, next(iter(views_of)), text)
+            if single
+            else {name: np.array(texts[aligned_captions.feature(name)], object) for name in views_of}
+        )
     rows = np.flatnonzero(table["identity"] != JUNK_IDENTITY)
     source = PreparedImages(str(directory), split, tuple(dict.fromkeys(view.image for view in views_of.values())))
     chosen: dict[str, Any] = {column: table[column][rows] for column in shown_columns}
@@ -224,25 +231,23 @@ def _labels(
     return table
 
 
-def _captions(
-    dataset: str,
-    directory: pathlib.Path,
-    split: str,
-    images: tuple[str, ...],
-    modality: str,
-    options: captions.TextOptions,
-) -> dict[str, np.ndarray] | None:
-    """The columns of `Records.captions`; `modality` is that of a test split."""
+def _check_captioner(dataset: str, directory: pathlib.Path, captioner: str) -> None:
+    """Raises a `UserError` unless the records hold the texts of a captioner."""
     prepared = _read_source(directory).get("text")
-    if prepared is None or prepared["captioner"] != options.captioner:
+    if prepared is None or prepared["captioner"] != captioner:
         raise UserError(
-            f"{dataset} is prepared in {directory} without the texts of captioner {options.captioner!r}"
+            f"{dataset} is prepared in {directory} without the texts of captioner {captioner!r}"
             + (f", but with those of {prepared['captioner']}" if prepared else "")
             + "; put them beside the images (see the README of the builder), or draw the data once more if they are "
             f"drawn, and prepare again: python -m mmreid_jax prepare --dataset {dataset} --manual_dir DIR "
-            f"--captioner {options.captioner} --force"
+            f"--captioner {captioner} --force"
         )
-    table = _texts(directory, split, images)
+
+
+def _captions(
+    dataset: str, split: str, table: Mapping[str, list[Any]], modality: str, options: captions.TextOptions
+) -> dict[str, np.ndarray] | None:
+    """The columns of `Records.captions` of single images, from their texts; `modality` is that of a test split."""
     if split != "train":
         if modality == captions.VISIBLE:
             return None
@@ -260,8 +265,11 @@ def _captions(
     return {name: np.array(table[name], object) for name in ("caption", "rephrased")}
 
 
-def _texts(directory: pathlib.Path, split: str, images: tuple[str, ...]) -> dict[str, list[Any]]:
-    """``caption``, ``rephrased`` and ``visible`` of all records, from the small file beside them if it fits."""
+def _texts(directory: pathlib.Path, split: str, images: tuple[str, ...], single: bool) -> dict[str, list[Any]]:
+    """The texts of all records, from the small file beside them if it fits.
+
+    Of single images ``caption``, ``rephrased`` and ``visible``, of aligned ones a feature for each modality.
+    """
     source = _read_source(directory)
     fingerprint = [source["fingerprint"], source["text"]["fingerprint"]]
     cached = directory / f"text-{split}.json"
@@ -270,12 +278,11 @@ def _texts(directory: pathlib.Path, split: str, images: tuple[str, ...]) -> dict
         if stored["fingerprint"] == fingerprint:
             groups_of_captions = stored["visible"]
             return {**stored["columns"], "visible": [groups_of_captions[group] for group in stored["visible_of"]]}
-    rows = _rows(PreparedImages(str(directory), split, images), ("caption", "rephrased", "visible_captions"))
-    captioned, rephrased, visible = zip(*rows, strict=True)
-    columns = {
-        "caption": [text.decode("utf-8") for text in captioned],
-        "rephrased": [text.decode("utf-8") for text in rephrased],
-    }
+    names = ("caption", "rephrased") if single else tuple(map(aligned_captions.feature, aligned_captions.KINDS))
+    visible_captions = ("visible_captions",) if single else ()
+    rows = _rows(PreparedImages(str(directory), split, images), (*names, *visible_captions))
+    columns = {name: [row[i].decode("utf-8") for row in rows] for i, name in enumerate(names)}
+    visible = [row[len(names)] if single else () for row in rows]
     # All images of an identity share their visible captions.
     listed = [tuple(text.decode("utf-8") for text in groups_of_captions) for groups_of_captions in visible]
     groups = {groups_of_captions: group for group, groups_of_captions in enumerate(dict.fromkeys(listed))}

@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from mmreid_jax.data import captions, listing
+from mmreid_jax.data import aligned_captions, captions, listing
 from mmreid_jax.errors import UserError, printable
 from mmreid_jax.paths import EMPTY, file_problem, path_of, read_json, reason_of
 
@@ -50,6 +50,7 @@ class Sample:
       label: class index that the data set's lists give it, -1 for none.
       modality: modality of a single image, "" where all are there.
       text: what is said of it, None where there is no text.
+      texts: modality -> caption of its image in it, of aligned images; empty where there is no text.
     """
 
     file: str
@@ -58,6 +59,7 @@ class Sample:
     label: int = -1
     modality: str = ""
     text: captions.ImageText | None = None
+    texts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class _Described:
@@ -70,6 +72,10 @@ class _Described:
     """Whether it is distributed as JPEG files alone."""
     usual_captioners: ClassVar[tuple[str, ...]] = (captions.CAPTIONER,)
     """Whose texts go into the records where nobody is named."""
+    text_folder: ClassVar[str] = captions.FOLDER
+    """Where texts lie below the root."""
+    text_files: ClassVar[str] = "the folders {captioner}_RGB and {captioner}_IR"
+    """What a captioner's texts are, for messages."""
 
     @property
     def tree(self) -> str:
@@ -93,6 +99,11 @@ class _Described:
     def with_texts(self, root: pathlib.Path, captioner: str, split: str, samples: Sequence[Sample]) -> list[Sample]:
         """The samples of a split with what a captioner says of them."""
         raise NotImplementedError
+
+    def check_texts(self, root: pathlib.Path, samples: Mapping[str, Sequence[Sample]]) -> list[str]:
+        """How texts that may be incomplete fit the samples of all splits, in lines."""
+        del root, samples
+        return []
 
     @property
     def instructions(self) -> str:
@@ -123,6 +134,7 @@ class AlignedFolders(_Described):
       inner: a folder between `folder` and the splits that some copies have and others lack, "" for none.
       folder_per_identity: True when a split holds one folder per identity, and these hold the image folders.
       width: width in pixels of side-by-side images, None for images of one modality.
+      captioned: whether captions may lie beside the splits, see `aligned_captions`.
     """
 
     name: str
@@ -135,6 +147,11 @@ class AlignedFolders(_Described):
     inner: str = ""
     folder_per_identity: bool = False
     width: int | None = None
+    captioned: bool = False
+
+    usual_captioners: ClassVar[tuple[str, ...]] = (aligned_captions.CAPTIONER,)
+    text_folder: ClassVar[str] = aligned_captions.FOLDER
+    text_files: ClassVar[str] = f"train_RGB.json and the others of captioner {aligned_captions.CAPTIONER}"
 
     @property
     def tree(self) -> str:
@@ -154,6 +171,26 @@ class AlignedFolders(_Described):
     def split_folders(self) -> dict[str, str]:
         """Split -> its folder below `folder`."""
         return {split: "/".join(part for part in (self.inner, name) if part) for split, name in self.splits.items()}
+
+    def captioners(self, root: pathlib.Path) -> tuple[str, ...]:
+        """Whose texts lie beside the splits."""
+        return aligned_captions.captioners(root) if self.captioned else ()
+
+    def text_fingerprint(self, root: pathlib.Path, captioner: str) -> str:
+        """See `aligned_captions.fingerprint`; there is one captioner."""
+        del captioner
+        return aligned_captions.fingerprint(root)
+
+    def with_texts(self, root: pathlib.Path, captioner: str, split: str, samples: Sequence[Sample]) -> list[Sample]:
+        """The samples of a split with their captions; errors are those of `aligned_captions.read`."""
+        del captioner
+        texts = aligned_captions.read(root, split, [sample.file for sample in samples])
+        return [dataclasses.replace(sample, texts=each) for sample, each in zip(samples, texts, strict=True)]
+
+    def check_texts(self, root: pathlib.Path, samples: Mapping[str, Sequence[Sample]]) -> list[str]:
+        """See `aligned_captions.check`."""
+        files = {split: [sample.file for sample in listed] for split, listed in samples.items()}
+        return aligned_captions.check(root, files)
 
     def missing(self, root: pathlib.Path) -> list[pathlib.Path]:
         """The split and modality folders that `root` lacks; below identity folders nothing is looked up."""
@@ -441,8 +478,8 @@ def captioner_of(folders: Folders, root: pathlib.Path, wanted: str = "") -> str:
     if wanted not in there:
         has = f"it has texts of {', '.join(there)}" if there else "it has no texts at all"
         raise UserError(
-            f"{folders.name}: there are no texts of captioner {wanted!r} in {root / captions.FOLDER} ({has}); put the "
-            f"folders {wanted}_RGB and {wanted}_IR there, or choose another captioner"
+            f"{folders.name}: there are no texts of captioner {wanted!r} in {root / folders.text_folder} ({has}); put "
+            f"{folders.text_files.format(captioner=wanted)} there, or choose another captioner"
         )
     return wanted
 
@@ -458,7 +495,8 @@ def describe_source(
     Returns:
       ``fingerprint``, ``folder``, ``files`` (their number), ``bytes`` and ``drawn`` (the drawing's parameters or None);
       with a captioner also ``text``: its name and a fingerprint of its texts. What is written beside the records also
-      has ``left_out`` where images were left out: their names with the reasons.
+      has ``left_out`` where images were left out: their names with the reasons; and ``text_checks``, the lines of
+      `check_texts`.
     """
     paths = {path for sample in samples for path in sample.images.values()}
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}

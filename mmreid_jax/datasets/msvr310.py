@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 
+from mmreid_jax.data.aligned_captions import FORM
 from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import AlignedFolders
@@ -28,6 +29,7 @@ FOLDERS = AlignedFolders(
     file_form="IIII_sSSS_vV_FFF.jpg",
     source="MSVR310 is given by its authors (A. Zheng, Anhui University): see aihuazheng.github.io.",
     folder_per_identity=True,
+    captioned=True,
 )
 
 
@@ -92,6 +94,7 @@ DATASET = Dataset(
         "gallery": Known(1055, 155, "test"),
     },
     protocols=(Protocol("msvr310", removes="same_identity_same_scene"),),
+    captions=FORM,
     drawing=Drawing(
         name="msvr310",
         root=FOLDERS.folder,
@@ -104,5 +107,6 @@ DATASET = Dataset(
         cameras=8,
         files=drawings.by_identity,
         image_folders=FOLDERS.images,
+        captions=FORM,
     ),
 )

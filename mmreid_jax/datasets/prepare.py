@@ -1,8 +1,8 @@
 """Prepares a data set once: checks its files, compares them with what is known of it, and writes them into records.
 
 All checks come first: what cannot be loaded or scored later is never written. Captions in the folder ``Text`` of a
-visible-infrared data set go into the records as well; records that were prepared before the captions were there are
-written again.
+visible-infrared data set, or ``text`` of a tri-modal one, go into the records as well; records that were prepared
+before the captions were there are written again.
 
 The records appear in one rename when they are complete; a run that is killed leaves nothing that looks prepared.
 """
@@ -25,7 +25,7 @@ import numpy as np
 
 import mmreid_jax.datasets as datasets
 from mmreid_jax import locks, owned
-from mmreid_jax.data import captions, images, listing
+from mmreid_jax.data import images, listing
 from mmreid_jax.datasets import catalogue, disk, verify
 from mmreid_jax.datasets.base import Dataset
 from mmreid_jax.datasets.folder import POLICIES
@@ -126,7 +126,7 @@ def summary(prepared: Prepared) -> str:
     state = "prepared" if prepared.fresh else "already prepared"
     source = catalogue.source_of(prepared.dataset, prepared.data_dir)
     text = source and source.get("text")
-    remarks = [f"with the texts of {text['captioner']}"] if text else []
+    remarks = [f"with the texts of {text['captioner']}", *source.get("text_checks", ())] if source and text else []
     return "\n".join([f"{prepared.dataset}: {state} in {prepared.directory}", *lines, *remarks, str(prepared.report)])
 
 
@@ -200,7 +200,7 @@ def _listed(
     if known and known != described.get("text"):
         raise UserError(
             f"{folders.name} was prepared in {directory} with the texts of {known['captioner']} as they were then, not "
-            f"with those now in {root / captions.FOLDER}; prepare again with --force, or use another --data_dir"
+            f"with those now in {root / folders.text_folder}; prepare again with --force, or use another --data_dir"
         )
     return _Source(root, samples, left_out, captioner, described)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmreid_jax.data.aligned_captions import FORM
 from mmreid_jax.data.records import View
 from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
@@ -36,6 +37,7 @@ FOLDERS = AlignedFolders(
     file_form="PPPP_cCCCC_FFF.jpg",
     source="RGBNT100 is given by its authors: see github.com/ttaalle/multi-modal-vehicle-Re-ID (README).",
     width=768,
+    captioned=True,
 )
 
 
@@ -90,6 +92,7 @@ DATASET = Dataset(
         "gallery": Known(8575, 50, "test"),
     },
     protocols=(MARKET,),
+    captions=FORM,
     composites={
         "thermal": {"rgb": _RGB, "nir": _NIR, "tir": View("composite", (512, 768))},
         # Parity: HTT crops columns 256 to 768, near-infrared and thermal image together (gives the published 75.7 /
@@ -109,5 +112,6 @@ DATASET = Dataset(
         cameras=8,
         files=drawings.side_by_side,
         fixed_size=True,
+        captions=FORM,
     ),
 )

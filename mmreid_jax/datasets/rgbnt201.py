@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmreid_jax.data.aligned_captions import FORM
 from mmreid_jax.datasets import disk, manifests
 from mmreid_jax.datasets.base import Dataset, Known
 from mmreid_jax.datasets.disk import AlignedFolders
@@ -24,6 +25,7 @@ FOLDERS = AlignedFolders(
     labels=labels,
     file_form="PPPPPP_camC_T_FF.jpg",
     source="RGBNT201 is given by its authors: see github.com/ziwang1121/IEEE (README, section Dataset).",
+    captioned=True,
 )
 
 
@@ -48,6 +50,21 @@ def _full() -> list[DrawnSample]:
     return [_drawn(row["split"], row["file"]) for row in manifests.rows("rgbnt201")]
 
 
+DRAWING = Drawing(
+    name="rgbnt201",
+    root=FOLDERS.folder,
+    kind="person",
+    folders=FOLDERS.split_folders,
+    modalities=("rgb", "nir", "tir"),
+    small=_small,
+    full=_full,
+    default=Size(24, 12, 4),
+    cameras=4,
+    files=drawings.parallel,
+    image_folders=FOLDERS.images,
+    captions=FORM,
+)
+
 DATASET = Dataset(
     description="""\
 201 persons seen by four cameras in aligned visible (rgb), near-infrared (nir) and thermal-infrared (tir) images.
@@ -70,17 +87,6 @@ DATASET = Dataset(
         "gallery": Known(836, 30, "test"),
     },
     protocols=(MARKET,),
-    drawing=Drawing(
-        name="rgbnt201",
-        root=FOLDERS.folder,
-        kind="person",
-        folders=FOLDERS.split_folders,
-        modalities=("rgb", "nir", "tir"),
-        small=_small,
-        full=_full,
-        default=Size(24, 12, 4),
-        cameras=4,
-        files=drawings.parallel,
-        image_folders=FOLDERS.images,
-    ),
+    captions=FORM,
+    drawing=DRAWING,
 )

@@ -24,14 +24,22 @@ def listed(records: Records, place: str | os.PathLike[str]) -> Records:
       UserError: there is nothing at `place`, no name in it, or a name that the table does not have.
     """
     names = _names(pathlib.Path(place))
-    unknown = sorted(names - set(records.file.tolist()))
+    files = _compared(records)
+    unknown = sorted(names - set(files))
     if unknown:
         raise UserError(
             f"{len(unknown)} of {len(names)} files listed by {place} are not in {records.name}, such as {unknown[0]}; "
             "give the list of this data set"
         )
-    rows = np.flatnonzero(np.isin(records.file, sorted(names)))
+    rows = np.flatnonzero(np.isin(files, sorted(names)))
     return records.select(rows, f"{records.name}, {len(rows)} of {len(records)} samples")
+
+
+def _compared(records: Records) -> list[str]:
+    """What names are compared with: base names where these tell the images of a modality apart, else whole ones."""
+    bases = [pathlib.PurePosixPath(file).name for file in records.file.tolist()]
+    modality = [""] * len(records) if records.modality is None else records.modality.tolist()
+    return bases if len(set(zip(bases, modality, strict=True))) == len(records) else records.file.tolist()
 
 
 def _names(place: pathlib.Path) -> set[str]:

@@ -8,10 +8,12 @@ one image of one modality (`DrawnSample.modality`): nobody is seen by both kinds
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
+from mmreid_jax.data import aligned_captions, captions
 from mmreid_jax.data.captions import TextForm
 from mmreid_jax.drawn.attributes import CAMPUS, NATIVE_SIZE, Kind, Scenario
 
@@ -127,6 +129,17 @@ class Drawing:
         """{path below the root: modalities} of every file of a sample."""
         folders = dict.fromkeys(sample.splits)
         return {path: parts for split in folders for path, parts in self.files(self, sample, split).items()}
+
+    @property
+    def beside_splits(self) -> pathlib.PurePosixPath:
+        """The folder below the root that holds those of the splits."""
+        return pathlib.PurePosixPath(next(iter(self.folders.values()))).parent
+
+    @property
+    def text_folder(self) -> str:
+        """Where captions lie below the root."""
+        aligned = self.captions is not None and self.captions.aligned
+        return (self.beside_splits / aligned_captions.FOLDER).as_posix() if aligned else captions.FOLDER
 
     @property
     def image_size(self) -> tuple[int, int]:

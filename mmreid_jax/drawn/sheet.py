@@ -29,7 +29,7 @@ _PAPER, _INK, _EMPTY, _NOTE = (250, 250, 248), (30, 30, 34), (226, 226, 222), (2
 
 
 @dataclasses.dataclass(frozen=True)
-class Shot:
+class SheetSample:
     """A sample that may be shown.
 
     Attributes:
@@ -49,9 +49,9 @@ class Shot:
     load: Callable[[], Mapping[str, np.ndarray]]
 
 
-def _choose(shots: Sequence[Shot], identities: int, cameras: int) -> list[list[Shot]]:
+def _choose(shots: Sequence[SheetSample], identities: int, cameras: int) -> list[list[SheetSample]]:
     """Rows of shots, one identity each, one shot a camera; identities that most cameras saw come first."""
-    seen: dict[int, dict[tuple[str, int], list[Shot]]] = defaultdict(lambda: defaultdict(list))
+    seen: dict[int, dict[tuple[str, int], list[SheetSample]]] = defaultdict(lambda: defaultdict(list))
     for shot in shots:
         seen[shot.identity][shot.modality, shot.seen_by].append(shot)
     order = sorted(seen, key=lambda identity: (-min(cameras, len(seen[identity])), identity))
@@ -76,7 +76,7 @@ def _load(drawing: Drawing, root: pathlib.Path, sample: DrawnSample) -> dict[str
     return shown
 
 
-def picture(shots: Sequence[Shot], *, size: tuple[int, int], identities: int = 6, cameras: int = 4) -> Image:
+def picture(shots: Sequence[SheetSample], *, size: tuple[int, int], identities: int = 6, cameras: int = 4) -> Image:
     """A picture with identities in rows, and for each of several cameras all modalities side by side.
 
     Args:
@@ -140,7 +140,7 @@ def contact_sheet(
     from PIL.PngImagePlugin import PngInfo
 
     shots = [
-        Shot(
+        SheetSample(
             sample.identity,
             sample.modality or "",
             sample.seen_by,

@@ -1,4 +1,4 @@
-"""Captions of drawn people, as captioning models write them: short, in several phrasings, not always complete.
+"""Captions of drawn people and vehicles as captioning models write them: short, in several phrasings, often incomplete.
 
 A captioner notices some of what there is to see in one picture (`notice`), and puts it into words (`caption`); a
 language model says the same in other words (`rephrase`). What can be seen depends on the modality: a near-infrared
@@ -28,6 +28,7 @@ COLOUR_WORDS: Mapping[str, Sequence[str]] = {
     "purple": ("purple",),
     "yellow": ("yellow",),
     "blond": ("blond", "blonde"),
+    "silver": ("silver",),
 }
 """Colour -> how captions may name it."""
 
@@ -54,6 +55,28 @@ _PAIRS = ("trousers", "shorts", "sneakers", "boots", "shoes")
 _PATTERNS = {"stripes": ("striped",), "checks": ("checkered", "plaid"), "print": ("printed", "graphic")}
 _WHO = {"man": ("man", "male person", "guy"), "woman": ("woman", "female person", "lady")}
 _HAIR = {"short": "short", "bob": "chin length", "long": "long", "bun": "tied up"}
+_BODIES: Mapping[str, Sequence[str]] = {
+    "sedan": ("sedan", "car"),
+    "hatchback": ("hatchback", "small car"),
+    "estate": ("estate car", "station wagon"),
+    "suv": ("SUV",),
+    "minivan": ("minivan",),
+    "van": ("van",),
+    "pickup": ("pickup truck",),
+    "truck": ("truck",),
+}
+_ROOFS = {
+    "rack": "a roof rack",
+    "sunroof": "a sunroof",
+    "taxi sign": "a taxi sign on its roof",
+    "dark roof": "a dark roof",
+}
+_DECALS = {
+    "side stripe": "a stripe along its side",
+    "door logo": "a logo on its door",
+    "lower band": "a band above its sills",
+    "hood stripes": "stripes on its hood",
+}
 _MISNAMED, _UNNAMED = 0.04, 0.08
 _GUESSES, _REPHRASED_GUESSES = 0.12, 0.3
 
@@ -162,6 +185,33 @@ def rephrase(seen: Notice, modality: str, random: np.random.Generator) -> str:
     features = f", and is recognised by {_listed(worn)}" if worn else ""
     luggage = f", carrying {_listed(carried)}" if carried else ""
     return f"{start}{features}{luggage}."
+
+
+def vehicle_caption(looks: Mapping[str, str], modality: str, random: np.random.Generator) -> str:
+    """The caption of a picture of a vehicle.
+
+    Args:
+      looks: what there is to see, as `attributes.describe` says it.
+      modality: ``rgb``, ``nir`` or ``tir``.
+      random: source of what is overlooked or mistaken.
+    """
+    mistaken, unnamed, guessed, roof, decal = random.random(5)
+    wrong = _one(_GUESSED, random)
+    if modality == VISIBLE:
+        colour = "" if unnamed < _UNNAMED else wrong if mistaken < _MISNAMED else looks["colour"]
+    else:
+        colour = wrong if guessed < _GUESSES else ""
+    named = [_one(COLOUR_WORDS[colour], random)] if colour else []
+    vehicle = " ".join([*named, _one(_BODIES[looks["body"]], random)])
+    opening = _one(("The vehicle is", "This is", "The image shows"), random)
+    # What is painted on is as warm as what it is painted on.
+    details = [
+        _ROOFS.get(looks["roof"], "") if roof < 0.7 else "",
+        _DECALS.get(looks["decal"], "") if decal < 0.8 and modality != THERMAL else "",
+    ]
+    more = [detail for detail in details if detail]
+    article = "an" if vehicle.startswith(("estate", "SUV")) else "a"
+    return f"{opening} {article} {vehicle}{f' with {_listed(more)}' if more else ''}."
 
 
 def _coloured(piece: Piece, random: np.random.Generator) -> Piece:

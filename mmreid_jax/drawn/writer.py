@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mmreid_jax.data import captions
+from mmreid_jax.data import aligned_captions, captions
 from mmreid_jax.drawn import drawings, person, sensor, vehicle, words
 from mmreid_jax.drawn.attributes import (
     RESERVED_SEEDS,
@@ -37,11 +37,9 @@ MARKER = "drawn.json"
 DRAWING_VERSION = 3
 """Goes up when the same parameters give other images, so that old sets are not taken for new ones."""
 
-TEXT_MARKER = f"{captions.FOLDER}/{MARKER}"
-"""File beside drawn captions that holds TEXT_VERSION; written last."""
-
 TEXT_VERSION = 1
-"""Goes up when the same parameters give other captions; the images do not depend on it."""
+"""Goes up when the same parameters give other captions; the images do not depend on it. It stands in the MARKER beside
+the captions, which is written last."""
 
 DEFAULT_SHIFT = 0.5
 _QUALITY = 92
@@ -156,11 +154,32 @@ def _looks(seed: int, identity: int) -> Mapping[str, str]:
     return describe(person_identity(seed, identity))
 
 
+@functools.lru_cache(maxsize=8)
+def _vehicle_looks(seed: int, identity: int) -> Mapping[str, str]:
+    return describe(vehicle_identity(seed, identity))
+
+
+def _text_stream(seed: int, modality: str, sample: DrawnSample) -> np.random.Generator:
+    """Source of what a captioner overlooks or mistakes in a picture."""
+    return generator(seed, f"caption {modality}", sample.identity, sample.scene * 64 + sample.camera, sample.frame)
+
+
+def caption_images(drawing: Drawing, sample: DrawnSample, *, seed: int = 0) -> dict[str, str]:
+    """What a captioner says of each image of a sample with all modalities, by modality."""
+    told = {}
+    for modality in drawing.modalities:
+        random = _text_stream(seed, modality, sample)
+        if drawing.kind == "vehicle":
+            told[modality] = words.vehicle_caption(_vehicle_looks(seed, sample.identity), modality, random)
+        else:
+            told[modality] = words.caption(words.notice(_looks(seed, sample.identity), modality, random), random)
+    return told
+
+
 def caption_sample(drawing: Drawing, sample: DrawnSample, *, seed: int = 0) -> captions.Captioned:
-    """What a captioner, and a language model after it, say of a sample of a data set that has captions."""
+    """What a captioner, and a language model after it, say of a sample of one modality."""
     modality = str(sample.modality)
-    coordinates = sample.identity, sample.scene * 64 + sample.camera, sample.frame
-    random = generator(seed, f"caption {modality}", *coordinates)
+    random = _text_stream(seed, modality, sample)
     seen = words.notice(_looks(seed, sample.identity), modality, random)
     image = captions.Image(next(iter(drawing.paths(sample))), sample.identity, modality)
     return captions.Captioned(
@@ -172,24 +191,36 @@ def _write_text(drawing: Drawing, samples: Sequence[DrawnSample], root: pathlib.
     """Writes the captions of a data set into its folder."""
     assert drawing.captions is not None
     # So that captions which are not complete yet are told from somebody's own.
-    _mark_text(root, 0)
-    captioned = [caption_sample(drawing, sample, seed=seed) for sample in samples]
-    captions.write(root, captions.CAPTIONER, drawing.captions, captioned)
-    _mark_text(root, TEXT_VERSION)
+    _mark_text(root / drawing.text_folder, 0)
+    if drawing.captions.aligned:
+        _write_image_texts(drawing, samples, root, seed)
+    else:
+        captioned = [caption_sample(drawing, sample, seed=seed) for sample in samples]
+        captions.write(root, captions.CAPTIONER, drawing.captions, captioned)
+    _mark_text(root / drawing.text_folder, TEXT_VERSION)
 
 
-def _mark_text(root: pathlib.Path, version: int) -> None:
-    """Says which version of the captions a data set holds."""
-    (root / TEXT_MARKER).parent.mkdir(exist_ok=True)
-    (root / TEXT_MARKER).write_text(json.dumps({"text_version": version}) + "\n")
+def _write_image_texts(drawing: Drawing, samples: Sequence[DrawnSample], root: pathlib.Path, seed: int) -> None:
+    """Writes the captions of every image of samples with all modalities."""
+    texts: dict[str, dict[str, dict[str, str]]] = {}
+    for sample in samples:
+        part = texts.setdefault(aligned_captions.part_of(sample.splits[0]), {})
+        for modality, text in caption_images(drawing, sample, seed=seed).items():
+            part.setdefault(modality, {})[sample.file] = text
+    aligned_captions.write(root / drawing.beside_splits, texts)
 
 
-def _has_text(root: pathlib.Path) -> bool:
-    """Whether the captions in a drawn data set are those that would be written today, or somebody's own."""
+def _mark_text(folder: pathlib.Path, version: int) -> None:
+    """Says which version of the captions a folder holds."""
+    folder.mkdir(exist_ok=True)
+    (folder / MARKER).write_text(json.dumps({"text_version": version}) + "\n")
+
+
+def _has_text(text: pathlib.Path) -> bool:
+    """Whether the captions in a folder of a drawn data set are those that would be written today, or somebody's own."""
     try:
-        return bool(read_json(root / TEXT_MARKER) == {"text_version": TEXT_VERSION})
+        return bool(read_json(text / MARKER) == {"text_version": TEXT_VERSION})
     except (OSError, ValueError):
-        text = root / captions.FOLDER
         return text.is_dir() and any(text.iterdir())
 
 
@@ -324,7 +355,7 @@ def write(
     summary = Summary(root, _counts(drawing, samples), files, reused=False)
     try:
         if _is_drawn(root, parameters):
-            if drawing.captions and not _has_text(root):
+            if drawing.captions and not _has_text(root / drawing.text_folder):
                 # The set may lie on a disk that cannot be written to; who needs the captions will be told so.
                 with contextlib.suppress(OSError):
                     _write_text(drawing, samples, root, rendering.seed)

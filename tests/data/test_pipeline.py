@@ -576,6 +576,15 @@ class TestCaptions:
             np.testing.assert_array_equal(batches[-1]["tokens"][name][-1], tokenizer.tokenize(column[-1:])[0])
         assert "tokens" not in evaluate(records, 4)[0]
 
+    def test_aligned_images_have_one_each(self, records, plan):
+        said = {name: np.array([f"{name} {row}" for row in range(len(records))], object) for name in MODALITIES}
+        table = dataclasses.replace(records, captions=said)
+        batches = train(table, plan, dataclasses.replace(OPTIONS, rephrased=0.5)) + evaluate(table, 4)
+        for batch in batches:
+            assert list(batch["tokens"]) == list(MODALITIES)
+            for name, tokens in batch["tokens"].items():
+                np.testing.assert_array_equal(tokens, tokenizer.tokenize(said[name][batch["index"]].tolist()))
+
     def test_captions_stay_with_their_rows(self, spoken):
         infrared = spoken.of_modality("nir")
         np.testing.assert_array_equal(infrared.captions["caption"], spoken.captions["caption"][1::2])

@@ -1,4 +1,4 @@
-"""Records of visible-infrared data sets: labels, files byte for byte, and texts."""
+"""Records of visible-infrared data sets: labels, files byte for byte, and texts; texts of aligned images."""
 
 import json
 import shutil
@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mmreid_jax import datasets
-from mmreid_jax.data import captions
-from mmreid_jax.datasets import catalogue
+from mmreid_jax.data import aligned_captions, captions
+from mmreid_jax.datasets import catalogue, disk
 from mmreid_jax.datasets.prepare import prepare, summary
 from mmreid_jax.errors import UserError
 from tests.datasets import trees
@@ -235,3 +235,75 @@ class TestText:
             assert {name: texts.tolist() for name, texts in found.items()} == {
                 name: texts.tolist() for name, texts in fresh.items()
             }
+
+
+ALIGNED = ("rgbnt201", "rgbnt100", "msvr310")
+
+
+def with_captions(dataset, root):
+    """Writes IDEA's files for all samples of a tree, and returns part -> modality -> name -> caption."""
+    folders = datasets.get(dataset).folders
+    texts = {}
+    for split in ("train", "gallery"):
+        names = [sample.file for sample in disk.list_samples(folders, root, split)]
+        texts["train" if split == "train" else "test"] = {
+            modality: {name: f"{modality} of {name}" for name in names} for modality in ("rgb", "nir", "tir")
+        }
+    aligned_captions.write(root, texts)
+    return texts
+
+
+class TestAlignedText:
+    OPTIONS = captions.TextOptions("QwenVL")
+
+    @pytest.mark.parametrize("dataset", ALIGNED)
+    def test_records_carry_a_caption_of_each_modality(self, dataset, tmp_path):
+        texts = with_captions(dataset, trees.write(dataset, tmp_path / "raw"))
+        said = summary(prepare(dataset, tmp_path / "raw", tmp_path / "data"))
+        assert "with the texts of QwenVL\ncaptions of rgb: train" in said
+        assert said.count("0 without, 0 unknown") == 6
+        # Once from the records, then from the small file beside them.
+        for _ in range(2):
+            for split in ("train", "query", "gallery"):
+                table = catalogue.load(dataset, split, tmp_path / "data", text=self.OPTIONS)
+                part = texts["train" if split == "train" else "test"]
+                assert list(table.captions) == ["rgb", "nir", "tir"]
+                for modality, column in table.captions.items():
+                    assert column.tolist() == [part[modality][name] for name in table.file]
+                assert catalogue.load(dataset, split, tmp_path / "data").captions is None
+
+    def test_images_without_a_caption_are_said_and_stay(self, tmp_path):
+        root = trees.write("rgbnt201", tmp_path / "raw")
+        with_captions("rgbnt201", root)
+        path = root / "text" / "train_NI.json"
+        first, second, *others = json.loads(path.read_text())
+        path.write_text(json.dumps([{**first, "item": "nobody.jpg"}, second, *others]))
+        said = summary(prepare("rgbnt201", tmp_path / "raw", tmp_path / "data"))
+        assert "captions of nir: train 3 of 4 images, 1 without, 1 unknown; test 3 of 3" in said
+        table = catalogue.load("rgbnt201", "train", tmp_path / "data", text=self.OPTIONS)
+        assert [not text for text in table.captions["nir"]] == [name == first["item"] for name in table.file]
+
+    def test_captions_that_came_later_are_added_and_changed_ones_refused(self, tmp_path):
+        root = trees.write("msvr310", tmp_path / "raw")
+        prepare("msvr310", tmp_path / "raw", tmp_path / "data")
+        with pytest.raises(UserError, match="without the texts of captioner 'QwenVL'"):
+            catalogue.load("msvr310", "train", tmp_path / "data", text=self.OPTIONS)
+        with_captions("msvr310", root)
+        assert prepare("msvr310", tmp_path / "raw", tmp_path / "data").fresh
+        assert not prepare("msvr310", tmp_path / "raw", tmp_path / "data").fresh
+        path = root / "text" / "test_TI.json"
+        path.write_text(path.read_text().replace("tir of", "heat of"))
+        with pytest.raises(UserError, match=r"as they were then, not with those now in .*MSVR310/text;.*--force"):
+            prepare("msvr310", tmp_path / "raw", tmp_path / "data")
+
+    def test_nobody_else_is_looked_for(self, tmp_path):
+        with_captions("rgbnt201", trees.write("rgbnt201", tmp_path / "raw"))
+        with pytest.raises(
+            UserError, match=r"captioner 'Blip' in .*/text \(it has texts of QwenVL\); put train_RGB.json"
+        ):
+            prepare("rgbnt201", tmp_path / "raw", tmp_path / "data", captioner="Blip")
+
+    def test_a_data_set_without_captions_does_not_read_a_folder_of_that_name(self, tmp_path):
+        (trees.write("rgbn300", tmp_path / "raw") / "text").mkdir()
+        (tmp_path / "raw" / "RGBN300" / "rgbir" / "text" / "train_RGB.json").write_text("[]")
+        assert "texts of" not in summary(prepare("rgbn300", tmp_path / "raw", tmp_path / "data"))

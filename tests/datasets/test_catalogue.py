@@ -28,7 +28,8 @@ def image_bytes(data_dir, dataset, split, file):
     """Bytes on disk of the images of a sample."""
     folders = datasets.get(dataset).folders
     root = data_dir.parent / "raw" / trees.FOLDERS[dataset]
-    paths = trees.places(dataset, root, folders.splits[split], file)
+    single = datasets.get(dataset).single
+    paths = [root / file] if single else trees.places(dataset, root, folders.splits[split], file)
     return dict(zip(folders.images, (path.read_bytes() for path in paths), strict=True))
 
 
@@ -77,7 +78,8 @@ def test_views_of_rgbn300(data_dir):
 
 
 @pytest.mark.parametrize(
-    ("dataset", "infrared", "query"), [("sysu_mm01", "nir", "nir"), ("llcm", "nir", "nir"), ("regdb", "tir", "rgb")]
+    ("dataset", "infrared", "query"),
+    [("sysu_mm01", "nir", "nir"), ("llcm", "nir", "nir"), ("regdb", "tir", "rgb"), ("rgbnt201_c", "tir", "rgb")],
 )
 def test_tables_of_visible_infrared_sets(dataset, infrared, query, data_dir):
     both = {"rgb": View("image"), infrared: View("image")}

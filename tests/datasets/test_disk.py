@@ -17,7 +17,7 @@ from mmreid_jax.errors import UserError
 from tests.datasets import trees
 
 DATASETS = datasets.names()
-ALIGNED = [dataset for dataset in DATASETS if dataset not in trees.SINGLE]
+ALIGNED = [dataset for dataset in DATASETS if not datasets.get(dataset).single]
 
 # split -> (file, identity, camera, scene) in record order, worked out by hand from the names.
 EXPECTED = {

@@ -12,7 +12,7 @@ from PIL import Image
 Names = Mapping[str, Sequence[str]]
 
 SINGLE = ("sysu_mm01", "regdb", "llcm")
-"""Visible-infrared data sets: a sample is one image of one modality."""
+"""Visible-infrared data sets with a tree of their own: a sample is one image of one modality."""
 
 VEHICLES = {
     "bounding_box_train": ["0501_c0001_000.jpg", "0501_c0002_001.jpg", "0502_c0008_000.jpg"],
@@ -38,6 +38,8 @@ NAMES: Mapping[str, Names] = {
         "gallery": ["-1_c2s1_000401_03.jpg", "0000_c1s1_000151_01.jpg", "0001_c6s4_001051_02.jpg"],
     },
 }
+
+NAMES = {**NAMES, "rgbnt201_c": NAMES["rgbnt201"]}
 
 # Of a visible-infrared data set the files below its folder, and the lists that come with them. As in the real lists
 # classes are not in the order of the identities, and a second line of the identity lists means nothing.
@@ -109,6 +111,7 @@ LISTS: Mapping[str, Mapping[str, str]] = {
 
 FOLDERS = {
     "rgbnt201": "RGBNT201",
+    "rgbnt201_c": "RGBNT201",
     "rgbnt100": "RGBNT100/rgbir",
     "rgbn300": "RGBN300/rgbir",
     "msvr310": "MSVR310",

@@ -41,3 +41,16 @@ def test_visible_captions_name_the_colours_and_infrared_ones_guess():
     assert np.mean(count["rgb", "caption"]) > 0.95
     # The language model adds colours to those that the captioner made up.
     assert 0.1 < np.mean(count["nir", "caption"]) < np.mean(count["nir", "rephrased"]) < 0.9
+
+
+def test_a_vehicle_has_its_colour_in_visible_light_alone():
+    right = {"rgb": [], "nir": [], "tir": []}
+    for sample in drawing.plan("msvr310", identities=15, images_per_identity=4):
+        looks = drawn.describe(drawn.vehicle_identity(0, sample.identity))
+        told = writer.caption_images(drawing.of("msvr310"), sample)
+        assert told == writer.caption_images(drawing.of("msvr310"), sample)
+        for modality, text in told.items():
+            right[modality].append(any(word in text.split() for word in words.COLOUR_WORDS[looks["colour"]]))
+    assert np.mean(right["rgb"]) > 0.8
+    assert np.mean(right["nir"]) < 0.2
+    assert np.mean(right["tir"]) < 0.2

@@ -35,6 +35,8 @@ SIZES = {  # (width, height) of the files
 
 
 SINGLE = ("sysu_mm01", "regdb", "llcm")
+CAPTIONED = {"rgbnt201": "text", "rgbnt100": "rgbir/text", "msvr310": "text"} | dict.fromkeys(SINGLE, "Text")
+"""Data set -> folder of its captions."""
 
 
 def digests(folder):
@@ -54,8 +56,8 @@ def test_every_planned_file_is_written_and_no_other(tmp_path, name):
     samples = drawing.plan(name, **SMALL)
     planned = {path for sample in samples for path in layout.paths(sample)}
     lists = layout.lists(samples) if layout.lists else {}
-    text = {path for path in digests(summary.root) if path.startswith("Text/")}
-    assert bool(text) == (name in SINGLE)
+    text = {path for path in digests(summary.root) if path.startswith(f"{CAPTIONED.get(name)}/")}
+    assert bool(text) == (name in CAPTIONED)
     assert set(digests(summary.root)) - text == planned | {writer.MARKER, *lists}
     assert all((summary.root / path).read_text() == text for path, text in lists.items())
     assert summary.files == len(planned)
@@ -122,6 +124,20 @@ def test_captions_come_in_the_released_files(tmp_path, name):
     assert sorted(map(int, people)) == sorted({sample.identity for sample in samples if sample.modality == "rgb"})
 
 
+@pytest.mark.parametrize("name", ["rgbnt201", "rgbnt100", "msvr310"])
+def test_captions_of_aligned_images_come_in_the_released_files(tmp_path, name):
+    folder = drawing.draw(name, tmp_path, **SMALL).root / CAPTIONED[name]
+    samples = drawing.plan(name, **SMALL)
+    files = {f"{part}_{kind}.json" for part in ("train", "test") for kind in ("RGB", "NI", "TI")}
+    assert set(os.listdir(folder)) == files | {writer.MARKER}
+    for part in ("train", "test"):
+        names = sorted({sample.file for sample in samples if sample.trained_on == (part == "train")})
+        for kind in ("RGB", "NI", "TI"):
+            entries = json.loads((folder / f"{part}_{kind}.json").read_text())
+            assert sorted(entry["item"] for entry in entries) == names
+            assert all(entry["description"] for entry in entries)
+
+
 @pytest.mark.parametrize("spoilt", ["absent", "old", "half"])
 def test_a_set_from_before_there_were_captions_gets_them(tmp_path, spoilt):
     numbers = SMALL | {"image_size": (32, 16)}
@@ -131,7 +147,7 @@ def test_a_set_from_before_there_were_captions_gets_them(tmp_path, spoilt):
     if spoilt == "absent":
         shutil.rmtree(root / "Text")
     else:
-        (root / writer.TEXT_MARKER).write_text('{"text_version": 0}')
+        (root / "Text" / writer.MARKER).write_text('{"text_version": 0}')
     if spoilt == "half":
         (root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json").unlink()
     assert drawing.draw("llcm", tmp_path, **numbers).reused
@@ -142,7 +158,7 @@ def test_a_set_from_before_there_were_captions_gets_them(tmp_path, spoilt):
 def test_somebodys_own_captions_stay(tmp_path):
     numbers = SMALL | {"image_size": (32, 16)}
     root = drawing.draw("llcm", tmp_path, **numbers).root
-    (root / writer.TEXT_MARKER).unlink()
+    (root / "Text" / writer.MARKER).unlink()
     own = root / "Text" / "Blip_IR" / "caption_dict_Blip_IR.json"
     own.write_text("{}")
     before = digests(root)

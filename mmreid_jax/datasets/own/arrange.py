@@ -21,7 +21,7 @@ _MOST = 2**31
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class FoundImage:
     """An image and what is said of it, as it is written; "" where nothing is.
 
     Attributes:
@@ -48,7 +48,7 @@ class Found:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawing:
+class SplitDraw:
     """How splits are drawn where none are given.
 
     Attributes:
@@ -96,20 +96,20 @@ class Arranged:
 class _Row:
     """A sample with its labels as they are written: the images by modality, the first of which speaks for all."""
 
-    images: Mapping[str, Found]
+    images: Mapping[str, FoundImage]
 
     @property
-    def first(self) -> Found:
+    def first(self) -> FoundImage:
         return next(iter(self.images.values()))
 
 
-def arrange(found: Sequence[Found], faults: Faults, *, aligned: bool | None, drawing: Drawing) -> Arranged:
+def arrange(found: Sequence[FoundImage], faults: Faults, *, aligned: bool | None, drawing: SplitDraw) -> Arranged:
     """Samples of images.
 
     Args:
       found: the images.
       faults: gets what is wrong; the result is of use only if nothing is.
-      aligned: whether images of several modalities belong together by `Found.key`; None: if any do.
+      aligned: whether images of several modalities belong together by `FoundImage.key`; None: if any do.
       drawing: of the splits, where none are given.
     """
     junk = [each for each in found if each.identity == str(JUNK_IDENTITY)]
@@ -163,12 +163,12 @@ def arrange(found: Sequence[Found], faults: Faults, *, aligned: bool | None, dra
 
 
 def _rows(
-    found: Sequence[Found], modalities: tuple[str, ...], aligned: bool | None, faults: Faults
+    found: Sequence[FoundImage], modalities: tuple[str, ...], aligned: bool | None, faults: Faults
 ) -> tuple[list[_Row], bool]:
     """The samples, and whether they are seen by all modalities at once."""
     if len(modalities) < 2:
         return [_Row({each.modality: each}) for each in found], True
-    groups: dict[str, list[Found]] = defaultdict(list)
+    groups: dict[str, list[FoundImage]] = defaultdict(list)
     for each in found:
         groups[each.key].append(each)
     if aligned is None:
@@ -249,7 +249,7 @@ def _given(
 
 
 def _drawn(
-    rows: Sequence[_Row], modalities: tuple[str, ...], aligned: bool, drawing: Drawing, faults: Faults
+    rows: Sequence[_Row], modalities: tuple[str, ...], aligned: bool, drawing: SplitDraw, faults: Faults
 ) -> tuple[dict[str, list[_Row]], str]:
     """Splits drawn by identity, and how in words."""
     groups = _of_identity(rows)

@@ -82,12 +82,12 @@ def contact_sheet(description: Description, samples: Samples) -> bytes:
     return stream.getvalue()
 
 
-def _shot(description: Description, sample: disk.Sample, position: int) -> sheet.Shot:
+def _shot(description: Description, sample: disk.Sample, position: int) -> sheet.SheetSample:
     """One sample for the picture; `position`: among those of its identity and modality."""
     camera = sample.labels.camera
     column, place = (camera, f"camera {description.cameras[camera]}") if description.cameras else (position, "")
     shown = (sample.modality,) if sample.modality else description.modalities
-    return sheet.Shot(
+    return sheet.SheetSample(
         sample.labels.identity,
         sample.modality,
         column,

@@ -47,7 +47,7 @@ class Box:
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class CropChoice:
     """Which boxes become crops, and where these go.
 
     Attributes:
@@ -165,7 +165,7 @@ def read_coco(path: pathlib.Path, frames: pathlib.Path) -> list[Box]:
     return _checked(path, boxes, faults)
 
 
-def cut(boxes: Sequence[Box], out: pathlib.Path, choice: Choice) -> Cut:
+def cut(boxes: Sequence[Box], out: pathlib.Path, choice: CropChoice) -> Cut:
     """Writes the crops as ``OUT[/MODALITY]/IDENTITY/cCAMERA_fFRAME.png``, all of them or none.
 
     Args:
@@ -234,7 +234,7 @@ def _crops(frame: pathlib.Path, boxes: Sequence[Box], least_height: int) -> list
     ]
 
 
-def _place(box: Box, choice: Choice) -> pathlib.PurePath:
+def _place(box: Box, choice: CropChoice) -> pathlib.PurePath:
     """Name of a crop below the folder of its modality."""
     identity = re.sub(r"[^\w-]+", "-", f"{choice.prefix}{box.identity}")
     return pathlib.PurePath(identity, f"c{choice.camera}_f{box.number}.png")

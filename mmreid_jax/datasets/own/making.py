@@ -38,7 +38,7 @@ class Source:
             raise UserError("name the images with --folder DIR or --csv FILE")
         return path_of(self.csv).absolute().parent
 
-    def read(self, faults: Faults) -> list[arrange.Found]:
+    def read(self, faults: Faults) -> list[arrange.FoundImage]:
         """The images; errors are those of `tree.read` and `table.read`."""
         if self.csv is None:
             return tree.read(self.root, faults, self.pattern)
@@ -67,7 +67,7 @@ def make(
     name: str,
     data_dir: pathlib.Path,
     *,
-    drawing: arrange.Drawing | None = None,
+    drawing: arrange.SplitDraw | None = None,
     check_images: bool = False,
     broken: str = "stop",
     follow_links: bool = False,
@@ -90,7 +90,7 @@ def make(
     bare = check_name(name)
     faults = Faults()
     found = source.read(faults)
-    arranged = arrange.arrange(found, faults, aligned=source.aligned, drawing=drawing or arrange.Drawing())
+    arranged = arrange.arrange(found, faults, aligned=source.aligned, drawing=drawing or arrange.SplitDraw())
     if broken == "stop":
         paths = [each.path for each in found]
         bad = prepare.unusable(paths, source.root, decode=check_images, follow_links=follow_links, progress=progress)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from mmreid_jax.datasets.own import naming
-from mmreid_jax.datasets.own.arrange import Found
+from mmreid_jax.datasets.own.arrange import FoundImage
 from mmreid_jax.datasets.own.description import MODALITIES
 from mmreid_jax.datasets.own.faults import Faults
 from mmreid_jax.errors import UserError, printable
@@ -32,7 +32,7 @@ _KNOWN = ("file", *MODALITIES, "identity", "camera", "scene", "time", "modality"
 _SEPARATORS = ",;\t"
 
 
-def read(path: pathlib.Path, root: pathlib.Path, faults: Faults) -> list[Found]:
+def read(path: pathlib.Path, root: pathlib.Path, faults: Faults) -> list[FoundImage]:
     """All images that a table names.
 
     Args:
@@ -46,7 +46,7 @@ def read(path: pathlib.Path, root: pathlib.Path, faults: Faults) -> list[Found]:
     rows, columns = _rows(path)
     files = [name for name in MODALITIES if name in columns] or ["file"]
     _check_columns(path, columns, files)
-    found: list[Found] = []
+    found: list[FoundImage] = []
     for line, row in rows:
         where = f"line {line}"
         if not row["identity"]:
@@ -63,7 +63,7 @@ def read(path: pathlib.Path, root: pathlib.Path, faults: Faults) -> list[Found]:
                     faults.add(f"rows name no {column}", where)
                 continue
             found.append(
-                Found(
+                FoundImage(
                     root / name,
                     name,
                     row["identity"],

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 from mmreid_jax.data import listing
 from mmreid_jax.datasets.own import naming
-from mmreid_jax.datasets.own.arrange import Found
+from mmreid_jax.datasets.own.arrange import FoundImage
 from mmreid_jax.datasets.own.faults import Faults
 from mmreid_jax.errors import UserError, printable
 
 
-def read(root: pathlib.Path, faults: Faults, pattern: str = "") -> list[Found]:
+def read(root: pathlib.Path, faults: Faults, pattern: str = "") -> list[FoundImage]:
     """All images at any depth below a folder.
 
     Outer folders may be modalities (``rgb``, ``thermal``) and splits (``train``, ``query``, ``gallery``, ``test``), in
@@ -67,7 +67,7 @@ def read(root: pathlib.Path, faults: Faults, pattern: str = "") -> list[Found]:
             if not split:
                 faults.add(f"names have an unknown split (known are {', '.join(naming.SPLITS)})", f"{path} ({word})")
         found.append(
-            Found(
+            FoundImage(
                 root / path,
                 str(path),
                 identity,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mmreid_jax.datasets.own import arrange
-from mmreid_jax.datasets.own.arrange import Drawing, Found
+from mmreid_jax.datasets.own.arrange import FoundImage, SplitDraw
 from mmreid_jax.datasets.own.faults import Faults
 from mmreid_jax.errors import UserError
 
@@ -20,12 +20,12 @@ UNKNOWN = "cameras are not known, so nothing is excluded by camera when scores a
 def image(identity, camera="", shot=0, modality="rgb", split="", **labels):
     file = f"{modality}/{identity}/{camera}_{shot}.jpg"
     key = labels.pop("key", f"{identity}/{camera}_{shot}")
-    return Found(pathlib.Path("root") / file, file, str(identity), str(camera), "", modality, split, key, **labels)
+    return FoundImage(pathlib.Path("root") / file, file, str(identity), str(camera), "", modality, split, key, **labels)
 
 
 def arranged(found, aligned=None, **drawing):
     faults = Faults()
-    made = arrange.arrange(found, faults, aligned=aligned, drawing=Drawing(**drawing))
+    made = arrange.arrange(found, faults, aligned=aligned, drawing=SplitDraw(**drawing))
     return made, faults.lines
 
 
@@ -175,7 +175,7 @@ def test_boxes_of_nobody_are_left_out():
 )
 def test_draws_that_make_no_sense(drawing):
     with pytest.raises(UserError, match=r"--test_share|--seed"):
-        Drawing(**drawing)
+        SplitDraw(**drawing)
 
 
 TWO = [image(person, "1", shot) for person in (1, 2, 3) for shot in (0, 1)]
