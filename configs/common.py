@@ -50,6 +50,7 @@ def data() -> ConfigDict:
             caption_draw="counter",
             caption_seed=1,
             random_crop=0.0,  # probability of enlarging by an eighth and cropping; 0.5 is torchreid's random_crop
+            random_patch=0.0,  # probability of a piece of another image pasted on; 0.5 is torchreid's random_patch
             brightness=0.0,  # largest change; 0.2 with contrast 0.15 is torchreid's color_jitter
             contrast=0.0,
             shared_augmentation=False,  # True: all modalities of a sample share crop, flip and erasing
@@ -84,7 +85,7 @@ def optim() -> ConfigDict:
             bias_lr_factor=2.0,
             new_layers=(),  # patterns of parameters at the full rate, all others at base_lr_factor; empty: no stages
             base_lr_factor=0.1,
-            schedule="htt",  # htt, cosine, cosine_per_step, multi_step, single_step, constant
+            schedule="htt",  # htt, shared_ends, cosine, cosine_per_step, multi_step, single_step, constant
             warmup_epochs=5,
             milestones=(40, 70),  # epochs, for multi_step; single_step falls every milestones[-1] epochs
             decay=0.1,  # for multi_step and single_step
@@ -111,6 +112,7 @@ def train() -> ConfigDict:
             evaluate_first=False,  # also score the untrained network, and the trunk that training starts from
             checkpoint_every=1,  # epochs
             log_every=10,  # steps
+            loggers=("tensorboard",),  # who gets these numbers beside metrics.jsonl: tensorboard, wandb, mlflow
             # Steps in one compiled call, while nothing on the host is due between them (log line, evaluation,
             # checkpoint): a divisor of log_every. Worth it where a step takes a few milliseconds.
             steps_per_call=1,
@@ -146,12 +148,28 @@ def evaluation() -> ConfigDict:
     )
 
 
+def evaluation_of_sets() -> ConfigDict:
+    """The same for systems that compare images of which different modalities are at hand."""
+    section = evaluation()
+    with section.unlocked():
+        # Modalities that queries and gallery have, by name; empty: all. Other images are not looked at.
+        section.query_modalities = ()
+        section.gallery_modalities = ()
+        # Which features of unlike sets are compared: those of the same modality; "as_released": by their places in the
+        # lists, as MDReID's code does, for two of its pairs of different modalities.
+        section.matching = "by_name"
+        section.all_pairs = False  # the finished model is also scored on every pair of sets of modalities
+        section.missing_any = False  # also where every test sample lacks a set of modalities of its own, or none
+    return section
+
+
 def initial() -> ConfigDict:
     """Weights to start from."""
     return ConfigDict(
         dict(
             # ImageNet weights: a PyTorch or safetensors file, or a directory made by mmreid_jax.convert. For drawn data
-            # there are trunks in the package: drawn/resnet_mini, and drawn/resnet_mini_rgb of colour images alone.
+            # there are trunks in the package: drawn/resnet_mini, drawn/resnet_mini_rgb of colour images alone, and
+            # drawn/resnet_mini_cross, to which a person is the same in colour and in near infrared.
             backbone="",
             # A trunk pre-trained by MMGL, for visible-infrared methods: its workdir, a converted directory or a flat
             # PyTorch file. Takes the place of `backbone`.

@@ -11,8 +11,8 @@ Ablation (table 3), mAP / rank-1:
     c  39.24 / 39.59  --config.model.rem=off
     d  46.42 / 47.13  as it stands
 Two modalities (table 2), mAP / rank-1: --config.data.modalities="('rgb','tir')" 40.41 / 40.79,
---config.data.modalities="('rgb','nir')" 40.72 / 41.51. RGBNT201-C, any modality queries any other:
---config.eval.cross_modal=True (the index files of the authors' archive are not read).
+--config.data.modalities="('rgb','nir')" 40.72 / 41.51. Any modality queries any other:
+--config.eval.cross_modal=True; for methods that compare two modalities there is rgbnt201_c.
 Deviations: 60 epochs and an evaluation after the last, where the authors run 61 and never evaluate the last one; an
 epoch uses every image; labels are ascending identities.
 """

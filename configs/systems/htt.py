@@ -51,7 +51,7 @@ def htt() -> ConfigDict:
     )
     config.optim = common.optim()
     config.train = common.train()
-    config.eval = common.evaluation()
+    config.eval = common.evaluation_of_sets()
     config.mtt = ConfigDict(
         dict(
             form="code",  # or "paper": Algorithm 1, any batch size

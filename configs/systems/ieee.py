@@ -64,7 +64,7 @@ def ieee() -> ConfigDict:
     config.train.fixbase_epochs = 0  # first epochs, in which open_layers train alone
     config.train.open_layers = ("classifier",)  # backbone, own, rest, attention, reduce, relation, embed, classifier
     config.train.eval_every = 6
-    config.eval = common.evaluation()
+    config.eval = common.evaluation_of_sets()
     config.eval.feature = "whole"
     config.eval.normalize = False
     config.eval.cross_modal = False  # also let every modality query every other one

@@ -18,14 +18,18 @@ def tvi_lfm() -> ConfigDict:
     config.data.erasing_fill = (0.4914, 0.4822, 0.4465)  # after normalisation, as released
     config.model = ConfigDict(
         dict(
-            stage="base",  # images alone; "text": the text tower beside a base model
+            # "base": images alone; "text": the text tower beside a base model; "visible_text": visible images and their
+            # captions ("RGB_Text").
+            stage="base",
             backbone="resnet50",  # resnet_micro for tests
             last_stride=1,
             gem_power=3.0,  # of the pooling at the start
             text_tower="clip_rn50",  # sizes; text_micro for tests
             # How an infrared feature becomes a query: "filter" adds the visible text and takes the infrared one off,
-            # "add" adds the visible one; "norm_add": see the method.
+            # "add" adds the visible one; "norm_add": see the method; "parameter_add": the image in fusion_share parts
+            # of one, the visible text in the others.
             fusion="filter",
+            fusion_share=0.1,
             # Text stage: "code": the weights of the visual network are fixed and its running statistics drift, as
             # released and published; "all": it is fixed, as the paper says; "none": it trains along.
             freeze_visual="code",

@@ -69,19 +69,20 @@ def text_only(out: int | None = None) -> Layout:
     return _both_spellings(dataclasses.replace(text_layout(out), drops=(images, scale, *_DROPS)))
 
 
-def image_only(grid: tuple[int, int] | None = None, projected: bool = True) -> Layout:
+def image_only(grid: tuple[int, int] | None = None, projected: bool = True, class_tokens: int = 1) -> Layout:
     """The name map of the ViT in the file of a whole network, or of Hugging Face's image tower alone.
 
     Args:
       grid: rows and columns of patches that the position table is resized to.
       projected: the projection of the class token is asked for.
+      class_tokens: of the network; each begins with the place of CLIP's one in the position table.
     """
     texts = [
         Drop(pattern, "the tower of texts, which is not asked for")
         for pattern in ("transformer.*", "token_embedding.*", "positional_embedding", "ln_final.*", "text_projection")
     ]
     scale = Drop("logit_scale", "the temperature of image-text pairs, which is not asked for")
-    tower = nest(vit_layout(grid, projected), "visual.")
+    tower = nest(vit_layout(grid, projected, class_tokens), "visual.")
     return _both_spellings(dataclasses.replace(tower, drops=(*tower.drops, *texts, scale, *_DROPS)))
 
 
@@ -112,22 +113,27 @@ def text_layout(out: int | None = None) -> Layout:
     return Layout("clip_text", rules, prepare=prepare)
 
 
-def vit_layout(grid: tuple[int, int] | None = None, projected: bool = True) -> Layout:
+def vit_layout(grid: tuple[int, int] | None = None, projected: bool = True, class_tokens: int = 1) -> Layout:
     """The name map of a ViT, without ``visual.``: `mmreid_jax.models.vit.VisionTransformer` of a size ``clip_*``.
 
     Args:
       grid: rows and columns of patches of the images to embed; the position table is resized to it.
       projected: the network projects the class token; otherwise the projection is dropped.
+      class_tokens: that the network has where the file has one; the row of this one is repeated for all.
     """
 
     def prepare(entries: Entries) -> tuple[Entries, list[str]]:
-        table = entries.get("positional_embedding")
-        if grid is None or table is None or table.ndim != 2 or len(table) == 1 + grid[0] * grid[1]:
+        table, notes = entries.get("positional_embedding"), []
+        if table is None or table.ndim != 2:
             return entries, []
-        resized = resize_position_table(table[None], grid)[0]
-        old = math.isqrt(len(table) - 1)
-        note = f"the position table of images resized from {old}x{old} to {grid[0]}x{grid[1]}"
-        return {**entries, "positional_embedding": resized}, [note]
+        if grid is not None and len(table) != 1 + grid[0] * grid[1]:
+            old = math.isqrt(len(table) - 1)
+            table = resize_position_table(table[None], grid)[0]
+            notes = [f"the position table of images resized from {old}x{old} to {grid[0]}x{grid[1]}"]
+        if class_tokens > 1:
+            table = np.concatenate([np.repeat(table[:1], class_tokens, axis=0), table[1:]])
+            notes.append(f"the class token's row of the position table repeated for {class_tokens} of them")
+        return {**entries, "positional_embedding": table}, notes
 
     projection = (Rule("proj", "params/proj", _TABLE),) if projected else ()
     drops = () if projected else (Drop("proj", "the projection to the space of texts, which is not asked for"),)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmreid_jax import owned
 from mmreid_jax.convert import known, store, torch_file
-from mmreid_jax.convert.layout import Report, flatten
+from mmreid_jax.convert.layout import ImportReport, flatten
 from mmreid_jax.errors import UserError
 
 LARGEST_SIDE = 4096
@@ -25,7 +25,7 @@ def convert_file(
     overwrite: bool = False,
     under: str | None = None,
     prefix: str | None = None,
-) -> Report:
+) -> ImportReport:
     """Converts foreign weights, or another converted directory, to a directory of ours.
 
     Args:

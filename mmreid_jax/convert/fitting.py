@@ -12,7 +12,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 
-from mmreid_jax.convert.layout import Report, Variables
+from mmreid_jax.convert.layout import ImportReport, Variables
 from mmreid_jax.convert.torch_file import StateDict
 from mmreid_jax.errors import UserError, printable
 
@@ -22,7 +22,7 @@ WRAPPING = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_
 _DEEPEST, _FEWEST, _MOST = 4, 4, 64
 _MOST_NAMES = 20_000
 
-Import = Callable[[StateDict], tuple[Variables, Report]]
+Import = Callable[[StateDict], tuple[Variables, ImportReport]]
 
 
 def under_prefix(state: StateDict, prefix: str, source: str) -> StateDict:
@@ -70,7 +70,7 @@ def _has_part(state: StateDict, part: str) -> bool:
     return any(part in name.split(".") for name in state.entries)
 
 
-def import_fitting(states: list[StateDict], load: Import, source: str) -> tuple[StateDict, Variables, Report]:
+def import_fitting(states: list[StateDict], load: Import, source: str) -> tuple[StateDict, Variables, ImportReport]:
     """Imports the one state_dict, or part of one, that fits.
 
     Args:
@@ -107,7 +107,9 @@ def import_fitting(states: list[StateDict], load: Import, source: str) -> tuple[
     raise failure
 
 
-def _try(states: list[StateDict], load: Import) -> tuple[list[tuple[StateDict, Variables, Report]], UserError | None]:
+def _try(
+    states: list[StateDict], load: Import
+) -> tuple[list[tuple[StateDict, Variables, ImportReport]], UserError | None]:
     """What fits, and the first failure."""
     fitting, first = [], None
     for state in states:

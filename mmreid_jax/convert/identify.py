@@ -12,6 +12,8 @@ from mmreid_jax.errors import printable
 FAMILIES: tuple[tuple[str, str], ...] = (
     (r"visible_net\.visible\.", "a Hetero-Center network"),
     (r"DEE\.FC\d", "a DEEN network"),
+    (r"generalFusion\.moe\.", "a DeMo network"),
+    (r"BACKBONE\.base\.add_image_token", "an MDReID network"),
     (r"visible_module\.visible\.", "a two-stream network (AGW, DDAG, MMGL)"),
     (r"convAvgRest\.", "an IEEE network (three ResNets with cross-modal interaction)"),
     (r"base_model\.visual\.", "a TVI-LFM network"),

@@ -22,6 +22,8 @@ LAYOUTS: dict[str, tuple[str, str]] = {
     "agw": ("mmreid_jax.convert.two_stream", "layout"),
     "ddag": ("mmreid_jax.convert.ddag", "layout"),
     "deen": ("mmreid_jax.convert.deen", "layout"),
+    "demo_moe": ("mmreid_jax.convert.demo_moe", "layout"),
+    "mdreid": ("mmreid_jax.convert.mdreid", "layout"),
     "mmgl": ("mmreid_jax.convert.mmgl", "any_layout"),
     "tvi_lfm": ("mmreid_jax.convert.tvi_lfm", "any_layout"),
     "hetero_center": ("mmreid_jax.convert.hetero_center", "layout"),

@@ -143,7 +143,7 @@ AnyLayout = Layout | Variants
 
 
 @dataclasses.dataclass
-class Report:
+class ImportReport:
     """The accounts of an import.
 
     Attributes:
@@ -422,7 +422,7 @@ def import_state(
     floating: Any = None,
     source: str = "the file",
     unreadable: Mapping[str, str] | None = None,
-) -> tuple[Variables, Report]:
+) -> tuple[Variables, ImportReport]:
     """Turns a PyTorch state_dict into our variables.
 
     Args:
@@ -447,7 +447,7 @@ def import_state(
     if len(entries) > _MOST_ENTRIES:
         raise UserError(f"{source} holds {len(entries):,} tensors, more than any network that can be converted")
     chosen = choose(layout, entries)
-    report = Report(chosen.name, source)
+    report = ImportReport(chosen.name, source)
     prepared = dict(entries)
     if chosen.prepare:
         try:
@@ -542,7 +542,7 @@ def _is_floating(dtype: np.dtype) -> bool:
     return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
-def _kept(layout: Layout, wanted: Mapping[str, Any], keep: Iterable[str], report: Report) -> dict[str, Any]:
+def _kept(layout: Layout, wanted: Mapping[str, Any], keep: Iterable[str], report: ImportReport) -> dict[str, Any]:
     stay = (*(Drop(pattern, "kept as initialised, as asked") for pattern in keep), *layout.local)
     first = _Dropper(stay)
     kept = {}
@@ -557,7 +557,7 @@ def _kept(layout: Layout, wanted: Mapping[str, Any], keep: Iterable[str], report
 
 
 def _sort(
-    layout: Layout, entries: Entries, requested: Iterable[Drop], report: Report
+    layout: Layout, entries: Entries, requested: Iterable[Drop], report: ImportReport
 ) -> tuple[dict[str, _Group], list[str]]:
     """Puts every key into its group or into the report's dropped ones; the rest is unexpected."""
     match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(requested), _Dropper(layout.drops)
@@ -588,7 +588,7 @@ def _sort(
 
 
 def _sort_unreadable(
-    layout: Layout, unreadable: Mapping[str, str], requested: Iterable[Drop], report: Report
+    layout: Layout, unreadable: Mapping[str, str], requested: Iterable[Drop], report: ImportReport
 ) -> tuple[list[str], list[str]]:
     """Of the tensors that are not read: those that a rule asks for, in words, and those that are unexpected."""
     match, asked_for, dropped = _Matcher(layout.rules, "source"), _Dropper(requested), _Dropper(layout.drops)
@@ -652,7 +652,7 @@ _Shapes = tuple[tuple[int, ...], tuple[int, ...] | None]
 
 
 def _compare(
-    slots: Mapping[str, _Slot], groups: Mapping[str, _Group], entries: Entries, report: Report
+    slots: Mapping[str, _Slot], groups: Mapping[str, _Group], entries: Entries, report: ImportReport
 ) -> tuple[list[str], list[str], list[tuple[str, str, _Shapes]]]:
     """Names that are missing, that nothing needs, and misfits (name, words, shapes); notes defaults in the report."""
     missing: list[str] = []

@@ -17,7 +17,7 @@ import numpy as np
 
 from mmreid_jax import owned
 from mmreid_jax.convert import fitting, folders, included, known, torch_file
-from mmreid_jax.convert.layout import AnyLayout, Report, Variables, export_state, flatten, import_state, unflatten
+from mmreid_jax.convert.layout import AnyLayout, ImportReport, Variables, export_state, flatten, import_state, unflatten
 from mmreid_jax.errors import UserError, printable
 from mmreid_jax.paths import read_json
 
@@ -38,7 +38,7 @@ def open_weights(
     floating: Any = None,
     under: str | None = None,
     prefix: str | None = None,
-) -> tuple[Variables, Report]:
+) -> tuple[Variables, ImportReport]:
     """Loads weights of a family into our tree, from whatever form they are kept in.
 
     Args:
@@ -70,7 +70,7 @@ def open_weights(
     if prefix is not None:
         states = [fitting.under_prefix(state, prefix, str(path)) for state in states]
 
-    def fit(state: torch_file.StateDict) -> tuple[Variables, Report]:
+    def fit(state: torch_file.StateDict) -> tuple[Variables, ImportReport]:
         options: dict[str, Any] = {"keep": keep, "drop": drop, "floating": floating, "unreadable": state.unreadable}
         return import_state(layout, state.entries, like, source=str(path), **options)
 
@@ -86,7 +86,7 @@ def is_converted(path: Path) -> bool:
     return os.path.isdir(path) and ((path / META).is_file() or not folders.is_folder_of_weights(path))
 
 
-def meta_of(report: Report, layout: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+def meta_of(report: ImportReport, layout: str, variables: Mapping[str, Any]) -> dict[str, Any]:
     """What ``meta.json`` says of an import: layout, source, accounts and the arrays' types and shapes."""
     return {
         "format": _FORMAT,

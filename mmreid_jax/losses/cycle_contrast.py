@@ -4,7 +4,7 @@ A patch looks for its soft nearest neighbour in the other modality and in its ow
 agree, and differ from what other patches find. Patches are stripes: V, T [B, S, D] of visible and infrared images.
 
 Reference: Wan et al. (MMGL, arXiv 2112.06147), method figure. It gives the two retrievals from one query and the
-positive pair; candidates, negatives and the form of the loss are not told and are `Options`.
+positive pair; candidates, negatives and the form of the loss are not told and are `CycleContrastOptions`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ QUERIES = ("both", "visible", "infrared")
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class CycleContrastOptions:
     """What the figure leaves open, see `cycle_contrast`.
 
     Attributes:
@@ -70,7 +70,7 @@ class Options:
                 raise UserError(f"config.loss.{key} is {temperature}; it must be above 0")
 
 
-class Found(NamedTuple):
+class FoundPatches(NamedTuple):
     """What the patches of one modality found, in G groups of n (one group, or one for each image).
 
     Attributes:
@@ -86,7 +86,9 @@ class Found(NamedTuple):
     attention_within: Array | None
 
 
-def cycle_contrast(visible: Array, infrared: Array, options: Options | None = None) -> tuple[Array, dict[str, Array]]:
+def cycle_contrast(
+    visible: Array, infrared: Array, options: CycleContrastOptions | None = None
+) -> tuple[Array, dict[str, Array]]:
     """The loss of patches that do not find the same on both sides.
 
     With a_n, b_n the vectors that query n finds in the other and in its own modality (`find`) and t the temperature:
@@ -110,7 +112,7 @@ def cycle_contrast(visible: Array, infrared: Array, options: Options | None = No
     Raises:
       UserError: shapes that differ, or no candidate is left because a patch excludes itself.
     """
-    options = options or Options()
+    options = options or CycleContrastOptions()
     if visible.ndim != 3 or visible.shape != infrared.shape:
         raise UserError(
             f"visible patches {visible.shape} and infrared patches {infrared.shape} must both be [images, stripes,"
@@ -124,7 +126,7 @@ def cycle_contrast(visible: Array, infrared: Array, options: Options | None = No
     return total, {"visible_query": of_visible, "infrared_query": of_infrared, **means}
 
 
-def find(patches: Array, other: Array, options: Options) -> Found:
+def find(patches: Array, other: Array, options: CycleContrastOptions) -> FoundPatches:
     """What the patches of one modality find in the other modality and in their own.
 
     Args:
@@ -141,10 +143,10 @@ def find(patches: Array, other: Array, options: Options) -> Found:
         candidates, others = jax.lax.stop_gradient((candidates, others))
     across, attention = soft_neighbours(queries, others, temperature)
     if options.mode == "cycle_back":
-        return Found(across.reshape(-1, size), candidates.reshape(-1, size), attention, None)
+        return FoundPatches(across.reshape(-1, size), candidates.reshape(-1, size), attention, None)
     start = queries if options.mode == "parallel" else across
     within, back = soft_neighbours(start, candidates, temperature, options.exclude_self)
-    return Found(across.reshape(-1, size), within.reshape(-1, size), attention, back)
+    return FoundPatches(across.reshape(-1, size), within.reshape(-1, size), attention, back)
 
 
 def soft_neighbours(
@@ -196,7 +198,7 @@ def health(visible: Array, infrared: Array) -> dict[str, Array]:
     return {"modality_cosine": jnp.sum(means[0] * means[1]), **spread}
 
 
-def _of_queries(patches: Array, other: Array, options: Options) -> tuple[Array, dict[str, Array]]:
+def _of_queries(patches: Array, other: Array, options: CycleContrastOptions) -> tuple[Array, dict[str, Array]]:
     """Loss of the queries of one modality [B, S, D] at unit length, and what `cycle_contrast` watches of them."""
     neighbours = find(patches, other, options)
     shape = _grouped(patches.shape, options.negative_scope)

@@ -11,6 +11,7 @@ from typing import Any, Literal, runtime_checkable
 from typing import Protocol as Interface
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -19,6 +20,7 @@ from mmreid_jax.training import checkpoints
 from mmreid_jax.training.inputs import Batch
 
 __all__ = [
+    "TOGETHER",
     "Adapts",
     "Array",
     "Attends",
@@ -35,6 +37,7 @@ __all__ = [
     "build",
     "check_choices",
     "classes_of",
+    "feature_of",
     "load_trained",
     "names",
     "shapes",
@@ -43,6 +46,8 @@ __all__ = [
 
 Array = jax.Array
 Variables = dict[str, Any]
+TOGETHER = "+"
+"""Between names of features of `Method.embed` that stand side by side in a comparison."""
 Terms = dict[str, Array]
 
 
@@ -69,7 +74,7 @@ class Comparison:
 
     Attributes:
       name: printed beside the scores.
-      feature: name of the feature of `Method.embed`.
+      feature: name of the feature of `Method.embed`, or several of them joined by `TOGETHER`.
       query: modalities given to the network for queries; others are absent (zero after normalisation).
       gallery: likewise for the gallery.
       gallery_feature: name of the feature of the gallery; empty: that of the query.
@@ -204,6 +209,19 @@ class Loads(Interface):
     def load(self, path: str, which: str) -> tuple[Variables, dict[str, Any]]:
         """Variables and meta data of a trained model."""
         ...
+
+
+def feature_of(features: Mapping[str, Any], name: str) -> Any:
+    """The feature of a name in a `Comparison`, several of them side by side; arrays of jax or of numpy, [..., D].
+
+    Raises:
+      KeyError: there is none of that name.
+    """
+    parts = [features[part] for part in name.split(TOGETHER)]
+    if len(parts) == 1:
+        return parts[0]
+    numpy = all(isinstance(part, np.ndarray) for part in parts)
+    return (np if numpy else jnp).concatenate(parts, axis=-1)
 
 
 def start_memory(method: Method, epoch_ends: np.ndarray) -> dict[str, Any]:

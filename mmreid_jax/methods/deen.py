@@ -176,7 +176,8 @@ class DEEN:
         if options.mirror:
             # Sums of two unit vectors.
             largest = 4.0 * COPIES * sum(options.weights)
-            every = of_one_length(every, largest, jnp.arange(len(every)) < len(images.get("visible", ())))
+            visible = images["visible"].shape[0] if "visible" in images else 0
+            every = of_one_length(every, largest, jnp.arange(every.shape[0]) < visible)
         features = {"all": every, "pool": units[0], "fc": units[COPIES]}
         return visible_infrared.named(self.facts, batch, features)
 

@@ -131,7 +131,7 @@ class HeteroCenter:
         """``fc_<modality>`` [B, P * E] and ``pool_<modality>`` [B, P * C]; every strip's part has length one."""
         out, _ = self.forward(variables, batch)
         parts = {"fc": out["embeddings"], "pool": l2_normalise(out["strips"])}
-        features = {name: part.reshape(len(part), -1) for name, part in parts.items()}
+        features = {name: part.reshape(part.shape[0], -1) for name, part in parts.items()}
         return visible_infrared.named(self.facts, batch, features)
 
     def maps(self, variables: Variables, batch: Batch) -> dict[str, Array]:

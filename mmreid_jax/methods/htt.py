@@ -24,6 +24,7 @@ from mmreid_jax.convert import store
 from mmreid_jax.convert import vit as vit_layout
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import adaptation, centers, identity, margins, triplet
+from mmreid_jax.methods import modality_sets
 from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices, classes_of
 from mmreid_jax.models.heads import BNNeck
 from mmreid_jax.models.resnet import RESNETS, ResNet, average_pool
@@ -50,6 +51,8 @@ class HTT:
     """
 
     statistics_feature = "before"
+
+    apart = False
 
     def __init__(self, config: Any, facts: DataFacts) -> None:
         model = config.model
@@ -304,9 +307,15 @@ class HTT:
         return optimizers.build(self.config.mtt.optim, params, epoch_ends, frozen)
 
     def comparisons(self) -> list[Comparison]:
-        """One comparison: all modalities against all modalities."""
-        every = self.facts.modalities
-        return [Comparison("all modalities", self.config.eval.feature, every, every)]
+        """One comparison: all modalities against all modalities, or those that the config names."""
+        return [modality_sets.usual(self, self.facts.modalities, self.config.eval)]
+
+    def between(self, query: modality_sets.Modalities, gallery: modality_sets.Modalities) -> Comparison:
+        """Of equal modalities the whole feature, with zeros for the others; else the features of the modalities."""
+        options = self.config.eval
+        return modality_sets.compare(
+            query, gallery, self.facts.modalities, whole=options.feature, matching=options.matching
+        )
 
     def convert_layouts(self) -> dict[str, Any]:
         """``htt``: the authors' checkpoints; there are none on CLIP's backbones."""
@@ -317,7 +326,7 @@ class HTT:
         return {"htt": htt_layout.layout("vit", self.backbone.grid)}
 
 
-class OnTransformer(HTT):
+class HTTOnTransformer(HTT):
     """HTT on a ViT."""
 
     @property
@@ -336,7 +345,7 @@ class OnTransformer(HTT):
         return attend
 
 
-class OnResNet(HTT):
+class HTTOnResNet(HTT):
     """HTT on a ResNet."""
 
     def maps(self, variables: Variables, batch: Batch) -> dict[str, Array]:
@@ -347,4 +356,4 @@ class OnResNet(HTT):
 
 def build(config: Any, facts: DataFacts) -> HTT:
     """Builds HTT from a config such as ``configs/htt_rgbnt201.py``."""
-    return (OnTransformer if config.model.backbone in SIZES else OnResNet)(config, facts)
+    return (HTTOnTransformer if config.model.backbone in SIZES else HTTOnResNet)(config, facts)

@@ -24,6 +24,7 @@ from mmreid_jax.convert import resnet as resnet_layout
 from mmreid_jax.convert import store
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import centers, identity, margins, triplet
+from mmreid_jax.methods import modality_sets
 from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices, classes_of
 from mmreid_jax.models import ieee as networks
 from mmreid_jax.models.resnet import RESNETS, ResNet
@@ -49,6 +50,8 @@ class IEEE:
       backbone: network of one modality, images -> feature map.
       branch: network of one modality, feature maps -> parts, embeddings and logits.
     """
+
+    apart = False
 
     def __init__(self, config: Any, facts: DataFacts) -> None:
         model, train = config.model, config.train
@@ -295,15 +298,21 @@ class IEEE:
         )
 
     def comparisons(self) -> list[Comparison]:
-        """All modalities against all; with ``config.eval.cross_modal`` every modality against every other one too."""
-        every = self.facts.modalities
-        every_comparison = [Comparison("all modalities", self.config.eval.feature, every, every)]
+        """All modalities, or those that the config names; with ``config.eval.cross_modal`` each against each other."""
+        compared = [modality_sets.usual(self, self.facts.modalities, self.config.eval)]
         if self.config.eval.cross_modal:
-            every_comparison += [
+            compared += [
                 Comparison(f"{query} to {gallery}", query, (query,), (gallery,), gallery_feature=gallery)
-                for query, gallery in itertools.permutations(every, 2)
+                for query, gallery in itertools.permutations(self.facts.modalities, 2)
             ]
-        return every_comparison
+        return compared
+
+    def between(self, query: modality_sets.Modalities, gallery: modality_sets.Modalities) -> Comparison:
+        """Of equal modalities the whole feature, with zeros for the others; else the features of the modalities."""
+        options = self.config.eval
+        return modality_sets.compare(
+            query, gallery, self.facts.modalities, whole=options.feature, matching=options.matching
+        )
 
     def convert_layouts(self) -> dict[str, Any]:
         """``ieee``: the authors' checkpoints."""

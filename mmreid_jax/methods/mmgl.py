@@ -73,7 +73,7 @@ class MMGL:
         # Says at once where the height of the images or the gap of the stripes does not fit.
         height, width = config.data.image_size
         jax.eval_shape(self._pieces, jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32))
-        self.contrast = cycle_contrast.Options(
+        self.contrast = cycle_contrast.CycleContrastOptions(
             temperature=loss.cl_temperature,
             retrieval_temperature=loss.retrieval_temperature or None,
             mode=loss.cl_mode,

@@ -1,9 +1,11 @@
 """TVI-LFM: an infrared query is enriched with text, in which the colours stand that infrared images lack.
 
-Two stages, ``config.model.stage``. ``base``: a two-stream ResNet-50 with a learned pooling and one batch-norm head is
-trained on images alone. ``text``: it is taken over and stays as it is, and CLIP's text tower learns to say in the space
-of its features what a visible caption adds to an infrared one. A query is then the feature of its image plus that of a
-visible caption minus that of its own caption ("fusion"); other comparisons use the image, the text, or all three.
+Stages are named by ``config.model.stage``. ``base``: a two-stream ResNet-50 with a learned pooling and one batch-norm
+head is trained on images alone. ``text``: it is taken over and stays as it is, and CLIP's text tower learns to say in
+the space of its features what a visible caption adds to an infrared one. A query is then the feature of its image plus
+that of a visible caption minus that of its own caption ("fusion"); other comparisons use the image, the text, or all
+three. A third one, ``visible_text`` (``RGB_Text`` in the authors' code), trains with visible images and their captions
+alone.
 
 Reference: Text-enhanced visible-infrared person re-identification driven by large foundation models, NeurIPS 2024; the
 authors' code, which is followed where the paper differs. ``docs/tvi_lfm.md`` lists what of it is reproduced.
@@ -34,8 +36,8 @@ from mmreid_jax.models.resnet import RESNETS
 from mmreid_jax.models.two_stream import MODALITIES, TwoStream
 from mmreid_jax.training import channels, checkpoints, optimizers
 
-STAGES = ("base", "text")
-FUSIONS = ("filter", "add", "norm_add")
+STAGES = ("base", "text", "visible_text")
+FUSIONS = ("filter", "add", "norm_add", "parameter_add")
 FREEZES = ("code", "all", "none")
 KINDS = (*MODALITIES, "fusion", "text")
 """Of features, in the order in which losses and batch norms see them."""
@@ -293,7 +295,7 @@ class TextStage(Base):
         """Raises a `UserError` where options do not go with the stage or with one another."""
         model, loss, start = self.config.model, self.config.loss, self.config.init
         if not self.config.data.text:
-            raise UserError("config.model.stage is 'text', but config.data.text is False; set it to True")
+            raise UserError(f"config.model.stage is {model.stage!r}, but config.data.text is False; set it to True")
         if start.from_base and (start.backbone or start.from_mmgl):
             raise UserError(
                 "config.init.from_base and another start of the visual network (config.init.backbone, from_mmgl) are"
@@ -423,13 +425,17 @@ class TextStage(Base):
 
         ``filter``: image + visible text - infrared text. ``add``: image + visible text. ``norm_add``, Parity: the mean
         of the unit text and of the image's length, times the unit image; the code divides the image by its unit vector
-        where it means to divide by its length.
+        where it means to divide by its length. ``parameter_add``: image and visible text in the shares of
+        ``config.model.fusion_share``; the code knows it in evaluation alone.
         """
         visible, infrared = self.facts.modalities
         if self.config.model.fusion == "filter":
             return image + texts[visible] - texts[infrared]
         if self.config.model.fusion == "add":
             return image + texts[visible]
+        if self.config.model.fusion == "parameter_add":
+            share = self.config.model.fusion_share
+            return share * image + (1 - share) * texts[visible]
         length = jnp.linalg.norm(image, axis=-1, keepdims=True)
         return (l2_normalise(texts[visible]) + length) / 2 * (image / length)
 
@@ -444,10 +450,7 @@ class TextStage(Base):
         del step
         params, stats = variables["params"], variables["batch_stats"]
         options, images = self.config.loss, self.training_images(batch, key)
-        visual = jax.lax.stop_gradient(params) if self.fixed else params
-        moving = self.config.model.freeze_visual != "all"
-        maps, of_trunk = self.trunk(visual["backbone"], stats["backbone"], images, moving)
-        seen = _by_stream(images, self.pooled(visual, maps))
+        maps, seen, of_trunk = self._seen(params, stats, images)
         image = seen["infrared"]
         if self.fixed and not self._pool_fixed:
             image = self.pooled(params, maps[len(images["visible"]) :])
@@ -465,8 +468,20 @@ class TextStage(Base):
         for name, value in self._optional_terms(params, features, texts, logits, batch["identity"]).items():
             terms[name] = value
             total = total + options[OPTIONAL[name]] * value
-        copies = {"backup": stats["backup"]} if self.fixed else {}
-        return total, (terms, {"backbone": of_trunk, **of_neck, **copies}, memory)
+        return total, (terms, {"backbone": of_trunk, **of_neck, **self._copies(stats)}, memory)
+
+    def _seen(
+        self, params: Mapping[str, Any], stats: Mapping[str, Any], images: Mapping[str, Array]
+    ) -> tuple[Array, dict[str, Array], dict[str, Any]]:
+        """In training: the maps of images, features by stream, and the new statistics of the visual network."""
+        visual = jax.lax.stop_gradient(params) if self.fixed else params
+        moving = self.config.model.freeze_visual != "all"
+        maps, of_trunk = self.trunk(visual["backbone"], stats["backbone"], images, moving)
+        return maps, _by_stream(images, self.pooled(visual, maps)), of_trunk
+
+    def _copies(self, stats: Mapping[str, Any]) -> dict[str, Any]:
+        """The statistics of the copies, which no step changes."""
+        return {"backup": stats["backup"]} if self.fixed else {}
 
     def _optional_terms(
         self,
@@ -609,6 +624,41 @@ class TextStage(Base):
         return variables, {}
 
 
+class VisibleText(TextStage):
+    """Visible images and their captions: ``RGB_Text`` of the authors' code, which none of its scripts uses.
+
+    Infrared images train nothing, but they are in the batch, whose statistics normalise. Features are those of the text
+    stage.
+    """
+
+    def check(self) -> None:
+        """As in `TextStage`; there are no infrared or fused rows, for which some options are."""
+        super().check()
+        if self._optional:
+            key = OPTIONAL[self._optional[0]]
+            raise UserError(f"config.loss.{key} is for config.model.stage=text; set the weight to 0")
+        if self.config.model.separate_norms:
+            raise UserError("config.model.separate_norms is for config.model.stage=text, which trains all of them")
+
+    @property
+    def _pool_fixed(self) -> bool:
+        return self.fixed
+
+    def loss(
+        self, variables: Variables, batch: Batch, key: Array, step: Array, memory: Mapping[str, Any]
+    ) -> tuple[Array, tuple[Terms, dict[str, Any], Mapping[str, Any]]]:
+        """Cross-entropy and weighted triplet loss over visible images, their second views and their captions."""
+        del step
+        params, stats = variables["params"], variables["batch_stats"]
+        _, seen, of_trunk = self._seen(params, stats, self.training_images(batch, key))
+        visible = self.facts.modalities[0]
+        texts = self.read(params, {visible: batch["tokens"][visible]})
+        features = {"visible": seen["visible"], "text": texts[visible]}
+        _, logits, of_neck = self.head(params, stats, features, True)
+        total, terms = self.objective(features, logits, batch["identity"])
+        return total, (terms, {"backbone": of_trunk, **of_neck, **self._copies(stats)}, memory)
+
+
 def _keep_copies(variables: Variables, base: Variables) -> None:
     """Puts copies of a base model's pool and head into variables, as ``backup``."""
     for collection, tree in variables.items():
@@ -631,6 +681,8 @@ def _labels(identities: Array, rows: Array) -> Array:
 def _by_stream(images: Mapping[str, Array], values: Array) -> dict[str, Array]:
     """What was made of images by stream, [V + I, ...], apart."""
     names = [name for name in MODALITIES if name in images]
+    if len(names) == 1:
+        return {names[0]: values}
     parts = jnp.split(values, np.cumsum([len(images[name]) for name in names])[:-1].tolist())
     return dict(zip(names, parts, strict=True))
 
@@ -641,6 +693,5 @@ def _is_workdir(path: str) -> bool:
 
 def build(config: Any, facts: DataFacts) -> Base:
     """Builds the stage of TVI-LFM that a config such as ``configs/tvi_sysu.py`` names."""
-    if config.model.stage == "text":
-        return TextStage(config, facts)
-    return Base(config, facts)
+    stages: dict[str, type[Base]] = {"text": TextStage, "visible_text": VisibleText}
+    return stages.get(config.model.stage, Base)(config, facts)

@@ -188,6 +188,8 @@ def by_modality(facts: DataFacts, batch: Batch, values: Array) -> dict[str, Arra
     """What a network made of the images, [V + I, ...], apart: {modality: [B, ...]} for those that the batch holds."""
     images = batch["images"]
     present = [name for name in facts.modalities if name in images]
+    if len(present) == 1:
+        return {present[0]: values}
     parts = jnp.split(values, [len(images[name]) for name in present[:-1]])
     return dict(zip(present, parts, strict=True))
 

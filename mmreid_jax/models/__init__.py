@@ -3,6 +3,7 @@
 from mmreid_jax.models import (
     clip,
     deen,
+    demo_moe,
     graph,
     heads,
     ieee,
@@ -19,6 +20,7 @@ from mmreid_jax.models import (
 __all__ = [
     "clip",
     "deen",
+    "demo_moe",
     "graph",
     "heads",
     "ieee",

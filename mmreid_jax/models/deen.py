@@ -64,7 +64,7 @@ def attend_positions(theta: Array, phi: Array, g: Array) -> Array:
         y = theta @ (jnp.swapaxes(phi, 1, 2) @ g / others)
     else:
         y = (theta @ jnp.swapaxes(phi, 1, 2) / others) @ g
-    batch = len(y)
+    batch = y.shape[0]
     return jnp.swapaxes(y.reshape(batch, points, 2, -1), 1, 2).reshape(batch, 2 * points, -1)
 
 
@@ -110,7 +110,7 @@ class PositionAttention(nn.Module):
 
 def _positions(maps: Array) -> Array:
     """[B, H, W, C] -> [B, H * W, C] in at least float32: the attention is cubic in what it gets."""
-    return maps.astype(jnp.promote_types(maps.dtype, jnp.float32)).reshape(len(maps), -1, maps.shape[-1])
+    return maps.astype(jnp.promote_types(maps.dtype, jnp.float32)).reshape(maps.shape[0], -1, maps.shape[-1])
 
 
 def _residual(high: Array, y: Array, train: bool) -> Array:

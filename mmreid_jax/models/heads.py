@@ -24,17 +24,34 @@ class BNNeck(nn.Module):
     Attributes:
       classes: number of identities.
       scale_init: of the normalisation's scale.
+      groups: of rows that are normalised by statistics of their own, as in `TorchBatchNorm`.
     """
 
     classes: int
     scale_init: nn.initializers.Initializer = nn.initializers.ones
+    groups: int = 1
 
     @nn.compact
     def __call__(self, features: Array, train: bool) -> tuple[Array, Array]:
         """[B, D] -> (normalised features [B, D], logits [B, classes])."""
-        after = TorchBatchNorm(scale_init=self.scale_init, name="bottleneck")(features, train)
+        after = TorchBatchNorm(scale_init=self.scale_init, groups=self.groups, name="bottleneck")(features, train)
         classify = nn.Dense(self.classes, use_bias=False, kernel_init=nn.initializers.normal(0.001), name="classifier")
         return after, classify(after)
+
+
+class Necks(nn.Module):
+    """A `BNNeck` for each of several features.
+
+    Attributes:
+      classes: number of identities.
+    """
+
+    classes: int
+
+    @nn.compact
+    def __call__(self, features: Mapping[str, Array], train: bool) -> dict[str, Array]:
+        """Features [B, D] by name, of any widths -> logits [B, classes] by name."""
+        return {name: BNNeck(self.classes, name=name)(values, train)[1] for name, values in features.items()}
 
 
 class LearnedPool(nn.Module):
@@ -73,9 +90,11 @@ class JointNeck(nn.Module):
 
         With norms of their own `init` needs all kinds.
         """
-        ends = np.cumsum([len(rows_of_kind) for rows_of_kind in features.values()])[:-1].tolist()
 
         def by_kind(rows: Array) -> dict[str, Array]:
+            if len(features) == 1:
+                return dict.fromkeys(features, rows)
+            ends = np.cumsum([len(rows_of_kind) for rows_of_kind in features.values()])[:-1].tolist()
             return dict(zip(features, jnp.split(rows, ends), strict=True))
 
         if self.separate_norms:

@@ -158,4 +158,4 @@ class Branch(nn.Module):
         embedding = per_part(Embedding, in_axes=(1, None))(self.embed_dim, name="embed")(related, "embed" in train)
         logits = per_part(Linear, in_axes=1)(self.classes, name="classifier")(embedding)
         out.update(maps=maps, parts=parts, global_reduced=whole, parts_reduced=reduced, related=related)
-        return {**out, "embedding": embedding.reshape(len(embedding), -1), "logits": logits}
+        return {**out, "embedding": embedding.reshape(embedding.shape[0], -1), "logits": logits}

@@ -48,7 +48,7 @@ class ViTSize:
       patch: side of a patch, in pixels.
       clip: CLIP's form: patches without bias, a layer norm before the first block, the quick GELU, 1e-5 under the roots
         of layer norms, and its initialisation.
-      out: width of the projection of the class token; 0: it is not projected.
+      out: width of the projection of the tokens that come out; 0: they are not projected.
     """
 
     width: int
@@ -260,7 +260,7 @@ def blocks(
 
 
 class VisionTransformer(nn.Module):
-    """Images -> class-token features, projected where the size says so.
+    """Images -> class-token features, or those of all tokens, projected where the size says so.
 
     Attributes:
       size: a row of `SIZES`, or one's own.
@@ -269,6 +269,10 @@ class VisionTransformer(nn.Module):
       drop_path: rate of stochastic depth of the last block; the others grow linearly from 0.
       side_rows: rows of the side-information table (`side_information_rows`); 0: none.
       side_weight: factor on the side information (``SIE_COE``).
+      side_on_class: side information is that of the first class token alone; else of every token, as in TransReID.
+      class_tokens: how many class tokens there are. They are one and the same parameter, which their rows of the
+        position table alone tell apart, as in MDReID.
+      all_tokens: the patches' tokens come out as well.
       dtype: type of the computation (None: that of parameters and images). Softmax and layer norms stay in float32.
       remat: recompute the blocks in the backward pass: a fifth of the memory for about 10 % more time.
       implementation: of the attention: "plain" (einsums and softmax, as exact as the type), or that of
@@ -286,6 +290,9 @@ class VisionTransformer(nn.Module):
     remat: bool = False
     implementation: Any = "plain"
     unroll: int = 1
+    side_on_class: bool = False
+    class_tokens: int = 1
+    all_tokens: bool = False
 
     @property
     def features(self) -> int:
@@ -316,21 +323,26 @@ class VisionTransformer(nn.Module):
           return_attention: also return the attention weights.
 
         Returns:
-          Features [B, D], or [B, size.out]; with `return_attention` also [depth, B, heads, N, N] (N = 1 + patches).
+          Features [B, D]; with several class tokens [B, class_tokens, D]; of all tokens [B, N, D], class tokens first.
+          D is the width or `size.out`, N is class_tokens + patches. With `return_attention` also the weights
+          [depth, B, heads, N, N].
         """
         size = self.size
         stride = self.stride or size.patch
         rows, columns = self.grid
         x = PatchEmbed(size, stride, self.dtype, name="patch_embed")(images)
         cls = self.param("cls_token", nn.initializers.normal(0.02), (1, 1, size.width))
-        position = self.param("pos_embed", nn.initializers.normal(0.02), (1, 1 + rows * columns, size.width))
-        x = jnp.concatenate([jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], 1, size.width)), x], axis=1)
+        tokens = self.class_tokens + rows * columns
+        position = self.param("pos_embed", nn.initializers.normal(0.02), (1, tokens, size.width))
+        first = jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], self.class_tokens, size.width))
+        x = jnp.concatenate([first, x], axis=1)
         x = x + position.astype(x.dtype)
         if self.side_rows:
             table = self.param("sie_embed", nn.initializers.normal(0.02), (self.side_rows, 1, size.width))
             if side is None:
                 raise ValueError("this network has a side-information table: pass the camera / view row of each image")
-            x = x + self.side_weight * table[side].astype(x.dtype)
+            added = self.side_weight * table[side].astype(x.dtype)
+            x = jnp.concatenate([x[:, :1] + added, x[:, 1:]], axis=1) if self.side_on_class else x + added
         if size.clip:
             x = layer_norm(size, "norm_pre", self.dtype)(x)
         network = blocks(
@@ -343,7 +355,9 @@ class VisionTransformer(nn.Module):
             drop_path=keep is not None,
         )
         x, weights = network(x, keep)
-        feature: Any = layer_norm(size, "norm", self.dtype)(x[:, 0])
+        single = self.class_tokens == 1 and not self.all_tokens
+        chosen = x[:, 0] if single else x if self.all_tokens else x[:, : self.class_tokens]
+        feature: Any = layer_norm(size, "norm", self.dtype)(chosen)
         if size.out:
             kernel = self.param("proj", nn.initializers.normal(size.width**-0.5), (size.width, size.out))
             feature = project(*nn.dtypes.promote_dtype(feature, kernel, dtype=self.dtype))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmreid_jax.settings.kinds import Choice, Number, Pair, Section, Several, Switch, Text, Whole, names, share
+from mmreid_jax.settings.kinds import Choice, Kind, Number, Pair, Section, Several, Switch, Text, Whole, names, share
 
 DTYPE = Choice("float32", ("float32", "bfloat16"))
 MARGIN = Number(0.0, 0)
@@ -14,6 +14,18 @@ STRIDE = Whole(1, 1, 2)
 DISTANCES = ("squared_euclidean", "euclidean", "cosine")
 _INTERPOLATION = Choice("bilinear", ("bilinear", "bicubic", "lanczos"))
 _OF_VIEWS = Several((), Pair((), (Text(""), share(0.0))), distinct=True)
+
+CLIP_TRUNK: dict[str, Kind] = {
+    "backbone": Text("clip_vit_b16_projected"),
+    "side_camera": Switch(True),
+    "side_weight": Number(1.0),
+    "num_classes": CLASSES,
+    "dtype": DTYPE,
+    "remat": Switch(False),
+    "attention": Choice("plain", ("plain", "xla", "cudnn")),
+    "unroll": Whole(1, 1, 1000),
+}
+"""Of ``config.model``, for methods on `mmreid_jax.methods.clip_trunk`."""
 
 TOP = Section(
     {
@@ -58,6 +70,7 @@ DATA = Section(
         "caption_draw": Choice("counter", ("counter", "reference")),
         "caption_seed": Whole(1, 0, 2**32 - 1),
         "random_crop": share(0.0),
+        "random_patch": share(0.0),
         "brightness": share(0.0),
         "contrast": share(0.0),
         "shared_augmentation": Switch(False),
@@ -87,7 +100,9 @@ OPTIM = Section(
         "bias_lr_factor": Number(2.0, 0, 1e6),
         "new_layers": names(),
         "base_lr_factor": Number(0.1, 0, 1e6),
-        "schedule": Choice("htt", ("htt", "cosine", "cosine_per_step", "multi_step", "single_step", "constant")),
+        "schedule": Choice(
+            "htt", ("htt", "shared_ends", "cosine", "cosine_per_step", "multi_step", "single_step", "constant")
+        ),
         "warmup_epochs": Whole(5, 0, 1_000_000),
         "milestones": Several((40, 70), Whole(1, 1, 1_000_000), ascending=True),
         "decay": Number(0.1, 0, 1e6),
@@ -99,6 +114,8 @@ OPTIM = Section(
         "warmup_start": Number(-1.0, -1, 1),
         "minimum": share(0.0),
         "period": Whole(0, 0, 1_000_000),
+        "noise": share(0.0),
+        "noise_seed": Whole(42, 0, 2**31),
     },
 )
 
@@ -113,6 +130,7 @@ TRAIN = Section(
         "evaluate_first": Switch(False),
         "checkpoint_every": Whole(1, 1, 1_000_000),
         "log_every": Whole(10, 1, 1_000_000_000),
+        "loggers": Several(("tensorboard",), Choice("tensorboard", ("tensorboard", "wandb", "mlflow")), distinct=True),
         "steps_per_call": Whole(1, 1, 10_000),
         "profile": Whole(0, 0, 10_000),
         "compilation_cache": Switch(True),
@@ -141,6 +159,15 @@ EVAL = Section(
         "embedding_scale": Switch(False),
     }
 )
+
+SETS: dict[str, Kind] = {
+    "query_modalities": names(),
+    "gallery_modalities": names(),
+    "matching": Choice("by_name", ("by_name", "as_released")),
+    "all_pairs": Switch(False),
+    "missing_any": Switch(False),
+}
+"""Of ``config.eval``, for methods that compare images of which different modalities are at hand."""
 
 INIT = Section(
     {

@@ -52,6 +52,7 @@ SECTIONS = {
         }
     ),
     "mtt.optim": common.OPTIM,
+    "eval": common.EVAL | common.SETS,
 }
 WEIGHTS = ("ce_weight", "triplet_weight", "mmm_weight", "cim_weight", "center_weight")
 """Of ``config.loss``: where all are 0 there is nothing to learn."""

@@ -33,7 +33,7 @@ SECTIONS = {
         }
     ),
     "train": common.TRAIN | {"fixbase_epochs": Whole(0, 0, 1_000_000), "open_layers": names(("classifier",))},
-    "eval": common.EVAL | {"cross_modal": Switch(False)},
+    "eval": common.EVAL | common.SETS | {"cross_modal": Switch(False)},
 }
 WEIGHTS = ("weight_x", "weight_m")
 """Of ``config.loss``: where all are 0 there is nothing to learn."""

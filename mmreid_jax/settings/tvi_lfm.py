@@ -6,12 +6,13 @@ from mmreid_jax.settings.kinds import Choice, Number, Section, Switch, Text
 SECTIONS = {
     "model": Section(
         {
-            "stage": Choice("base", ("base", "text")),
+            "stage": Choice("base", ("base", "text", "visible_text")),
             "backbone": Text("resnet50"),
             "last_stride": common.STRIDE,
             "gem_power": Number(3.0, most=100, above=0),
             "text_tower": Text("clip_rn50"),
-            "fusion": Choice("filter", ("filter", "add", "norm_add")),
+            "fusion": Choice("filter", ("filter", "add", "norm_add", "parameter_add")),
+            "fusion_share": common.share(0.1),
             "freeze_visual": Choice("code", ("code", "all", "none")),
             "separate_norms": Switch(False),
             "num_classes": common.CLASSES,

@@ -44,7 +44,7 @@ class TestPositionTable:
         assert resized.dtype == np.float16
         np.testing.assert_array_equal(resized[:, 0], table[:, 0])
 
-    @pytest.mark.parametrize("rows", [0, 1, 3, 12])
+    @pytest.mark.parametrize("rows", [0, 1, 3, 12, 129])
     def test_no_square_grid(self, rows):
         with pytest.raises(UserError, match="no square grid"):
             vit.resize_position_table(np.zeros((1, rows, 4)), (2, 2))

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.losses.cycle_contrast import MODES, QUERIES, SCOPES, Options, cycle_contrast, find, health
+from mmreid_jax.losses.cycle_contrast import MODES, QUERIES, SCOPES, CycleContrastOptions, cycle_contrast, find, health
 from mmreid_jax.losses.vectors import l2_normalise
 
 COMBINATIONS = list(itertools.product(MODES, SCOPES, SCOPES, (False, True)))
@@ -74,7 +74,7 @@ def naive(own, other, options, stripes):
 
 @pytest.mark.parametrize(("mode", "candidates", "negatives", "exclude_self"), COMBINATIONS)
 def test_against_loops_over_patches(mode, candidates, negatives, exclude_self, x64):
-    options = Options(
+    options = CycleContrastOptions(
         mode=mode,
         candidate_scope=candidates,
         negative_scope=negatives,
@@ -95,11 +95,11 @@ def test_against_loops_over_patches(mode, candidates, negatives, exclude_self, x
 
 def test_the_total_is_of_the_queries_asked_for(x64):
     visible, infrared = patches()
-    losses = {query: cycle_contrast(visible, infrared, Options(query=query))[0] for query in QUERIES}
+    losses = {query: cycle_contrast(visible, infrared, CycleContrastOptions(query=query))[0] for query in QUERIES}
     _, details = cycle_contrast(visible, infrared)
     assert losses["visible"] == details["visible_query"] != details["infrared_query"] == losses["infrared"]
     np.testing.assert_allclose(losses["both"], (losses["visible"] + losses["infrared"]) / 2, rtol=1e-14)
-    swapped, _ = cycle_contrast(infrared, visible, Options(query="visible"))
+    swapped, _ = cycle_contrast(infrared, visible, CycleContrastOptions(query="visible"))
     np.testing.assert_allclose(swapped, losses["infrared"], rtol=1e-14)
 
 
@@ -107,7 +107,7 @@ def test_the_total_is_of_the_queries_asked_for(x64):
 def test_lengths_and_the_order_of_images_do_not_matter(mode, x64):
     visible, infrared = patches()
     lengths = np.random.default_rng(1).uniform(0.1, 10, (2, 3, 4, 1))
-    options, shuffled = Options(mode=mode), np.array([2, 0, 1])
+    options, shuffled = CycleContrastOptions(mode=mode), np.array([2, 0, 1])
     expected, _ = cycle_contrast(visible, infrared, options)
     actual, _ = cycle_contrast(visible * lengths[0], (infrared * lengths[1])[shuffled], options)
     np.testing.assert_allclose(actual, expected, rtol=1e-12)
@@ -117,7 +117,7 @@ def test_lengths_and_the_order_of_images_do_not_matter(mode, x64):
 @pytest.mark.parametrize(("scope", "unknown"), [("batch", 12), ("pair", 4)])
 def test_patches_that_cannot_be_told_apart_have_the_loss_of_a_guess(mode, scope, unknown):
     same = jnp.ones((3, 4, 5))
-    loss, details = cycle_contrast(same, same, Options(mode=mode, negative_scope=scope))
+    loss, details = cycle_contrast(same, same, CycleContrastOptions(mode=mode, negative_scope=scope))
     np.testing.assert_allclose(loss, np.log(unknown), rtol=1e-5)
     np.testing.assert_allclose(details["attention_entropy"], np.log(12), rtol=1e-5)
 
@@ -125,10 +125,10 @@ def test_patches_that_cannot_be_told_apart_have_the_loss_of_a_guess(mode, scope,
 @pytest.mark.parametrize("mode", MODES)
 def test_the_loss_is_low_where_every_patch_has_a_counterpart(mode):
     same = jnp.eye(12).reshape(3, 4, 12)
-    loss, details = cycle_contrast(same, same, Options(mode=mode))
+    loss, details = cycle_contrast(same, same, CycleContrastOptions(mode=mode))
     assert float(loss) < 1e-3
     assert float(details["self_weight"]) > 0.999
-    apart, _ = cycle_contrast(same, jnp.roll(same, 1, axis=0), Options(mode=mode, candidate_scope="pair"))
+    apart, _ = cycle_contrast(same, jnp.roll(same, 1, axis=0), CycleContrastOptions(mode=mode, candidate_scope="pair"))
     assert float(apart) > 0.5
 
 
@@ -138,7 +138,7 @@ def test_the_loss_is_low_where_every_patch_has_a_counterpart(mode):
 def test_zero_patches_have_finite_gradients(mode, exclude_self, scope):
     visible, infrared = (jnp.asarray(x, jnp.float32) for x in patches())
     visible, infrared = visible.at[0, 1].set(0.0), infrared.at[2].set(0.0)
-    options = Options(mode=mode, exclude_self=exclude_self, candidate_scope=scope)
+    options = CycleContrastOptions(mode=mode, exclude_self=exclude_self, candidate_scope=scope)
     objective = jax.value_and_grad(lambda v, t: cycle_contrast(v, t, options)[0], (0, 1))
     loss, gradients = jax.jit(objective)(visible, infrared)
     assert np.isfinite(loss)
@@ -157,9 +157,9 @@ def test_half_precision_is_computed_in_float32():
 def test_candidates_without_gradient(mode, x64):
     """With the candidates held fixed the loss of visible queries has no gradient by infrared patches."""
     visible, infrared = patches()
-    expected = cycle_contrast(visible, infrared, Options(mode, query="visible"))[0]
+    expected = cycle_contrast(visible, infrared, CycleContrastOptions(mode, query="visible"))[0]
     for held in (False, True):
-        options = Options(mode, query="visible", stop_gradient=held)
+        options = CycleContrastOptions(mode, query="visible", stop_gradient=held)
         objective = jax.jit(jax.value_and_grad(lambda v, t, o=options: cycle_contrast(v, t, o)[0], (0, 1)))
         loss, (of_visible, of_infrared) = objective(visible, infrared)
         np.testing.assert_allclose(loss, expected, rtol=1e-12)
@@ -170,7 +170,7 @@ def test_candidates_without_gradient(mode, x64):
 def test_a_patch_never_finds_itself_where_it_is_excluded(x64):
     visible, infrared = (l2_normalise(x) for x in patches())
     for scope in SCOPES:
-        found = find(visible, infrared, Options(exclude_self=True, candidate_scope=scope))
+        found = find(visible, infrared, CycleContrastOptions(exclude_self=True, candidate_scope=scope))
         assert not np.diagonal(found.attention_within, axis1=1, axis2=2).any()
         np.testing.assert_allclose(found.attention_within.sum(axis=-1), 1.0)
         assert np.diagonal(found.attention_across, axis1=1, axis2=2).all()
@@ -204,7 +204,7 @@ def test_eight_devices_are_one_device(mode, scope, x64):
     """A loss that saw the patches of its own device alone would differ with candidates from the batch."""
     assert len(jax.devices()) >= 8
     sharding = NamedSharding(Mesh(np.array(jax.devices()[:8]), ("data",)), PartitionSpec("data"))
-    options = Options(mode=mode, candidate_scope=scope, exclude_self=True)
+    options = CycleContrastOptions(mode=mode, candidate_scope=scope, exclude_self=True)
     run = jax.value_and_grad(lambda v, t: cycle_contrast(v, t, options), (0, 1), has_aux=True)
     batch = patches(8, 3, 6)
     plain, spread = run(*batch), jax.jit(run)(*jax.device_put(batch, sharding))
@@ -225,7 +225,7 @@ def test_eight_devices_are_one_device(mode, scope, x64):
 )
 def test_options_that_make_no_sense_are_refused(options, key):
     with pytest.raises(UserError, match=f"config.loss.{key}"):
-        Options(**options)
+        CycleContrastOptions(**options)
 
 
 def test_patches_that_do_not_fit_are_refused():
@@ -233,4 +233,4 @@ def test_patches_that_do_not_fit_are_refused():
     with pytest.raises(UserError, match="of one shape"):
         cycle_contrast(visible, infrared[:2])
     with pytest.raises(UserError, match="without candidates"):
-        cycle_contrast(visible[:, :1], infrared[:, :1], Options(exclude_self=True, candidate_scope="pair"))
+        cycle_contrast(visible[:, :1], infrared[:, :1], CycleContrastOptions(exclude_self=True, candidate_scope="pair"))

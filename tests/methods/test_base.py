@@ -21,6 +21,8 @@ ABILITIES = {
     "deen": {base.HasMaps},
     "hetero_center": {base.HasMaps},
     "mmgl": {base.HasMaps, base.Examines},
+    "demo_moe": {base.Attends},
+    "mdreid": {base.Attends},
     "tvi_lfm": {base.HasMaps, base.Loads},
 }
 EVERY = {base.Adapts, base.Remembers, base.HasMaps, base.Attends, base.Examines, base.Loads}

@@ -82,8 +82,9 @@ def test_fusions_by_hand(x64):
         ("filter", image + visible - infrared),
         ("add", image + visible),
         ("norm_add", written),
+        ("parameter_add", 0.25 * image + 0.75 * visible),
     ):
-        _, method = tiny.method("tvi_lfm", model__fusion=form)
+        _, method = tiny.method("tvi_lfm", model__fusion=form, model__fusion_share=0.25)
         np.testing.assert_allclose(method.fuse(jnp.asarray(image), texts), expected, rtol=1e-12)
 
 
@@ -104,6 +105,87 @@ def test_the_loss_sees_the_rows_and_labels_of_the_paper(joint, x64):
     expected = float(identity.cross_entropy(scores, every)) + 0.5 * float(triplet)
     assert float(total) == pytest.approx(expected, rel=1e-12)
     assert terms["accuracy_fusion"] == np.mean(np.asarray(logits["fusion"]).argmax(1) == labels)
+
+
+VISIBLE_TEXT = {"model__stage": "visible_text", "eval__feature": "text"}
+
+
+@pytest.mark.parametrize("freeze", ["none", "code", "all"])
+def test_visible_images_and_captions_by_a_plain_loop(freeze, x64):
+    """Every number of the loss by hand: features in double precision from the networks' parts, terms by loops."""
+    config, method, variables = fresh(**VISIBLE_TEXT, model__freeze_visual=freeze)
+    variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
+    batch, key, step = tiny.batch(config), jax.random.key(3), jnp.zeros((), jnp.int32)
+    total, (terms, stats, _) = method.loss(variables, batch, key, step, {})
+    params, moving = variables["params"], freeze != "all"
+    images = method.training_images(batch, key)
+    maps, of_trunk = method.trunk(params["backbone"], variables["batch_stats"]["backbone"], images, moving)
+    count = len(batch["identity"])
+    # Infrared rows are among those whose statistics normalise, and nowhere else.
+    seen = np.asarray(method.pooled(params, maps))[: 2 * count]
+    rows = np.concatenate([seen, np.asarray(method.read(params, {"rgb": batch["tokens"]["rgb"]})["rgb"])])
+    labels = np.tile(np.asarray(batch["identity"]), 3)
+    mean, variance = rows.mean(0), rows.var(0)
+    weights = params["bottleneck"]["scale"], params["bottleneck"]["bias"]
+    normed = (rows - mean) / np.sqrt(variance + 1e-5) * np.asarray(weights[0]) + np.asarray(weights[1])
+    logits = normed @ np.asarray(params["classifier"]["kernel"])
+    entropy = np.mean([np.log(np.exp(row).sum()) - row[label] for row, label in zip(logits, labels, strict=True)])
+    assert float(terms["ce"]) == pytest.approx(entropy, rel=1e-6)
+    losses = []
+    for i, row in enumerate(rows):
+        distances = [np.sqrt(max(np.sum((row - other) ** 2), 1e-12)) for other in rows]
+        same = [d if label == labels[i] else 0.0 for d, label in zip(distances, labels, strict=True)]
+        pull = np.array([np.exp(d - max(same)) * (label == labels[i]) for d, label in zip(same, labels, strict=True)])
+        push = np.array([np.exp(-d) * (label != labels[i]) for d, label in zip(distances, labels, strict=True)])
+        near, far = (np.dot(distances, w / (w.sum() + 1e-6)) for w in (pull, push))
+        losses.append(np.log1p(np.exp(near - far)))
+    assert float(terms["triplet"]) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert float(total) == pytest.approx(float(terms["ce"]) + float(terms["triplet"]), rel=1e-9)
+    jax.tree.map(np.testing.assert_array_equal, stats["backbone"], of_trunk)
+    assert set(terms) == {"ce", "triplet", "ranked", "accuracy_visible", "accuracy_text"}
+
+
+def test_infrared_captions_are_not_read_in_training_of_visible_ones():
+    config, method, variables = fresh(**VISIBLE_TEXT)
+    variables = jax.tree.map(jnp.asarray, variables)
+    batch, key, step = tiny.batch(config), jax.random.key(3), jnp.zeros((), jnp.int32)
+    alone = {**batch, "tokens": {"rgb": batch["tokens"]["rgb"]}}
+    both = (method.loss(variables, each, key, step, {})[0] for each in (batch, alone))
+    assert len({float(total) for total in both}) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("freeze", "still"),
+    [
+        ("none", set()),
+        ("code", {"params/backbone", "params/pool", "params/backup", "batch_stats/backup"}),
+        ("all", {"params/backbone", "params/pool", "params/backup", "batch_stats/backup", "batch_stats/backbone"}),
+    ],
+)
+@pytest.mark.parametrize("fusion", ["filter", "add"])
+def test_what_a_step_on_visible_images_and_captions_moves(fusion, freeze, still):
+    """Without a fixed network infrared stems, too: the statistics of the shared layers depend on them."""
+    found = moved(*one_step(**VISIBLE_TEXT, model__freeze_visual=freeze, model__fusion=fusion))
+    assert {part for part, how in found.items() if how == "none"} == still
+    assert {how for part, how in found.items() if part not in still} == {"all"}
+
+
+def test_what_visible_images_and_captions_have_no_use_for():
+    for changes, line in (
+        ({"loss__t2i_regular_weight": 1.0}, r"loss\.t2i_regular_weight is for config\.model\.stage=text"),
+        ({"model__separate_norms": True}, r"separate_norms is for config\.model\.stage=text"),
+        ({"data__text": False}, r"model\.stage is 'visible_text', but config\.data\.text is False"),
+    ):
+        with pytest.raises(UserError, match=line):
+            tiny.method("tvi_lfm", **VISIBLE_TEXT, **changes)
+
+
+def test_a_trained_visible_text_network_searches_by_all_features():
+    config, method, variables = fresh(**VISIBLE_TEXT, model__freeze_visual="none")
+    assert method.comparisons()[0].name == "text nir to rgb"
+    found = jax.jit(method.embed)(variables, tiny.batch(config))
+    assert set(found) == {"joint_rgb", "ir_nir", "text_nir", "fusion_nir", "mer_nir"}
 
 
 def test_second_views_change_channels_and_infrared_ones_are_mixed():

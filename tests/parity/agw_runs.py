@@ -163,7 +163,7 @@ class Run:
 
     def rates(self, params):
         """Learning rates of the authors' groups: trunk, neck, classifier."""
-        options = optimizers.Options.of(self.method.config.optim)
+        options = optimizers.OptimizerOptions.of(self.method.config.optim)
         groups = optimizers.assign(options.groups(), params)
         of_group = (groups["backbone"], groups["bottleneck"], groups["classifier"])
         factors = [{group.lr_factor for group in jax.tree.leaves(tree)} for tree in of_group]

@@ -43,7 +43,7 @@ def test_case(path, dtype, x64):
     frozen = [optimizers.Group(f"^{re.escape(name)}/", frozen=True) for name in none]
     optimizer = optimizers.build(options, params, ends, frozen)
     state = optimizer.init(params)
-    assigned = optimizers.assign(optimizers.Options.of(options).groups(frozen), params)
+    assigned = optimizers.assign(optimizers.OptimizerOptions.of(options).groups(frozen), params)
     outputs = {}
     for number in range(len(epochs)):
         quiet = {*zeros, *none}

@@ -35,7 +35,7 @@ def test_rates(path, key):
         module, changes = SYSTEMS[system]
         section = module.get_config().optim
         section.update(changes)
-        options = optimizers.Options.of(section)
+        options = optimizers.OptimizerOptions.of(section)
         # The first column is the trunk, the others are new layers.
         factors = [options.base_lr_factor] + [1.0] * (expected.shape[1] - 1)
         rates = [schedules.table(options.timetable, golden.json["base_lr"], len(expected), f) for f in factors]

@@ -38,7 +38,7 @@ class Run(agw_runs.Run):
 
     def rates(self, params):
         """Learning rates of the authors' groups: trunk, neck, classifier, parts, every head, last graph layer."""
-        options = optimizers.Options.of(self.method.config.optim)
+        options = optimizers.OptimizerOptions.of(self.method.config.optim)
         groups = optimizers.assign(options.groups(), params)
         layers = [groups[name] for name in ("backbone", "bottleneck", "classifier", "parts")]
         layers += [groups["graph"]["heads"]] * self.case["nheads"] + [groups["graph"]["out"]]

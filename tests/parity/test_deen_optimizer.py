@@ -24,7 +24,7 @@ CASES = deen_kinds.of_kind("optimizer")
 def test_rates(golden):
     """Of every group in every epoch of the released experiment."""
     options = deen_sysu.get_config().optim
-    expected, timetable = golden.arrays["rates"], optimizers.Options.of(options).timetable
+    expected, timetable = golden.arrays["rates"], optimizers.OptimizerOptions.of(options).timetable
     assert len(expected) == options.epochs
     factors = [described.number(key, r"([\d.]+)\*lr", 1) for key in golden.json["groups"]]
     assert set(factors) == {options.base_lr_factor, 1.0}

@@ -24,7 +24,7 @@ TOYS = [pytest.param(*case, id=case[1]) for case in CASES if "scheduler" not in 
 def options_of(optimizer, scheduler=None):
     """Options of torchreid by the names of ours."""
     scheduler = scheduler or {}
-    return optimizers.Options(
+    return optimizers.OptimizerOptions(
         name=optimizer["optim"],
         lr=optimizer["lr"],
         weight_decay=optimizer["weight_decay"],

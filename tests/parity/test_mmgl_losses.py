@@ -182,7 +182,7 @@ def test_cycle_contrast(golden, index, case, dtype, x64):
         jnp.asarray(goldens.recipe().array(golden.json["seed"], f"{stream}_{index}", shape, np.float64), dtype)
         for stream in ("visible", "infrared")
     )
-    options = cycle_contrast.Options(
+    options = cycle_contrast.CycleContrastOptions(
         mode=case["mode"],
         candidate_scope=case["candidate_scope"],
         negative_scope=case["negative_scope"],

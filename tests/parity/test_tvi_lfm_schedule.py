@@ -40,7 +40,7 @@ def test_setting(path, setting):
                 assert published[section][key] == config[section][key], f"{module.__name__}: {section}.{key}"
     method = base.build(config, base.DataFacts(chosen["args"]["pid_num"], 4, 1, ("rgb", "nir")))
     shapes = jax.eval_shape(method.init, jax.random.key(0))
-    groups = optimizers.Options.of(config.optim).groups(method.groups())
+    groups = optimizers.OptimizerOptions.of(config.optim).groups(method.groups())
     assigned = jax.tree.leaves(optimizers.assign(groups, shapes["params"]))
     leaves, structure = jax.tree.flatten(shapes["params"])
     numbers = [np.broadcast_to(np.int16(i), leaf.shape) for i, leaf in enumerate(leaves)]
@@ -64,8 +64,8 @@ def test_setting(path, setting):
         table = optimizers.rate(config.optim, ends, group.lr_factor)
         if name.endswith("classifier.weight") or name.endswith("ln_final.weight"):
             np.testing.assert_allclose([float(table(e)) for e in range(epochs)], expected, rtol=1e-6)
-    timetable = optimizers.schedules.table(optimizers.Options.of(config.optim).timetable, 1.0, epochs)
+    timetable = optimizers.schedules.table(optimizers.OptimizerOptions.of(config.optim).timetable, 1.0, epochs)
     np.testing.assert_allclose(timetable, golden.arrays[f"{setting}/multiplier"], rtol=1e-12)
     for rate in chosen["base_lrs"]:
-        rates = optimizers.schedules.table(optimizers.Options.of(config.optim).timetable, rate, epochs)
+        rates = optimizers.schedules.table(optimizers.OptimizerOptions.of(config.optim).timetable, rate, epochs)
         np.testing.assert_allclose(rates, golden.arrays[f"{setting}/lr_base_{rate}"], rtol=1e-12)
