@@ -8,6 +8,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import torch_clip
 import torch_ieee
 import torch_mmgl
 import torch_vi
@@ -17,6 +18,7 @@ from mmreid_jax.models.resnet import RESNETS
 from mmreid_jax.training import optimizers
 
 VISIBLE_INFRARED = ("hetero_center", "base", "agw", "ddag", "deen", "mmgl", "tvi_base", "tvi_lfm")
+ON_CLIP = ("demo_moe", "mdreid")
 TEXT_TOWERS_OF = {"resnet50": "clip_rn50", "resnet_micro": "text_micro"}
 """Size of ResNet -> the text tower that goes with it."""
 # JAX's name of each precision's matrix products; the type of the computation beside it.
@@ -34,7 +36,7 @@ class Setting(NamedTuple):
     """What one row of a table measures.
 
     Attributes:
-      method: one of ``htt``, ``ieee`` and `VISIBLE_INFRARED`.
+      method: one of ``htt``, ``ieee``, `ON_CLIP` and `VISIBLE_INFRARED`.
       backbone: its backbone.
       batch: samples, each an image of every modality.
       per_identity: samples of an identity.
@@ -96,6 +98,7 @@ class Setting(NamedTuple):
 def config(setting: Setting) -> Any:
     """The config of the method of a setting."""
     makers = {"htt": _htt, "ieee": _ieee, "mmgl": _mmgl, "tvi_base": _tvi, "tvi_lfm": _tvi}
+    makers |= dict.fromkeys(ON_CLIP, _on_clip)
     return makers.get(setting.method, _paired)(setting)
 
 
@@ -148,7 +151,7 @@ def _htt(setting: Setting) -> Any:
         model=model,
         loss=loss,
         train=SimpleNamespace(micro_batches=1, identities_per_batch=setting.identities),
-        optim=optimizers.Options(lr=setting.rate, weight_decay=1e-4, bias_lr_factor=2.0),
+        optim=optimizers.OptimizerOptions(lr=setting.rate, weight_decay=1e-4, bias_lr_factor=2.0),
         **_shared(setting),
     )
 
@@ -184,8 +187,49 @@ def _ieee(setting: Setting) -> Any:
         fixbase_epochs=0,
         open_layers=(),
     )
-    optim = optimizers.Options(lr=setting.rate, weight_decay=5e-4, nesterov=True)
+    optim = optimizers.OptimizerOptions(lr=setting.rate, weight_decay=5e-4, nesterov=True)
     return SimpleNamespace(model=model, loss=loss, train=train, optim=optim, **_shared(setting))
+
+
+def _on_clip(setting: Setting) -> Any:
+    """The same for DeMo and MDReID."""
+    model = SimpleNamespace(
+        backbone=setting.backbone,
+        side_camera=True,
+        side_weight=1.0,
+        num_classes=0,
+        dtype=PRECISIONS[setting.precision][1],
+        remat=setting.remat,
+        attention=setting.attention,
+        unroll=setting.unroll,
+    )
+    loss = SimpleNamespace(ce_weight=torch_clip.CE_WEIGHT, label_smoothing=torch_clip.SMOOTHING, triplet_weight=1.0)
+    if setting.method == "demo_moe":
+        vars(model).update(global_local=True, fusion="experts", heads=torch_clip.HEADS, joint_head=True)
+        vars(model).update(dropout=torch_clip.QUERY_DROPOUT * setting.drop)
+    else:
+        vars(loss).update(shared_weight=torch_clip.SHARED_WEIGHT)
+        vars(loss).update(orthogonality_weight=torch_clip.ORTHOGONALITY_WEIGHT)
+        vars(loss).update(disentangling_weight=torch_clip.DISENTANGLING_WEIGHT)
+    new_layers = (
+        "^(?!backbone/)",
+        "^backbone/(sie|pos)_embed" if setting.method == "mdreid" else "^backbone/sie_embed",
+    )
+    return SimpleNamespace(
+        model=model,
+        loss=loss,
+        train=SimpleNamespace(micro_batches=1, identities_per_batch=setting.identities, missing_modalities=0.0),
+        optim=optimizers.OptimizerOptions(
+            name="adam",
+            lr=setting.rate,
+            weight_decay=torch_clip.WEIGHT_DECAY,
+            bias_lr_factor=torch_clip.BIAS_FACTOR,
+            new_layers=new_layers,
+            base_lr_factor=torch_clip.TRUNK_FACTOR,
+        ),
+        eval=SimpleNamespace(feature="all"),
+        **_shared(setting),
+    )
 
 
 def _paired(setting: Setting) -> Any:
@@ -224,7 +268,7 @@ def _paired(setting: Setting) -> Any:
         model=model,
         loss=loss,
         train=SimpleNamespace(micro_batches=1, identities_per_batch=setting.identities),
-        optim=optimizers.Options(lr=setting.rate, weight_decay=5e-4, nesterov=True, new_layers=new_layers),
+        optim=optimizers.OptimizerOptions(lr=setting.rate, weight_decay=5e-4, nesterov=True, new_layers=new_layers),
         eval=SimpleNamespace(feature="fc", mirror=False, weights=(1.0, 1.0)),
         **_shared(setting),
     )
@@ -269,7 +313,7 @@ def _mmgl(setting: Setting) -> Any:
         model=model,
         loss=loss,
         train=SimpleNamespace(micro_batches=1, identities_per_batch=1),
-        optim=optimizers.Options(lr=setting.rate, weight_decay=5e-4, nesterov=True),
+        optim=optimizers.OptimizerOptions(lr=setting.rate, weight_decay=5e-4, nesterov=True),
         eval=SimpleNamespace(feature="pool"),
         **_shared(setting),
     )
@@ -311,7 +355,7 @@ def _tvi(setting: Setting) -> Any:
         loss=Section(loss),
         groups=groups,
         train=SimpleNamespace(micro_batches=1, identities_per_batch=setting.identities),
-        optim=optimizers.Options(name="adam", lr=setting.rate, weight_decay=5e-4),
+        optim=optimizers.OptimizerOptions(name="adam", lr=setting.rate, weight_decay=5e-4),
         eval=SimpleNamespace(feature="fusion" if setting.method == "tvi_lfm" else "fc"),
         **{
             **_shared(setting),

@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import step_configs
 import torch
+import torch_clip
 import torch_htt
 import torch_ieee
 import torch_mmgl
 import torch_tvi_lfm
 import torch_vi
-from step_configs import DROP_PATH, DROPOUT, MAP_DROPOUT, PRECISIONS, TEXT_TOWERS_OF, Setting
+from step_configs import DROP_PATH, DROPOUT, MAP_DROPOUT, ON_CLIP, PRECISIONS, TEXT_TOWERS_OF, Setting
 
 from mmreid_jax.convert.layout import export_state
 from mmreid_jax.methods import base
@@ -42,6 +43,8 @@ def peer_of(setting: Setting) -> Any:
     """The module with PyTorch's side of a method."""
     if setting.method in TVI_LFM:
         return torch_tvi_lfm
+    if setting.method in ON_CLIP:
+        return torch_clip
     return {"htt": torch_htt, "ieee": torch_ieee, "mmgl": torch_mmgl}.get(setting.method, torch_vi)
 
 
@@ -193,12 +196,14 @@ class Theirs:
 def their_network(setting: Setting, ours: Ours) -> torch.nn.Module:
     """The network in PyTorch, with our weights."""
     if setting.method != "htt":
-        model: Any = paired_network(setting) if setting.paired else torch_ieee.Ieee(STAGES, setting.classes)
+        model: Any = clip_network(setting) if setting.method in ON_CLIP else None
+        if model is None:
+            model = paired_network(setting) if setting.paired else torch_ieee.Ieee(STAGES, setting.classes)
         params, batch_stats = ours.weights()
         (layout,) = ours.method.convert_layouts().values()
         entries = export_state(layout, {"params": params, "batch_stats": batch_stats})
-        # The authors' files of visible-infrared networks hold parts that these never use, which the model lacks.
-        held = model.state_dict().keys() if setting.paired else entries.keys()
+        # The authors' files of many networks hold parts that these never use, which the model lacks.
+        held = entries.keys() if setting.method == "ieee" else model.state_dict().keys()
         model.load_state_dict({name: torch.from_numpy(np.array(entries[name])) for name in held})
         return model
     if setting.backbone == "resnet50":
@@ -211,6 +216,14 @@ def their_network(setting: Setting, ours: Ours) -> torch.nn.Module:
     model = torch_htt.Htt(backbone, len(setting.modalities), setting.classes)
     model.load(*ours.weights())
     return model
+
+
+def clip_network(setting: Setting) -> torch.nn.Module:
+    """DeMo or MDReID in PyTorch."""
+    sizes = vit.SIZES[setting.backbone], setting.image_size, setting.classes
+    if setting.method == "mdreid":
+        return torch_clip.MDReID(*sizes)
+    return torch_clip.DeMo(*sizes, torch_clip.QUERY_DROPOUT * setting.drop)
 
 
 def paired_network(setting: Setting) -> torch.nn.Module:

@@ -5,6 +5,7 @@
     python benchmarks/step_time.py --method ieee --streams loop vmap      three ResNet-50
     python benchmarks/step_time.py --method agw --batch 4 --per_identity 2      visible-infrared: pairs of 288x144
     python benchmarks/step_time.py --method ddag --backbone resnet_micro
+    python benchmarks/step_time.py --method demo_moe --batch 4 --per_identity 2      on CLIP's tower; mdreid
     python benchmarks/step_time.py --method mmgl --batch 4      pre-training: pairs of 288x144
     python benchmarks/step_time.py --method tvi_lfm --batch 4      text stage; tvi_base: the stage before it
     python benchmarks/step_time.py --device gpu --precision float32 tf32 bfloat16 --batch 32 64 128 256
@@ -34,7 +35,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 SECTIONS = ("check", "train", "forward", "attention", "compile", "peak")
-METHODS = ("htt", "ieee", "hetero_center", "base", "agw", "ddag", "deen", "mmgl", "tvi_base", "tvi_lfm")
+ON_CLIP = ("demo_moe", "mdreid")
+METHODS = ("htt", "ieee", *ON_CLIP, "hetero_center", "base", "agw", "ddag", "deen", "mmgl", "tvi_base", "tvi_lfm")
 RESNET_SIZES = ("resnet50", "resnet_micro")
 
 
@@ -43,9 +45,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=["check", "train"])
     parser.add_argument("--method", choices=METHODS, default="htt")
-    parser.add_argument(
-        "--backbone", choices=("vit_base", "deit_tiny", *RESNET_SIZES), help="default: the published one"
-    )
+    sizes = ("vit_base", "deit_tiny", "clip_vit_b16_projected", "clip_vit_micro", *RESNET_SIZES)
+    parser.add_argument("--backbone", choices=sizes, help="default: the published one")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--batch", nargs="+", type=int, default=[8], help="samples: an image of every modality")
     parser.add_argument("--per_identity", type=int, default=4, help="samples of an identity")
@@ -63,10 +64,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", choices=("jax", "torch"), help="time one side alone (memory)")
     parser.add_argument("--torch_compile", action="store_true", help="compile the PyTorch network")
     options = parser.parse_args()
-    options.backbone = options.backbone or ("vit_base" if options.method == "htt" else "resnet50")
+    published = {"htt": "vit_base", **dict.fromkeys(ON_CLIP, "clip_vit_b16_projected")}
+    options.backbone = options.backbone or published.get(options.method, "resnet50")
     if options.method == "ieee" and options.backbone != "resnet50":
         parser.error("--method ieee has a resnet50 for each modality")
-    if options.method in METHODS[2:] and options.backbone not in RESNET_SIZES:
+    if options.method in ON_CLIP and not options.backbone.startswith("clip_"):
+        parser.error(f"--method {options.method} has CLIP's tower: clip_vit_b16_projected, clip_vit_micro")
+    if options.method in METHODS[4:] and options.backbone not in RESNET_SIZES:
         parser.error(f"--method {options.method} has a ResNet: {', '.join(RESNET_SIZES)}")
     if options.method == "htt" and options.backbone == "resnet_micro":
         parser.error("--method htt has no resnet_micro here")
@@ -180,7 +184,9 @@ def steps(kind: str) -> None:
     """Prints seconds, ratios, images per second and share of peak of ``train`` or ``forward``."""
     title = {"train": "Training step", "forward": "Forward pass (evaluation)"}[kind]
     where = f"{OPTIONS.device}, {len(os.sched_getaffinity(0))} cores"
-    variant = {"htt": ("attention", "unroll"), "ieee": ("streams",)}.get(OPTIONS.method, ())
+    variant = {**dict.fromkeys(("htt", *ON_CLIP), ("attention", "unroll")), "ieee": ("streams",)}.get(
+        OPTIONS.method, ()
+    )
     head = ["samples", "precision", *variant, "remat", "ours s", "PyTorch s", "ratio"]
     head += ["ours cpu-s", "PyTorch cpu-s", "ratio"] if OPTIONS.device == "cpu" else []
     head += ["ours GiB", "PyTorch GiB"] if OPTIONS.device == "cpu" else []

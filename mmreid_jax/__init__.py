@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mmreid_jax import losses as losses
     from mmreid_jax import models as models
     from mmreid_jax import retrieval as retrieval
-    from mmreid_jax.api import adapt, convert, datasets, evaluate, load, methods, prepare, train
+    from mmreid_jax.api import adapt, convert, datasets, evaluate, load, methods, prepare, prepare_own, train
     from mmreid_jax.errors import UserError
     from mmreid_jax.model import Model
     from mmreid_jax.retrieval.matches import Matches
@@ -41,6 +41,7 @@ __all__ = [
     "methods",
     "models",
     "prepare",
+    "prepare_own",
     "retrieval",
     "train",
 ]
@@ -54,6 +55,7 @@ _HOMES = {
     "UserError": "errors",
     "load": "api",
     "prepare": "api",
+    "prepare_own": "api",
 }
 """Other names that are no modules -> the module that defines them."""
 

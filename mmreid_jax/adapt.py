@@ -149,6 +149,11 @@ def episodic(experiment: Experiment, embedder: Embedder, variables: Any) -> Resu
     """Adapts to each set of queries alone, ranks the gallery for it, and forgets: no query profits from another set."""
     config, method, splits, parallel = experiment.config, experiment.method, experiment.splits, experiment.parallel
     comparison = method.comparisons()[0]
+    if not set(comparison.query) == set(comparison.gallery) == set(method.facts.modalities):
+        raise UserError(
+            "config.mtt.episodic adapts to and compares all modalities; leave config.eval.query_modalities and"
+            " gallery_modalities empty"
+        )
     protocol = retrieval.protocols_of(config.data.dataset, config.eval, config.data.data_dir)[0]
     sets = [
         np.arange(start, min(start + config.mtt.episode_size, len(splits.query)))

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import numpy as np
 
-    from mmreid_jax.convert.layout import Report
+    from mmreid_jax.convert.layout import ImportReport
+    from mmreid_jax.datasets.own.making import Made
     from mmreid_jax.datasets.prepare import Prepared
     from mmreid_jax.model import Model
     from mmreid_jax.retrieval.metrics import Labels, Scores, Trials
-    from mmreid_jax.retrieval.rerank import Options
+    from mmreid_jax.retrieval.rerank import RerankOptions
 
-__all__ = ["adapt", "convert", "datasets", "evaluate", "load", "methods", "prepare", "train"]
+__all__ = ["adapt", "convert", "datasets", "evaluate", "load", "methods", "prepare", "prepare_own", "train"]
 
 
 def load(checkpoint: str | Path, *, config: Any = None, which: Literal["best", "last"] = "best") -> Model:
@@ -47,7 +48,7 @@ def evaluate(
     *,
     protocol: str = "rgbnt",
     distance: str | None = None,
-    rerank: Options | None = None,
+    rerank: RerankOptions | None = None,
 ) -> Scores | Trials:
     """Scores of features alone, of whatever model in whatever framework.
 
@@ -63,7 +64,7 @@ def evaluate(
         Where it draws galleries, `gallery_labels` need the names of the files.
       distance: ``squared_euclidean``, ``euclidean`` or ``cosine``; None: that of the protocol. Features are compared at
         length one.
-      rerank: k-reciprocal re-ranking, `mmreid_jax.retrieval.rerank.Options`; None for none.
+      rerank: k-reciprocal re-ranking, `mmreid_jax.retrieval.rerank.RerankOptions`; None for none.
 
     Returns:
       Scores between 0 and 1: ``mAP``, ``mINP``, ``cmc``, ``rank(1)`` ...; where the protocol draws galleries, those of
@@ -152,7 +153,7 @@ def convert(
     overwrite: bool = False,
     under: str | None = None,
     prefix: str | None = None,
-) -> Report:
+) -> ImportReport:
     """Converts foreign weights to a directory that `load` and ``config.init`` take, as ``mmreid_jax convert`` does.
 
     Args:
@@ -197,6 +198,59 @@ def prepare(dataset: str, manual_dir: str | Path, data_dir: str | Path | None = 
     from mmreid_jax.paths import default_data_dir
 
     return prepare_files(dataset, os.fspath(manual_dir), data_dir or default_data_dir())
+
+
+def prepare_own(
+    name: str,
+    *,
+    folder: str | Path | None = None,
+    csv: str | Path | None = None,
+    pattern: str = "",
+    aligned: bool | None = None,
+    test_share: float | None = None,
+    seed: int | None = None,
+    data_dir: str | Path | None = None,
+    check_images: bool = False,
+    broken: Literal["stop", "skip"] = "stop",
+    follow_links: bool = False,
+    force: bool = False,
+) -> Made:
+    """Makes a data set of one's own images, which is ``own:NAME`` from then on; docs/own_data.md has whole examples.
+
+    Args:
+      name: small letters, digits and ``_``.
+      folder: of the images, with identities as folders or in the names of files.
+      csv: a table of the images instead, or beside the folder that its files lie in.
+      pattern: of file names, such as ``{identity}_{camera}_{index}``; "": folders are identities, without folders
+        Market-1501's names.
+      aligned: whether images of equal names in the folders of modalities are one sample; None: if any are equal.
+      test_share: of the identities, drawn for the test where no split is given; None: half.
+      seed: of that draw; None: 0.
+      data_dir: folder of prepared data sets; None: the environment variable ``MMREID_DATA``, else ``data``.
+      check_images: decode every image and name those that cannot be read.
+      broken: what becomes of images that cannot be used: ``stop`` names them, ``skip`` leaves out their samples.
+      follow_links: take images that are links out of the folder.
+      force: write the records again even if they are there.
+
+    Returns:
+      Records and counts, ``prepared``; what the data set is, ``description``; sentences worth reading, ``notes``.
+
+    Raises:
+      UserError: something is wrong with the tree or table, all of which is said, and nothing is written; or the data
+        set was prepared from other files before.
+    """
+    from mmreid_jax.datasets.own import arrange, making
+    from mmreid_jax.paths import default_data_dir, path_of
+
+    where = {key: None if each is None else path_of(each) for key, each in (("folder", folder), ("csv", csv))}
+    source = making.Source(where["folder"], where["csv"], pattern, aligned)
+    usual = arrange.SplitDraw()
+    drawing = arrange.SplitDraw(
+        usual.test_share if test_share is None else test_share, usual.seed if seed is None else seed
+    )
+    options: dict[str, Any] = {"check_images": check_images, "broken": broken}
+    options |= {"follow_links": follow_links, "force": force, "drawing": drawing}
+    return making.make(source, name, path_of(data_dir or default_data_dir()), **options)
 
 
 def datasets() -> tuple[str, ...]:

@@ -92,9 +92,11 @@ def finish(experiment: Experiment, variables: Variables, label: str, **extra: An
     """
     placed = experiment.parallel.place_state(variables)
     if not by_own_task(experiment):
-        missing = experiment.config.eval.missing_modalities
+        options = experiment.config.eval
         embedder = of_experiment(experiment, experiment.method.embed)
-        results = retrieval.run(experiment, embedder, placed, label, missing)
+        extra_cases = {"missing": options.missing_modalities}
+        extra_cases |= {"pairs": options.get("all_pairs", False), "missing_any": options.get("missing_any", False)}
+        results = retrieval.run(experiment, embedder, placed, label, **extra_cases)
         report(experiment, placed, results, **extra)
         return
     config, row = experiment.config, orders.Examiner(experiment)(placed, label)

@@ -273,7 +273,9 @@ def with_modalities(records: Records, chosen: tuple[str, ...]) -> Records:
         raise UserError(
             f"config.data.modalities names {', '.join(absent)}, but {records.name} has {', '.join(records.views)}"
         )
-    return dataclasses.replace(records, views={name: view for name, view in records.views.items() if name in chosen})
+    views = {name: view for name, view in records.views.items() if name in chosen}
+    captions_of = records.captions and {name: texts for name, texts in records.captions.items() if name in chosen}
+    return dataclasses.replace(records, views=views, captions=captions_of)
 
 
 def list_place(data: Any, folder: Path) -> Path:

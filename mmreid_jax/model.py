@@ -26,7 +26,8 @@ from mmreid_jax.embedder import of_experiment
 from mmreid_jax.errors import UserError, printable
 from mmreid_jax.experiment import facts_of, image_options, normalization, open_experiment
 from mmreid_jax.methods import base
-from mmreid_jax.methods.base import Comparison
+from mmreid_jax.methods.base import TOGETHER, Comparison
+from mmreid_jax.methods.modality_sets import ComparesSets
 from mmreid_jax.retrieval import distances, streamed
 from mmreid_jax.retrieval import rerank as reranking
 from mmreid_jax.retrieval.matches import Matches
@@ -111,18 +112,47 @@ class Extractor:
     def one_modality(self) -> bool:
         """Whether a sample is seen in one modality only, as in visible-infrared models."""
         first = self.method.comparisons()[0]
-        return first.query != first.gallery
+        return first.query != first.gallery and not isinstance(self.method, ComparesSets)
 
     @property
     def width(self) -> int:
         """Numbers in the feature that images are compared by."""
         seen = self.comparison.query if self.one_modality else self.method.facts.modalities
-        return int(self._features_of(seen)[self.feature].shape[-1])
+        shapes = self._features_of(seen)
+        return sum(int(shapes[part].shape[-1]) for part in self.feature.split(TOGETHER))
+
+    def feature_between(self, present: Sequence[str], against: Sequence[str] = ()) -> str:
+        """Name of the feature of images of which these modalities are at hand.
+
+        Args:
+          present: the modalities.
+          against: those of the images that they are compared with; empty: as the config compares such images, else
+            with others like them.
+
+        Raises:
+          UserError: the method does not compare such sets of modalities, or one is not there.
+        """
+        seen = tuple(name for name in self.method.facts.modalities if name in present)
+        others = tuple(name for name in self.method.facts.modalities if name in (against or seen))
+        if unknown := [name for name in against if name not in others]:
+            known = ", ".join(self.method.facts.modalities)
+            raise UserError(f"{', '.join(unknown)} is no modality of this model, which sees {known}")
+        if not against and seen in (self.comparison.query, self.comparison.gallery):
+            of_query = seen == self.comparison.query
+            return self.feature if of_query else self.comparison.gallery_feature or self.feature
+        if isinstance(self.method, ComparesSets):
+            return self.method.between(seen, others).feature
+        if others != seen:
+            raise UserError(
+                f"a model of {self.config.method} does not compare {', '.join(seen)} with {', '.join(others)}"
+            )
+        return self.feature
 
     def _features_of(self, modalities: Sequence[str]) -> dict[str, Any]:
         """Shapes of the features of one sample that is seen in these modalities."""
         image = jax.ShapeDtypeStruct((1, *self.config.data.image_size, 3), np.float32)
-        return jax.eval_shape(self.method.embed, self._variables, {"images": dict.fromkeys(modalities, image)})
+        side = dict.fromkeys(("camera", "scene"), jax.ShapeDtypeStruct((1,), np.int32))
+        return jax.eval_shape(self.method.embed, self._variables, {"images": dict.fromkeys(modalities, image), **side})
 
     def _of_images(self) -> base.Comparison:
         """The first comparison of the model whose features images alone give, without a text beside them."""
@@ -157,7 +187,8 @@ class Extractor:
         Args:
           records: of images.
           absent: modalities to replace by zeros; a model of one modality at a time does not get to see them.
-          feature: which of the model's; empty: the one that images alone are compared by.
+          feature: which of the model's, or several joined by `TOGETHER`; empty: the one that images alone are compared
+            by, see `feature_between`.
           tokens: of texts that go with every sample, int32 [L] by modality.
           batch_size: images at a time; 0: ``config.eval.batch_size``.
 
@@ -189,7 +220,8 @@ class Extractor:
                 usual = self.comparison
                 feature = usual.gallery_feature if usual.gallery == present else usual.feature
             records, absent = records.of_modality(present[0]), ()
-        feature = feature or self.feature
+        if not feature:
+            feature = self.feature_between([name for name in self.method.facts.modalities if name not in absent])
         embed = self._embed(tuple(absent))
         size = -(-(batch_size or self.config.eval.batch_size) // self._parallel.size) * self._parallel.size
         options = image_options(data, cache=False)
@@ -202,11 +234,11 @@ class Extractor:
                 if tokens:
                     batch["tokens"] = {name: np.tile(row, (size, 1)) for name, row in tokens.items()}
                 features = embed(self._variables, self._parallel.place_batch(batch))
-                if feature not in features:
+                if not set(feature.split(TOGETHER)) <= set(features):
                     raise UserError(
                         f"the model makes no feature {feature!r} of these; choose one of {', '.join(features)}"
                     )
-                rows = np.asarray(features[feature])[batch["valid"]]
+                rows = np.asarray(base.feature_of(features, feature))[batch["valid"]]
                 distances.check_finite(rows, records.file[batch["index"][batch["valid"]]], records.name)
                 yield distances.l2_normalise(rows) if self.config.eval.normalize else rows
 
@@ -247,6 +279,7 @@ class Model:
         *,
         absent: Sequence[str] = (),
         feature: str = "",
+        against: Sequence[str] = (),
         text: Mapping[str, Sequence[str]] | None = None,
         batch_size: int = 0,
     ) -> np.ndarray:
@@ -259,6 +292,8 @@ class Model:
             array only by a mapping, such as ``{"nir": files}``.
           absent: modalities to replace by zeros, beside those of which there are no images.
           feature: which of the model's features; "": the one that its images are compared by.
+          against: modalities of the images that these will be compared with, where they are others, and these were
+            embedded against those of the former; tri-modal models alone.
           text: modality -> N texts or one for all, for models that read text: of the visible one what the person looks
             like, of the infrared one what its image shows by itself. The default feature is then that of
             ``config.eval.feature``; what it is compared with is the ``gallery_feature`` of
@@ -282,6 +317,9 @@ class Model:
                 )
             records = given.with_texts(records, text, self.modalities)
             feature = feature or self.method.comparisons()[0].feature
+        if against and not feature:
+            present = [name for name in self.modalities if name not in gone]
+            feature = self.extractor.feature_between(present, against)
         return self._embedded(records, gone, feature, batch_size)
 
     def search(
@@ -290,15 +328,18 @@ class Model:
         gallery: given.Images,
         *,
         top: int = 10,
-        rerank: reranking.Options | None = None,
+        rerank: reranking.RerankOptions | None = None,
     ) -> Matches:
         """The nearest gallery images of every query.
+
+        Of a tri-modal model queries and gallery may be of different modalities: they are then compared by the features
+        of the modalities at hand, see `mmreid_jax.methods.modality_sets`.
 
         Args:
           query: images as `embed` takes them, or features float [Q, D] that it has made.
           gallery: likewise.
           top: matches of each query.
-          rerank: k-reciprocal re-ranking, `mmreid_jax.retrieval.rerank.Options`; None for none.
+          rerank: k-reciprocal re-ranking, `mmreid_jax.retrieval.rerank.RerankOptions`; None for none.
 
         Returns:
           Matches, whose distances are squared Euclidean ones of the features, or those of the re-ranking.
@@ -308,8 +349,10 @@ class Model:
         """
         if top < 1:
             raise UserError(f"top is {top}; it must be at least 1")
-        sides = [self._side(images) for images in (query, gallery)]
-        (query_names, asked), (gallery_names, searched) = sides
+        opened = [self._opened(images) for images in (query, gallery)]
+        seen = [present for _, present in opened]
+        sides = zip(opened, (seen[1], seen[0]), strict=True)
+        (query_names, asked), (gallery_names, searched) = (self._side(*side, others) for side, others in sides)
         if rerank is None:
             order, values = streamed.top_k(asked, searched, top)
         else:
@@ -377,13 +420,25 @@ class Model:
         size = batch_size or min(usual, 1 << (len(records) - 1).bit_length())
         return self.extractor(records, gone, feature, batch_size=size)
 
-    def _side(self, images: given.Images) -> tuple[np.ndarray, np.ndarray]:
-        """(names, features) of queries or gallery."""
+    def _opened(self, images: given.Images) -> tuple[np.ndarray | Records, tuple[str, ...]]:
+        """Features as they are, or the table of images; and the modalities that are seen of them, none of features."""
         if isinstance(images, np.ndarray) and images.ndim == 2:
-            features, names = images, np.arange(len(images)).astype(str)
+            return images, ()
+        records, lacking = given.table(images, self.modalities, one=self.extractor.one_modality)
+        gone = self._gone(lacking, ())
+        return records, tuple(name for name in self.modalities if name not in gone)
+
+    def _side(
+        self, opened: np.ndarray | Records, seen: tuple[str, ...], others: tuple[str, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(names, features) of queries or gallery; `others`: modalities of the other side, where they are known."""
+        if isinstance(opened, np.ndarray):
+            features, names = opened, np.arange(len(opened)).astype(str)
         else:
-            records, lacking = given.table(images, self.modalities, one=self.extractor.one_modality)
-            features, names = self._embedded(records, self._gone(lacking, ())), records.file
+            unlike = others and others != seen and not self.extractor.one_modality
+            feature = self.extractor.feature_between(seen, others) if unlike else ""
+            gone = tuple(name for name in self.modalities if name not in seen)
+            features, names = self._embedded(opened, gone, feature), opened.file
         config = self.extractor.config
         kind = config.eval.distance or datasets.usual_distance(config.data.dataset)
         # The order of angles is that of distances at length one.

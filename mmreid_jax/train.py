@@ -195,6 +195,8 @@ def run(experiment: Experiment, job: Job, variables: Any, headline: Sequence[str
             total_steps=len(plan),
             last_good=store.latest_step,
             rescored=unrated is not None,
+            loggers=config.train.loggers,
+            config=config.to_dict(),
         ) as log:
             for line in [*headline, *([f"resuming after step {start} of {len(plan)}"] if start else [])]:
                 log.say(line)
@@ -338,6 +340,7 @@ def check_same_run(config: Any, meta: dict[str, Any], workdir: Path) -> None:
         "data.manual_dir",
         "eval.",
         "train.log_",
+        "train.loggers",
         "train.compilation_cache",
         "train.compiler",
         "train.steps_per_call",

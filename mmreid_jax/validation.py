@@ -125,6 +125,12 @@ def _check_data(config: Any, facts: base.DataFacts) -> None:
                 raise UserError(f"config.data.{key} names {shown(name)}, but {data.dataset} has {', '.join(allowed)}")
     if data.text and dataset.captions is None:
         raise UserError(f"config.data.text is True, but {data.dataset} has no captions; set it to False")
+    usual = dataset.folders.usual_captioners
+    if data.text and dataset.captions and dataset.captions.aligned and data.captioner not in usual:
+        raise UserError(
+            f"config.data.captioner is {shown(data.captioner)}, but {data.dataset} has no captions of that name; set it"
+            f" to {' or '.join(usual)}"
+        )
     if data.drawn and dataset.drawing is None:
         raise UserError(f"config.data.drawn is True, but {data.dataset} cannot be drawn; set it to False")
     for key in ("drawn_identities", "drawn_images"):

@@ -15,10 +15,12 @@ from safetensors.numpy import save_file
 import mmreid_jax
 from mmreid_jax import UserError, api
 from mmreid_jax.commands import convert as convert_command
+from mmreid_jax.commands import prepare as prepare_command
 from mmreid_jax.convert import store
-from mmreid_jax.datasets import drawing
+from mmreid_jax.datasets import catalogue, drawing
 from mmreid_jax.retrieval import metrics, protocols, rerank
 from tests.commands.test_convert import vit_entries
+from tests.datasets.own import made
 from tests.test_imports import LAZY
 
 ROOMS = ("adapt", "convert", "datasets", "evaluate", "methods", "train")
@@ -124,7 +126,7 @@ def test_scores_of_features(sides):
     assert cosine.mAP == pytest.approx(scores.mAP)
     plain = mmreid_jax.evaluate(query, gallery, query_labels, gallery_labels, protocol="plain")
     assert plain.mAP != scores.mAP
-    options = rerank.Options(k1=8, k2=3)
+    options = rerank.RerankOptions(k1=8, k2=3)
     unit = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (query, gallery)]
     expected = metrics.evaluate(rerank.k_reciprocal(*unit, k1=8, k2=3), query_labels, gallery_labels, protocols.MARKET)
     assert mmreid_jax.evaluate(query, gallery, query_labels, gallery_labels, rerank=options).mAP == expected.mAP
@@ -225,6 +227,25 @@ def test_convert_has_the_options_of_the_command(tmp_path):
     assert (tmp_path / "api" / "thesis.tex").read_text() == "words"
     with pytest.raises(UserError, match="smaller than a patch"):
         mmreid_jax.convert(tmp_path / "vit.safetensors", "vit", tmp_path / "other", size=(8, 1))
+
+
+def test_ones_own_data_are_prepared_as_by_the_command(tmp_path, monkeypatch):
+    monkeypatch.setenv("MMREID_DATA", str(tmp_path / "data"))
+    folder = made.write(tmp_path / "people", [f"{p}/c{c}_{s}.jpg" for p, c, s in made.people(6)])
+    pattern = "{identity}/c{camera}_{index}"
+    own = mmreid_jax.prepare_own("shop", folder=folder, pattern=pattern, test_share=0.34, seed=3)
+    assert own.prepared.fresh
+    prepare_command.main(
+        ["--folder", str(folder), "--name", "again", "--pattern", pattern, "--test_share", "0.34", "--seed", "3"]
+    )
+    tables = [catalogue.load(f"own:{name}", "query", tmp_path / "data") for name in ("shop", "again")]
+    assert len(tables[0]) > 0
+    np.testing.assert_array_equal(tables[0].file, tables[1].file)
+    rows = [f"people/{p}/c1_{s}.jpg,{p}" for p in range(1, 7) for s in range(2)]
+    (tmp_path / "table.csv").write_text("\n".join(["file,identity", *rows]))
+    assert not mmreid_jax.prepare_own("listed", csv=tmp_path / "table.csv", data_dir=tmp_path).description.cameras
+    with pytest.raises(UserError, match="nothing was written"):
+        mmreid_jax.prepare_own("wrong", folder=folder, pattern="{identity}-{camera}")
 
 
 def test_data_are_prepared_once(tmp_path, monkeypatch):

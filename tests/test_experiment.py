@@ -36,7 +36,8 @@ def test_training_on_the_part_that_a_list_names(tmp_path):
 
 def drawn_data(tmp_path, **changed):
     data = common.data()
-    data.update(dataset="regdb", drawn=True, drawn_identities=3, drawn_images=4, data_dir=str(tmp_path), **changed)
+    usual = {"dataset": "regdb", "drawn": True, "drawn_identities": 3, "drawn_images": 4, "data_dir": str(tmp_path)}
+    data.update(usual | changed)
     return data
 
 
@@ -65,6 +66,18 @@ def test_text_is_read_where_it_is_asked_for(tmp_path):
     other = experiment.load_splits(drawn_data(tmp_path, text=True, caption_seed=2))
     assert other.gallery.captions["rgb"].tolist() != splits.gallery.captions["rgb"].tolist()
     assert other.gallery.captions["tir"].tolist() == splits.gallery.captions["tir"].tolist()
+
+
+def test_text_of_aligned_images_is_that_of_their_modalities(tmp_path):
+    asked = {"dataset": "rgbnt201", "text": True, "captioner": "QwenVL"}
+    splits = experiment.load_splits(drawn_data(tmp_path, **asked))
+    for table in (splits.train, splits.query, splits.gallery):
+        assert list(table.captions) == ["rgb", "nir", "tir"]
+        assert all(text for texts in table.captions.values() for text in texts)
+    fewer = experiment.load_splits(drawn_data(tmp_path, **asked, modalities=("rgb", "tir")))
+    assert list(fewer.query.captions) == ["rgb", "tir"]
+    with pytest.raises(UserError, match="without the texts of captioner 'Blip', but with those of QwenVL"):
+        experiment.load_splits(drawn_data(tmp_path, **asked | {"captioner": "Blip"}))
 
 
 def test_drawn_data_from_before_there_were_captions_get_them(tmp_path):

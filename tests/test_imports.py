@@ -51,12 +51,15 @@ ARROWS = {
         *("data", "datasets", "embedder", "experiment", "methods", "retrieval", "scoring", "training", "validation"),
         "visualize",
     },
+    "export": {"convert", "data", "experiment", "methods", "model", "owned"},
+    "serving": {"data", "model", "retrieval", "visualize"},
     "api": {
         *("adapt", "convert", "datasets", "flags", "methods", "model", "retrieval", "train"),
     },
     "commands": {
-        *("captioning", "convert", "data", "datasets", "drawn", "experiment", "flags", "methods", "model", "retrieval"),
-        *("owned", "scoring", "train", "training", "trunks", "visualize"),
+        *("captioning", "convert", "data", "datasets", "drawn", "experiment", "export", "flags", "methods", "model"),
+        "serving",
+        *("owned", "retrieval", "scoring", "train", "training", "trunks", "visualize"),
     },
     "__main__": set(),
 }

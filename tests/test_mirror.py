@@ -9,7 +9,20 @@ import pytest
 TESTS = pathlib.Path(__file__).parent
 PACKAGE = TESTS.parent / "mmreid_jax"
 
-SETTINGS = ("agw", "caj", "common", "ddag", "deen", "hetero_center", "htt", "ieee", "mmgl", "tvi_lfm")
+SETTINGS = (
+    "agw",
+    "caj",
+    "common",
+    "ddag",
+    "deen",
+    "demo_moe",
+    "hetero_center",
+    "htt",
+    "ieee",
+    "mdreid",
+    "mmgl",
+    "tvi_lfm",
+)
 # Modules that are tested by the file of another name, because what they do is seen in that place alone.
 ELSEWHERE = {
     "adapt": "system/test_runs",
@@ -20,8 +33,12 @@ ELSEWHERE = {
     "commands/extract": "commands/test_search",
     "commands/options": "commands/test_search",
     "commands/pretrain_trunk": "trunks/test_pretraining",
+    "commands/serve": "serving/test_app",
     "convert/conversion": "commands/test_convert",
     "convert/deen": "methods/test_deen",
+    "convert/demo_moe": "methods/test_demo_moe",
+    "convert/shared": "commands/test_export",
+    "convert/mdreid": "methods/test_mdreid",
     "convert/store": "commands/test_convert",
     "data/listing": "datasets/test_folder",
     "datasets/market1501_mm": "datasets/test_disk",
@@ -31,9 +48,13 @@ ELSEWHERE = {
     "drawn/occlusion": "drawn/test_person",
     "drawn/raster": "drawn/test_person",
     "drawn/sensor": "drawn/test_person",
+    "methods/clip_trunk": "methods/test_demo_moe",
+    "export/checking": "export/test_files",
+    "export/folder": "commands/test_export",
     "models/ieee": "parity/test_ieee_models",
     **{f"settings/{name}": "test_validation" for name in SETTINGS},
     "testing/tiny": "methods/test_every_method",
+    "training/loggers/tensorboard": "training/test_logs",
     "visualize/images": "visualize/test_ranked_lists",
     "visualize/page": "visualize/test_report",
     "visualize/page_assets": "visualize/test_report",

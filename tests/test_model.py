@@ -192,7 +192,7 @@ def test_matches_are_the_nearest(htt, arrays, images):
 
 def test_reranked_matches(htt, arrays):
     features = htt.embed(arrays)
-    options = rerank.Options(k1=3, k2=2)
+    options = rerank.RerankOptions(k1=3, k2=2)
     whole = rerank.k_reciprocal(features, features, k1=3, k2=2)
     matches = htt.search(features, features, top=2, rerank=options)
     np.testing.assert_array_equal(matches.order, distances.nearest(whole, 2))
@@ -251,3 +251,95 @@ def test_a_model_in_memory_is_one_from_the_disk(htt, arrays):
     again = mmreid_jax.Model(Extractor.of(htt.config, htt.method, htt.extractor.variables))
     np.testing.assert_array_equal(again.embed(arrays), htt.embed(arrays))
     assert again.extractor.fingerprint() == htt.extractor.fingerprint()
+
+
+@pytest.fixture(scope="module")
+def mdreid(place):
+    return made("mdreid", place)
+
+
+def of(arrays, *names):
+    return {name: arrays[name] for name in names}
+
+
+def chunks_of(model, images, *names):
+    """Features of a model side by side, as they are compared."""
+    extractor = model.extractor
+    records, lacking = mmreid_jax.datasets.given.table(images, model.modalities)
+    return extractor(records, lacking, "+".join(names))
+
+
+def test_unlike_modalities_are_compared_by_what_they_share(mdreid, htt, arrays):
+    """Thermal and near infrared against visible and thermal: thermal with thermal, the others with each other."""
+    query, gallery = of(arrays, "nir", "tir"), of(arrays, "rgb", "tir")
+    names = {
+        "mdreid": (("specific_tir", "shared_tir", "shared_nir"), ("specific_tir", "shared_tir", "shared_rgb")),
+        "htt": (("tir", "nir"), ("tir", "rgb")),
+    }
+    for model in (mdreid, htt):
+        asked, searched = (
+            chunks_of(model, images, *of_side)
+            for images, of_side in zip((query, gallery), names[model.config.method], strict=True)
+        )
+        found = model.search(query, gallery, top=COUNT)
+        expected = distances.squared_euclidean(asked, searched)
+        np.testing.assert_allclose(found.distances, np.sort(expected, axis=1), atol=1e-5)
+        # One side at a time, as a gallery that is kept.
+        np.testing.assert_allclose(model.embed(query, against=("tir", "rgb")), asked, atol=1e-6)
+        np.testing.assert_allclose(model.embed(gallery, against=("nir", "tir")), searched, atol=1e-6)
+
+
+def test_absent_modalities_have_no_part_in_decoupled_features(mdreid, arrays):
+    alone = mdreid.embed(of(arrays, "tir"))
+    np.testing.assert_allclose(alone, chunks_of(mdreid, arrays, "specific_tir", "shared_tir"), atol=1e-6)
+    with pytest.raises(UserError, match=r"thermal is no modality of this model, which sees rgb, nir, tir"):
+        mdreid.embed(arrays, against=("thermal",))
+
+
+def test_all_pairs_of_modalities_are_scored(mdreid, place):
+    """The corner where nothing is missing is the usual score, and what is missing is left out of both sides."""
+    from mmreid_jax.embedder import of_experiment
+    from mmreid_jax.scoring import retrieval
+
+    config = mdreid.config
+    experiment = open_experiment(config, place / "pairs", mdreid.method)
+    placed = experiment.parallel.place_state(mdreid.extractor.variables)
+    embedder = of_experiment(experiment, mdreid.method.embed)
+    results = retrieval.run(experiment, embedder, placed, "trained", missing=True, pairs=True, missing_any=True)
+    pairs = {result.pair: result for result in results if result.pair}
+    assert len(pairs) == 49
+    every = ("rgb", "nir", "tir")
+    assert pairs[every, every].scores.mAP == results[0].scores.mAP
+    missing = {result.missing.absent: result.scores.mAP for result in results if result.missing}
+    assert 0 < missing.pop(()) < 1  # of any modalities
+    assert len(missing) == 6
+    for gone, score in missing.items():
+        present = tuple(name for name in every if name not in gone)
+        assert pairs[present, present].scores.mAP == score
+    of_scores, of_ranks = retrieval.pair_tables(results)
+    assert list(of_scores.rows) == list(of_scores.columns)
+    assert of_scores.rows["NIR"]["RGB+TIR"] == pairs[("nir",), ("rgb", "tir")].scores.mAP
+    assert of_ranks.rows["NIR"]["RGB"] == pairs[("nir",), ("rgb",)].scores.rank(1)
+    assert "NIR+TIR" in retrieval.describe(results, place / "pairs")
+
+
+def test_the_modalities_of_the_config_are_compared(place):
+    model = made("mdreid", place)
+    with model.extractor.config.unlocked():
+        model.extractor.config.eval.update(query_modalities=("tir",), gallery_modalities=("rgb",))
+    method = mmreid_jax.methods.base.build(model.config, model.method.facts)
+    (comparison,) = method.comparisons()
+    assert (comparison.name, comparison.feature, comparison.gallery_feature) == (
+        "TIR to RGB",
+        "shared_tir",
+        "shared_rgb",
+    )
+    changed = mmreid_jax.Model(Extractor.of(model.config, method, model.extractor.variables))
+    assert not changed.extractor.one_modality
+    (result,) = changed.evaluate()
+    assert result.comparison == "TIR to RGB"
+    assert result.gap is not None
+    model.extractor.config.eval.query_modalities = ("thermal",)
+    broken = mmreid_jax.methods.base.build(model.config, model.method.facts)
+    with pytest.raises(UserError, match=r"config\.eval\.query_modalities is thermal; name one or more of rgb, nir"):
+        broken.comparisons()

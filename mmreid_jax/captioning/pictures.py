@@ -118,10 +118,11 @@ def of_data_set(dataset: str, place: str | os.PathLike[str], modality: str, *, p
 
 
 def text_form(dataset: str) -> TextForm:
-    """How the texts of a data set are written; UserError where it has none."""
+    """How the texts of a visible-infrared data set are written; UserError where it has none."""
     form = datasets.get(dataset).captions
-    if form is None:
-        known = ", ".join(name for name in datasets.names() if datasets.get(name).captions)
+    if form is None or form.aligned:
+        forms = {name: datasets.get(name).captions for name in datasets.names()}
+        known = ", ".join(name for name, each in forms.items() if each and not each.aligned)
         raise UserError(f"texts of {dataset!r} have no place; the data sets that have are {known}")
     return form
 

@@ -21,8 +21,8 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.embedder import of_few
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment
-from mmreid_jax.methods.base import Attends, Comparison, HasMaps
-from mmreid_jax.scoring.retrieval import COLUMNS, Result, at_first, protocols_of
+from mmreid_jax.methods.base import TOGETHER, Attends, Comparison, HasMaps, feature_of
+from mmreid_jax.scoring.retrieval import COLUMNS, Result, at_first, pair_tables, protocols_of
 from mmreid_jax.training import compilation, logs, step
 from mmreid_jax.training import config as configs
 from mmreid_jax.visualize import (
@@ -61,7 +61,7 @@ def write(experiment: Experiment, variables: Any, results: Sequence[Result]) -> 
     Returns:
       Path of the HTML file.
     """
-    complete = [result for result in results if not result.missing]
+    complete = [result for result in results if not result.missing and result.pair is None]
     main = (results[0].comparison, results[0].protocol)
     whole = [result for result in complete if (result.comparison, result.protocol) == main]
     main_result = whole[-1]
@@ -133,10 +133,12 @@ def with_captions(lists: Sequence[ranked_lists.RankedList], query: Records) -> l
     """The lists with the captions of their queries, where the table has any, as their comment."""
     if query.captions is None:
         return list(lists)
-    comments = [
-        "; ".join(f"{name.upper()}: {texts[item.row]}" for name, texts in query.captions.items()) for item in lists
+    told = [
+        [f"{name.upper()}: {text.rstrip('.')}" for name, texts in query.captions.items() if (text := texts[item.row])]
+        for item in lists
     ]
-    return [dataclasses.replace(item, comment=f"{text}.") for item, text in zip(lists, comments, strict=True)]
+    comments = [f"{'; '.join(parts)}." if parts else "" for parts in told]
+    return [dataclasses.replace(item, comment=text) for item, text in zip(lists, comments, strict=True)]
 
 
 def write_every_list(
@@ -190,7 +192,7 @@ def score_row(row: dict[str, Any]) -> dict[str, float]:
 
 
 def score_tables(rows: Mapping[str, Mapping[str, tables.Score]], results: Sequence[Result]) -> list[tables.ScoreTable]:
-    """The table of the run, and that of missing modalities where they were evaluated."""
+    """The table of the run, and those of missing modalities and of all pairs of them where they were evaluated."""
     several = next((result for result in results if len(result.scores.scores) > 1), None)
     note = f"Mean ± standard deviation of {len(several.scores.scores)} trials." if several else ""
     score_tables_of = [tables.ScoreTable(rows, note=note, columns=COLUMNS)]
@@ -200,7 +202,7 @@ def score_tables(rows: Mapping[str, Mapping[str, tables.Score]], results: Sequen
         score_tables_of.append(
             tables.ScoreTable(partial, title="Missing modalities", note=note, columns=COLUMNS, mark_best=False)
         )
-    return score_tables_of
+    return [*score_tables_of, *pair_tables(results)]
 
 
 def charts(
@@ -342,9 +344,13 @@ def embedding_part(experiment: Experiment, compute: Compute) -> list[report.Extr
         samples = table.select(members)
         outputs = compute(method.embed, samples)
         names = {name: own_feature(method.comparisons(), name) for name in table.modalities}
-        by_name = {name: outputs[feature] for name, feature in names.items() if feature in outputs}
+        by_name = {
+            name: feature_of(outputs, feature)
+            for name, feature in names.items()
+            if set(feature.split(TOGETHER)) <= set(outputs)
+        }
         if len({value.shape[-1] for value in by_name.values()}) != 1:
-            by_name = {"all modalities": outputs[method.comparisons()[0].feature]}
+            by_name = {"all modalities": feature_of(outputs, method.comparisons()[0].feature)}
         for name, value in by_name.items():
             features.setdefault(name, []).append(value)
             labels.setdefault(name, []).append(samples.identity)

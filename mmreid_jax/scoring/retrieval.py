@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.embedder import of_experiment
 from mmreid_jax.errors import UserError
 from mmreid_jax.experiment import Experiment, Splits
-from mmreid_jax.methods.base import Comparison, Variables
+from mmreid_jax.methods import modality_sets
+from mmreid_jax.methods.base import TOGETHER, Comparison, Variables
 from mmreid_jax.retrieval import distances, features, metrics, protocols, rerank
 from mmreid_jax.training import distributed, logs
 from mmreid_jax.visualize import tables
@@ -57,6 +60,7 @@ class Result:
       gallery: the table of its columns.
       gap: between modalities, where query and gallery are of one each: see `distances.modality_gap`.
       missing: which modalities are missing; None: none.
+      pair: modalities of queries and of gallery, in an evaluation of all pairs of them; None: it is none of these.
     """
 
     label: str
@@ -68,6 +72,7 @@ class Result:
     gallery: Records
     gap: float | None = None
     missing: Missing | None = None
+    pair: tuple[modality_sets.Modalities, modality_sets.Modalities] | None = None
 
     def row(self) -> dict[str, Any]:
         """Scores between 0 and 1 by name, with label, comparison and protocol: a line of ``scores.jsonl``."""
@@ -108,7 +113,8 @@ class Embedded:
             for values in features.values():
                 distances.check_finite(values, records.file, records.name)
             self._known[key] = features
-        return self._known[key][feature]
+        known = self._known[key]
+        return np.concatenate([known[part] for part in feature.split(TOGETHER)], axis=1)
 
 
 def protocols_of(dataset: str, options: Any, data_dir: str = "") -> list[protocols.Protocol]:
@@ -217,6 +223,8 @@ def run(
     label: str,
     missing: bool = False,
     absent: Sequence[str] = (),
+    pairs: bool = False,
+    missing_any: bool = False,
 ) -> list[Result]:
     """Scores every comparison of the method under every protocol that it fits, the one that selects checkpoints first.
 
@@ -227,6 +235,8 @@ def run(
       label: for the results.
       missing: comparisons of all modalities are also made without each combination of them.
       absent: modalities without which they are made alone.
+      pairs: all pairs of sets of modalities are compared, too, under the first protocol.
+      missing_any: also where every sample lacks modalities of its own, under the first protocol, see `compare_any`.
 
     Raises:
       UserError: no comparison fits, modalities cannot be missing, or a protocol that the config names cannot be used on
@@ -238,8 +248,24 @@ def run(
         method.facts.modalities,
         method.comparisons(),
     )
-    names = {name for each in comparisons for name in (each.feature, each.gallery_feature) if name}
-    embedded = Embedded(embedder, variables, sorted(names))
+    whole = comparisons[0] if set(comparisons[0].query) == set(comparisons[0].gallery) == set(modalities) else None
+
+    def without(comparison: Comparison, gone: Sequence[str]) -> Comparison:
+        """How the same is compared without some modalities, where the method has a way of its own."""
+        if not isinstance(method, modality_sets.ComparesSets) or comparison is not whole:
+            return comparison
+        present = tuple(name for name in modalities if name not in gone)
+        return dataclasses.replace(method.between(present, present), name=comparison.name)
+
+    unlike = _all_pairs(method, modalities) if pairs or missing_any else []
+    partial = [without(each, absent) for each in comparisons] if absent else []
+    if missing:
+        partial += [
+            without(each, gone) for each in comparisons for _, gone in protocols.missing_modality_cases(modalities)
+        ]
+    used = [*comparisons, *partial, *(each for _, each in unlike)]
+    names = {part for each in used for name in (each.feature, each.gallery_feature) for part in name.split(TOGETHER)}
+    embedded = Embedded(embedder, variables, sorted(names - {""}))
     results: list[Result] = []
     for protocol in protocols_of(config.data.dataset, config.eval, config.data.data_dir):
         fitting = [each for each in comparisons if fits(protocol, each, modalities)]
@@ -252,19 +278,90 @@ def run(
             parts = [label, *([comparison.name] if results else []), *([protocol.name] if several else [])]
             if absent:
                 case = missing_case(absent, comparison, modalities, ", ".join(parts))
-                results.append(score(comparison, embedded, f"{', '.join(parts)}, {case.name}", missing=case))
+                chosen = without(comparison, case.absent)
+                results.append(score(chosen, embedded, f"{', '.join(parts)}, {case.name}", missing=case))
                 continue
             results.append(score(comparison, embedded, ", ".join(parts)))
-            if missing and set(comparison.query) == set(modalities):
+            if missing and set(comparison.query) == set(comparison.gallery) == set(modalities):
                 for name, gone in protocols.missing_modality_cases(modalities):
                     case = Missing(name, gone, ", ".join(parts))
-                    results.append(score(comparison, embedded, f"{label}, {name}", missing=case))
+                    results.append(score(without(comparison, gone), embedded, f"{label}, {name}", missing=case))
     if not results:
         raise UserError(
             f"config.eval.protocol is {config.eval.protocol!r}, but no comparison of method "
             f"{config.method!r} on {', '.join(modalities)} can be made under it"
         )
+    first = protocols_of(config.data.dataset, config.eval, config.data.data_dir)[0]
+    if missing_any:
+        case = Missing("M(any)", (), results[0].label)
+        results.append(compare_any(splits, first, method, embedded, case, f"{label}, {case.name}", config.seed))
+    for pair, comparison in unlike if pairs else ():
+        result = compare(
+            splits, first, config.eval, comparison, embedded, f"{label}, {comparison.name}", seed=config.seed
+        )
+        # Pictures are drawn of the first results alone, and 49 matrices of distances are a lot to keep.
+        results.append(dataclasses.replace(result, pair=pair, distances=result.distances[:0]))
     return results
+
+
+def compare_any(
+    splits: Splits,
+    protocol: protocols.Protocol,
+    method: Any,
+    embedded: Callable[[Records, str, Sequence[str]], np.ndarray],
+    missing: Missing,
+    label: str,
+    seed: int,
+) -> Result:
+    """Scores samples of which each has a set of modalities of its own, drawn from all sets with equal probability.
+
+    Args:
+      splits: with query and gallery.
+      protocol: one of `protocols_of`.
+      method: of `modality_sets.ComparesSets`.
+      embedded: see `compare`.
+      missing: what the result is called.
+      label: for the result.
+      seed: of the draw.
+    """
+    modalities = method.facts.modalities
+    whole, sets = method.between(modalities, modalities), modality_sets.subsets(modalities)
+    tables_of = splits.sides(whole.query, whole.gallery)
+    # A table that is both has one draw.
+    of_table = {id(table): np.random.default_rng([seed, side]) for side, table in enumerate(reversed(tables_of))}
+    drawn = {id(table): of_table[id(table)].integers(len(sets), size=len(table)) for table in tables_of}
+    apart = np.empty(tuple(map(len, tables_of)), np.float32)
+    for first, second in itertools.product(range(len(sets)), repeat=2):
+        comparison = method.between(sets[first], sets[second]) if method.apart else whole
+        names = comparison.feature, comparison.gallery_feature or comparison.feature
+        numbers = (first, second)
+        rows = [np.flatnonzero(drawn[id(table)] == number) for table, number in zip(tables_of, numbers, strict=True)]
+        features_of = [
+            embedded(table, name, tuple(gone for gone in table.modalities if gone not in sets[number]))[chosen]
+            for table, name, number, chosen in zip(tables_of, names, numbers, rows, strict=True)
+        ]
+        if all(map(len, rows)):
+            apart[np.ix_(*rows)] = protocol.distances(*features_of)
+    scores = metrics.evaluate(apart, labels_of(tables_of[0]), labels_of(tables_of[1]), protocol)
+    return Result(label, whole.name, metrics.Trials((scores,)), protocol.label, apart, *tables_of, missing=missing)
+
+
+def _all_pairs(
+    method: Any, modalities: Sequence[str]
+) -> list[tuple[tuple[modality_sets.Modalities, modality_sets.Modalities], Comparison]]:
+    """Every pair of sets of modalities and how it is compared; pairs that cannot be are left out.
+
+    Raises:
+      UserError: the method compares no sets of modalities.
+    """
+    if not isinstance(method, modality_sets.ComparesSets):
+        raise UserError("config.eval.all_pairs and missing_any are for methods that compare sets of modalities")
+    found = []
+    for pair in modality_sets.pairs(modalities):
+        # The released code ends with an error for some.
+        with contextlib.suppress(UserError):
+            found.append((pair, method.between(*pair)))
+    return found
 
 
 class RetrievalScorer:
@@ -290,7 +387,7 @@ class RetrievalScorer:
             tables = splits.sides(comparison.query, comparison.gallery)
             names = comparison.feature, comparison.gallery_feature or comparison.feature
             for table, name in zip(tables, names, strict=True):
-                if name not in there[id(table)]:
+                if not set(name.split(TOGETHER)) <= there[id(table)]:
                     raise UserError(
                         f"config.eval.feature is {config.eval.feature!r}, but the features of {table.name} are "
                         f"{', '.join(sorted(there[id(table)]))}"
@@ -311,9 +408,9 @@ class RetrievalScorer:
                 rerank.check(chosen, len(result.query) + len(result.gallery))
 
 
-def _rerank_options(options: Any) -> rerank.Options:
+def _rerank_options(options: Any) -> rerank.RerankOptions:
     """The options in ``config.eval``."""
-    return rerank.Options(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
+    return rerank.RerankOptions(options.rerank_k1, options.rerank_k2, options.rerank_lambda, options.rerank_distance)
 
 
 def missing_case(absent: Sequence[str], comparison: Comparison, modalities: Sequence[str], complete: str) -> Missing:
@@ -350,10 +447,33 @@ def at_first(workdir: Path) -> dict[str, dict[str, tables.Score]]:
     return {label: with_spread(scores) for label, scores in logs.first_scores(workdir).items()}
 
 
+def pair_tables(results: Sequence[Result]) -> list[tables.ScoreTable]:
+    """mAP and rank 1 of all pairs of sets of modalities, queries down, galleries across; none where there are none."""
+    found: dict[str, dict[str, dict[str, tables.Score]]] = {"mAP": {}, "R1": {}}
+    for result in results:
+        if result.pair is None:
+            continue
+        query, gallery = ("+".join(name.upper() for name in side) for side in result.pair)
+        for name, rows in found.items():
+            rows.setdefault(query, {})[gallery] = result.table_row()[name]
+    return [
+        tables.ScoreTable(
+            rows,
+            title=f"{name}, queries of the modalities on the left against a gallery of those above",
+            columns=tuple(dict.fromkeys(column for row in rows.values() for column in row)),
+            mark_best=False,
+        )
+        for name, rows in found.items()
+        if rows
+    ]
+
+
 def describe(results: Sequence[Result], workdir: Path) -> str:
     """A table of scores for the console, with the protocol and what was skipped."""
-    rows: dict[str, Mapping[str, tables.Score]] = {**at_first(workdir), **{r.label: r.table_row() for r in results}}
+    listed = {result.label: result.table_row() for result in results if result.pair is None}
+    rows: dict[str, Mapping[str, tables.Score]] = {**at_first(workdir), **listed}
     lines = [tables.text_table(tables.ScoreTable(title="", rows=rows, columns=COLUMNS))]
+    lines += [tables.text_table(table) for table in pair_tables(results)]
     first = results[0]
     trials = f", mean ± standard deviation of {count} trials" if (count := len(first.scores.scores)) > 1 else ""
     lines.append(f"protocol {first.protocol}, {first.scores.num_valid} queries, {first.comparison}{trials}")

@@ -51,6 +51,13 @@ TINY: dict[str, dict[str, Any]] = {
         "model.expanded": 2,
         "data.image_size": (32, 16),
     },
+    "demo_moe": {
+        "config": "demo_moe_rgbnt201",
+        "model.backbone": "clip_vit_micro",
+        "model.heads": 2,
+        "data.image_size": (32, 16),
+    },
+    "mdreid": {"config": "mdreid_rgbnt201", "model.backbone": "clip_vit_micro", "data.image_size": (32, 16)},
     "mmgl": {
         "config": "mmgl_sysu",
         "modalities": ("rgb", "nir"),

@@ -23,6 +23,8 @@ LARGEST = 2**22
 """Pixels of an image up to which the sum of its luma fits into 32 bits."""
 RESIZE_BITS = 22
 """Digits after the point of the weights of an enlargement."""
+TURN_BITS = 16
+"""Digits after the point of the coefficients that turn a patch."""
 
 
 def gather(batch: Mapping[str, Any], held: Held | None) -> dict[str, Any]:
@@ -50,6 +52,8 @@ def augmented(held: Held, choices: Mapping[str, Array]) -> Array:
     if "enlarged" in choices:
         chosen, corner = choices["enlarged"][:, 0] == 1, choices["enlarged"][:, 1:]
         images = where(chosen, enlarge(images, corner, held["enlarge"]), images)
+    if "patch" in choices:
+        images = paste(images, held["images"].at[choices["patch_row"]].get(mode="clip"), choices["patch"])
     if "contrast" in choices:
         images = change_light(images, choices["brightness"], choices["contrast"], choices["contrast_first"])
     if "grey" in choices:
@@ -95,6 +99,28 @@ def enlarge(images: Array, corner: Array, taps: Mapping[str, tuple[Array, Array]
         return image
 
     return jax.vmap(cut)(images, corner)
+
+
+def paste(images: Array, sources: Array, patches: Array) -> Array:
+    """Pastes a piece of each source on an image, turned and mirrored.
+
+    Args:
+      images: uint8 [B, H, W, 3].
+      sources: likewise, of the same size.
+      patches: int32 [B, 13], see `mmreid_jax.data.patches.draw`.
+    """
+
+    def pasted(image: Array, source: Array, patch: Array) -> Array:
+        height, width, top, left, from_top, from_left, mirrored, a, b, c, d, e, f = patch
+        v, u = jnp.arange(image.shape[0])[:, None] - top, jnp.arange(image.shape[1])[None, :] - left
+        column, row = (a * u + b * v + c) >> TURN_BITS, (d * u + e * v + f) >> TURN_BITS
+        covered = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        column = jnp.where(mirrored == 1, width - 1 - column, column)
+        piece = source.at[from_top + row, from_left + column].get(mode="clip")
+        inside = (v >= 0) & (v < height) & (u >= 0) & (u < width)
+        return jnp.where(inside[..., None], jnp.where(covered[..., None], piece, 0), image)
+
+    return jax.vmap(pasted)(images, sources, patches)
 
 
 def change_light(images: Array, brightness: Array, products: Array, contrast_first: Array) -> Array:

@@ -35,7 +35,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from mmreid_jax import __version__
-from mmreid_jax.convert import layout
+from mmreid_jax.convert import layout, shared
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import path_of, read_json
 from mmreid_jax.training import config, devices
@@ -262,7 +262,8 @@ def load_variables(
     """Parameters and statistics of a trained or converted model, without the rest of the training state.
 
     Args:
-      path: a run's workdir, its checkpoint folder, one checkpoint in it, or a directory made by ``mmreid_jax convert``.
+      path: a run's workdir, its checkpoint folder, one checkpoint in it, or a directory made by ``mmreid_jax convert``
+        or ``mmreid_jax export --format safetensors``.
       like: {"params", "batch_stats"} whose structure, dtypes and sharding to take on, see `Checkpoints.restore`; None
         for numpy arrays as they were saved.
       which: of several checkpoints, the one with the best score or the last one. Where none was evaluated, the last.
@@ -280,6 +281,9 @@ def load_variables(
         )
     if (folder / "meta.json").is_file():
         return _load_converted(folder, like)
+    if shared.is_shared(folder):
+        variables, meta = shared.load(folder)
+        return _placed(variables, like, folder), meta
     checkpoint = _choose(folder, which)
     with _readable_damage(checkpoint), _quietly():
         saved = _saved_leaves(checkpoint / "state")
@@ -297,6 +301,19 @@ def load_variables(
             item=target, restore_args=ocp.checkpoint_utils.construct_restore_args(target), partial_restore=True
         )
         return reader.restore(checkpoint / "state", args=args), meta
+
+
+def scores_of(path: str | Path, which: Literal["best", "last"] = "best") -> dict[str, float]:
+    """The scores of a run's checkpoint by name, between 0 and 1; empty where it was not evaluated or is no run's.
+
+    Args:
+      path, which: see `load_variables`.
+    """
+    folder = _absolute(path)
+    if (folder / "meta.json").is_file() or shared.is_shared(folder):
+        return {}
+    scores = _numbers(_choose(folder, which) / _METRICS) or {}
+    return {name: value for name, value in scores.items() if name != _SCORE}
 
 
 def keep_copy(workdir: Path, variables: Any, config: Any, facts: Any) -> None:
@@ -617,8 +634,13 @@ def _load_converted(folder: Path, like: Any) -> tuple[dict[str, Any], dict[str, 
         variables, meta = store.load(folder)
     except RecursionError:
         raise UserError(f"{folder / store.META} is nested too deeply to be read; convert the weights again") from None
+    return _placed(variables, like, folder), meta
+
+
+def _placed(variables: dict[str, Any], like: Any, folder: Path) -> dict[str, Any]:
+    """Variables of numpy arrays in the types and on the devices of `like`, if there is one."""
     if like is None:
-        return variables, meta
+        return variables
     check_fits({_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(variables)}, like, f"model {folder}")
 
     def placed(value: Any, leaf: Any) -> Any:
@@ -626,4 +648,4 @@ def _load_converted(folder: Path, like: Any) -> tuple[dict[str, Any], dict[str, 
         sharding = getattr(leaf, "sharding", None)
         return array if sharding is None else jax.device_put(array, sharding)
 
-    return jax.tree.map(placed, variables, like), meta
+    return jax.tree.map(placed, variables, like)

@@ -33,6 +33,7 @@ import numpy as np
 from mmreid_jax.errors import UserError
 from mmreid_jax.paths import parse_json
 from mmreid_jax.training import distributed
+from mmreid_jax.training.loggers import Board, Run, give, open_boards
 
 FILE = "metrics.jsonl"
 SCORES_FILE = "scores.jsonl"
@@ -55,7 +56,8 @@ class RunLog:
         kind: str = "train",
         start_step: int = 0,
         total_steps: int,
-        tensorboard: bool = True,
+        loggers: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
         last_good: Callable[[], int | None] | None = None,
         rescored: bool = False,
         stream: TextIO | None = None,
@@ -69,14 +71,15 @@ class RunLog:
           start_step: number of steps done before; 0 starts the log of this job anew. A training job that has steps to
             do also removes the lines of adaptation: they were made from another model.
           total_steps: of the whole job.
-          tensorboard: also write TensorBoard files to ``workdir/tensorboard/KIND`` (needs tensorboardX).
+          loggers: programs that get the same numbers, see `mmreid_jax.training.loggers`.
+          config: of the experiment, which some of them show.
           last_good: tells the step of the last checkpoint, for the message about a loss that is not finite.
           rescored: whether the state at `start_step` will be scored again: a line with its scores is removed.
           stream: console; None for standard error.
           seconds: shortest time between two console lines where the console is no terminal.
 
         Raises:
-          UserError: the log cannot be written, or is not one.
+          UserError: the log cannot be written, or is not one; or such a program is not installed.
         """
         self.kind = kind
         self.path = Path(workdir) / FILE
@@ -87,14 +90,13 @@ class RunLog:
         self._images = 0
         self._writes = distributed.is_main()
         self._progress = ProgressBar(total_steps, start_step, kind, stream, seconds, silent=not self._writes)
-        self._board: Any = None
+        self._boards: list[Board] = []
         if self._writes:
             with _writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._drop(start_step, total_steps, rescored)
                 self._file = self.path.open("a", encoding="utf-8")
-            if tensorboard:
-                self._board = self._open_board(start_step)
+            self._boards = open_boards(loggers, Run(self.path.parent, kind, start_step, config or {}), self.say)
 
     def step(self, step: int, epoch: int, metrics: Mapping[str, Any], *, images: int, every: int) -> None:
         """Takes the metrics of a step; at every `every`-th step writes their means since the line before.
@@ -177,8 +179,7 @@ class RunLog:
         self._progress.close()
         if self._writes:
             self._file.close()
-        if self._board is not None:
-            self._board.close()
+        give(self._boards, lambda board: board.close(), self.say)
 
     def __enter__(self) -> RunLog:
         """Enters the context."""
@@ -191,7 +192,7 @@ class RunLog:
         self.close()
 
     def _write(self, kind: str, step: int, epoch: int, values: Mapping[str, Any], timing: Mapping[str, float]) -> None:
-        """Appends one line and the same numbers to TensorBoard."""
+        """Appends one line, and gives the same numbers to the other programs."""
         taken = [name for name in values if name in _RESERVED]
         if taken:
             raise ValueError(f"a metric may not be called {taken[0]!r}: the log uses this name itself")
@@ -201,11 +202,9 @@ class RunLog:
         with _writing(self.path):
             self._file.write(json.dumps({name: _plain(value) for name, value in entry.items()}) + "\n")
             self._file.flush()
-        if self._board is not None:
-            for name, value in {**timing, **values}.items():
-                if isinstance(value, (int, float)):
-                    self._board.add_scalar(f"{kind}/{name}", value, step)
-            self._board.flush()
+        plain = {name: _plain(value) for name, value in {**timing, **values}.items()}
+        numbers = {name: float(value) for name, value in plain.items() if isinstance(value, int | float)}
+        give(self._boards, lambda board: board.add(kind, step, numbers), self.say)
 
     def _drop(self, start_step: int, total_steps: int, rescored: bool) -> None:
         """Removes the lines that this job will write again, all at once or not at all."""
@@ -228,16 +227,6 @@ class RunLog:
         temporary = self.path.with_suffix(".tmp")
         temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
         os.replace(temporary, self.path)
-
-    def _open_board(self, start_step: int) -> Any:
-        """A TensorBoard writer that hides what a resumed run does again; None where tensorboardX is missing."""
-        try:
-            import tensorboardX
-        except ImportError:
-            self.say("tensorboardX is not installed: no TensorBoard files are written (pip install tensorboardX)")
-            return None
-        folder = self.path.parent / "tensorboard" / self.kind
-        return tensorboardX.SummaryWriter(str(folder), purge_step=start_step + 1)
 
 
 class ProgressBar:
@@ -299,13 +288,30 @@ class ProgressBar:
 
 
 def keep_scores(workdir: Path, rows: Sequence[Mapping[str, Any]], **extra: Any) -> None:
-    """Appends the rows of an evaluation to `SCORES_FILE` of the workdir, with `extra` and the time."""
+    """Appends the rows of an evaluation to `SCORES_FILE` of the workdir, with `extra` and the time.
+
+    Raises:
+      UserError: they cannot be written; the file is as it was.
+    """
     if not distributed.is_main():
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / SCORES_FILE).open("a") as file:
-        for row in rows:
-            file.write(json.dumps({**row, **extra, "time": round(time.time(), 3)}) + "\n")
+    path = workdir / SCORES_FILE
+    lines = "".join(json.dumps({**row, **extra, "time": round(time.time(), 3)}) + "\n" for row in rows)
+    with _writing(path):
+        workdir.mkdir(parents=True, exist_ok=True)
+        _append(path, lines.encode())
+
+
+def _append(path: Path, content: bytes) -> None:
+    """Appends to a file, all of `content` or nothing."""
+    with path.open("ab", buffering=0) as file:
+        before, left = file.tell(), memoryview(content)
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(before)
+            raise
 
 
 def is_of_training(workdir: Path) -> bool:

@@ -49,7 +49,7 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class OptimizerOptions:
     """What to optimise with; the fields are the keys of ``config.optim``.
 
     Attributes:
@@ -64,12 +64,13 @@ class Options:
       alpha: ``rmsprop``: share of the past in the mean square.
       clip_norm: scale the gradient down to this global norm (over all trained parameters); 0 for no clipping.
       bias_lr_factor: learning-rate factor of every parameter with ``bias`` in its name that no group claims.
-      new_layers: patterns (see `Group`) of parameters that are new and train at the full rate, while all others that
-        no group claims, the trained ones, go at `base_lr_factor`; empty for no such stages.
+      new_layers: patterns (see `Group`) of parameters that are new and train at the full rate (their biases at
+        `bias_lr_factor`), while all others that no group claims, the trained ones, go at `base_lr_factor`; empty for no
+        such stages.
       base_lr_factor: see there.
       schedule: name of the learning rate's schedule, one of `schedules.NAMES`.
-      warmup_epochs, warmup_start, milestones, minimum, period: of the schedule, see `schedules.Schedule`; a negative
-        `warmup_start` and a `period` of 0 stand for None there.
+      warmup_epochs, warmup_start, milestones, minimum, period, noise, noise_seed: of the schedule, see
+        `schedules.Schedule`; a negative `warmup_start` and a `period` of 0 stand for None there.
       decay: ``gamma`` of the schedule.
     """
 
@@ -93,6 +94,8 @@ class Options:
     decay: float = 0.1
     minimum: float = 0.0
     period: int = 0
+    noise: float = 0.0
+    noise_seed: int = 42
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -103,20 +106,15 @@ class Options:
         for field in ("beta1", "beta2", "alpha"):
             if not 0 <= getattr(self, field) < 1:
                 raise UserError(f"optim.{field} is {getattr(self, field)}; it must lie between 0 and 1, 1 excluded")
-        if self.new_layers and self.bias_lr_factor != 1.0:
-            raise UserError(
-                f"optim.new_layers and optim.bias_lr_factor={self.bias_lr_factor:g} both give rates to biases; set "
-                "optim.bias_lr_factor to 1 or leave optim.new_layers empty"
-            )
 
     @classmethod
-    def of(cls, section: Options | Mapping[str, Any]) -> Options:
+    def of(cls, section: OptimizerOptions | Mapping[str, Any]) -> OptimizerOptions:
         """The options of the config section ``config.optim``; its ``epochs``, the length of the run, is not read here.
 
         Raises:
           UserError: an unknown key, named with its nearest match.
         """
-        if isinstance(section, Options):
+        if isinstance(section, OptimizerOptions):
             return section
         config.check_keys(section, [*(field.name for field in dataclasses.fields(cls)), "epochs"], "optim")
         values: dict[str, Any] = {
@@ -135,13 +133,17 @@ class Options:
             gamma=self.decay,
             minimum=self.minimum,
             period=self.period or None,
+            noise=self.noise,
+            noise_seed=self.noise_seed,
         )
 
     def groups(self, claimed: Sequence[Group] = ()) -> tuple[Group, ...]:
         """The groups of a method, then those of the biases or of new layers where they have a rate of their own."""
+        # Of new layers alone, where there are any.
+        where = f"^(?=.*(?:{'|'.join(self.new_layers)})).*" if self.new_layers else ""
+        biases = () if self.bias_lr_factor == 1.0 else (Group(f"{where}bias", lr_factor=self.bias_lr_factor),)
         if self.new_layers:
-            return (*claimed, *map(Group, self.new_layers), Group("", lr_factor=self.base_lr_factor))
-        biases = () if self.bias_lr_factor == 1.0 else (Group("bias", lr_factor=self.bias_lr_factor),)
+            return (*claimed, *biases, *map(Group, self.new_layers), Group("", lr_factor=self.base_lr_factor))
         return (*claimed, *biases)
 
 
@@ -195,14 +197,16 @@ def describe(groups: Sequence[Group], params: Any) -> list[str]:
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def rate(options: Options | Mapping[str, Any], epoch_ends: np.ndarray, lr_factor: float = 1.0) -> optax.Schedule:
+def rate(
+    options: OptimizerOptions | Mapping[str, Any], epoch_ends: np.ndarray, lr_factor: float = 1.0
+) -> optax.Schedule:
     """The learning rate of a group as a function of the step; jittable, and callable on the host for logs."""
-    options = Options.of(options)
+    options = OptimizerOptions.of(options)
     return schedules.make(options.timetable, options.lr, epoch_ends, lr_factor)
 
 
 def build(
-    options: Options | Mapping[str, Any], params: Any, epoch_ends: np.ndarray, groups: Sequence[Group] = ()
+    options: OptimizerOptions | Mapping[str, Any], params: Any, epoch_ends: np.ndarray, groups: Sequence[Group] = ()
 ) -> optax.GradientTransformation:
     """The optimiser as an optax transformation; all arithmetic in the dtype of the parameters.
 
@@ -211,7 +215,7 @@ def build(
     not rescale what has accumulated.
 
     Args:
-      options: which, and its numbers: `Options` or a config section with these keys.
+      options: which, and its numbers: `OptimizerOptions` or a config section with these keys.
       params: parameter tree; only its structure is used.
       epoch_ends: int64 [epochs], cumulative number of steps at the end of each epoch.
       groups: the method's parameter groups in order; those of the options come after them.
@@ -219,7 +223,7 @@ def build(
     Raises:
       UserError: an unknown option, or the pattern of a group matches nothing.
     """
-    options = Options.of(options)
+    options = OptimizerOptions.of(options)
     assigned = assign(options.groups(groups), params)
     trained = jax.tree.map(lambda group: not group.frozen, assigned)
     decay = _decayed(options, assigned)
@@ -229,7 +233,7 @@ def build(
     return optax.chain(optax.masked(optax.chain(*clip, *rules), trained), _stepped(options, assigned, epoch_ends))
 
 
-def _direction(options: Options) -> list[optax.GradientTransformation]:
+def _direction(options: OptimizerOptions) -> list[optax.GradientTransformation]:
     """What turns gradients into directions, before decay beside the gradient and the rate."""
     if options.name in ("adam", "adamw"):
         return [optax.scale_by_adam(options.beta1, options.beta2, options.epsilon)]
@@ -316,7 +320,7 @@ def _moments(gradients: Any, state: Any, beta1: float, beta2: float) -> tuple[An
     return mu, nu
 
 
-def _decayed(options: Options, assigned: Any) -> optax.GradientTransformation:
+def _decayed(options: OptimizerOptions, assigned: Any) -> optax.GradientTransformation:
     """Adds every parameter times its weight decay; for use where frozen parameters are masked out."""
 
     def strength(group: Group) -> Any:
@@ -332,7 +336,7 @@ def _decayed(options: Options, assigned: Any) -> optax.GradientTransformation:
     return optax.stateless(update)
 
 
-def _stepped(options: Options, assigned: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
+def _stepped(options: OptimizerOptions, assigned: Any, epoch_ends: np.ndarray) -> optax.GradientTransformation:
     """Multiplies by minus the rate of each parameter's group; frozen parameters get zero."""
     factors = {group.lr_factor for group in jax.tree.leaves(assigned) if not group.frozen}
     rates = {factor: rate(options, epoch_ends, factor) for factor in sorted(factors)}

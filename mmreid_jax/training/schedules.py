@@ -4,14 +4,16 @@ The published systems set the rate once at the start of an epoch and leave it th
 float64 [epochs], made once on the host (`table`) and looked up by step (`by_epoch`). Epochs may differ in length:
 `epoch_ends` int64 [epochs] is the cumulative number of steps at the end of each epoch. Epochs count from 0.
 
-A parameter group trains at ``factor`` times the rate of the others. For most schedules that is a plain product; HTT's
-warms every group up from the same rate and lets all of them end at the same rate, so the factor is an argument here.
+A parameter group trains at ``factor`` times the rate of the others. For most schedules that is a plain product; those
+of HTT and of DeMo warm every group up from the same rate and let all of them end at the same rate, so the factor is an
+argument here.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,7 @@ import optax
 
 from mmreid_jax.errors import UserError
 
-NAMES = ("constant", "multi_step", "single_step", "cosine", "htt", "cosine_per_step")
+NAMES = ("constant", "multi_step", "single_step", "cosine", "htt", "shared_ends", "cosine_per_step")
 
 HTT_WARMUP_SHARE = 0.01
 HTT_FINAL_SHARE = 0.002
@@ -34,13 +36,18 @@ class Schedule:
       name: one of `NAMES`.
       warmup_epochs: length of the warm-up in epochs; 0 for none.
       warmup_start: share of the rate at which the warm-up begins: epoch e of W runs at ``start + (1 - start) e/W``.
-        None for ``(e + 1)/W``. Not used by ``htt`` (always 0.01).
+        None for ``(e + 1)/W``. Not used by ``htt`` (always 0.01). ``shared_ends``: of the base rate, in all groups.
       milestones: ``multi_step``: epochs from which on the rate is multiplied by `gamma` once more. ``single_step``: the
         last one is the number of epochs after which it is multiplied again and again; as in torchreid, the others are
         not used.
       gamma: ``multi_step`` and ``single_step``: the factor.
-      minimum: ``cosine`` and ``cosine_per_step``: share of the rate at the end of the cosine.
-      period: ``cosine`` and ``htt``: epoch at which the cosine ends; None for the number of epochs of the run.
+      minimum: ``cosine`` and ``cosine_per_step``: share of the rate at the end of the cosine. ``shared_ends``: of the
+        base rate, in all groups.
+      period: ``cosine``, ``htt`` and ``shared_ends``: epoch at which the cosine ends; None for the number of epochs of
+        the run.
+      noise: ``shared_ends``: the rate of every epoch before the last is multiplied by one plus a number that is drawn
+        from below this in size, see `noises`; 0 for none.
+      noise_seed: of these numbers.
     """
 
     name: str = "constant"
@@ -50,6 +57,8 @@ class Schedule:
     gamma: float = 0.1
     minimum: float = 0.0
     period: int | None = None
+    noise: float = 0.0
+    noise_seed: int = 42
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -108,11 +117,61 @@ def htt(
 
     Reference: HTT (AAAI 2024), the authors' scheduler.
     """
+    ends = {"start": HTT_WARMUP_SHARE, "minimum": HTT_FINAL_SHARE}
+    return shared_ends(epoch, base, max_epochs, warmup_epochs, factor, **ends)
+
+
+def shared_ends(
+    epoch: np.ndarray | int,
+    base: float,
+    max_epochs: int,
+    warmup_epochs: int,
+    factor: float = 1.0,
+    *,
+    start: float,
+    minimum: float,
+) -> np.ndarray:
+    """Rates at epochs counted FROM 1 whose groups begin and end at the same rate; float64, same shape as `epoch`.
+
+    With L = factor * base: below `warmup_epochs` a straight line from start * base (at epoch 0) towards L, which a slow
+    group descends; then ``minimum base + (L - minimum base)(1 + cos(pi epoch / max_epochs))/2``; from `max_epochs` on
+    minimum * base.
+
+    Reference: the scheduler that TransReID took from timm, and HTT, DeMo and MDReID from it.
+    """
     t = np.asarray(epoch, np.float64)
-    rate, first, last = factor * base, HTT_WARMUP_SHARE * base, HTT_FINAL_SHARE * base
+    rate, first, last = factor * base, start * base, minimum * base
     rising = first + t * (rate - first) / max(warmup_epochs, 1)
     falling = last + 0.5 * (rate - last) * (1 + np.cos(np.pi * t / max_epochs))
     return np.where(t < warmup_epochs, rising, np.where(t < max_epochs, falling, last))
+
+
+def noises(epochs: Sequence[int] | np.ndarray, limit: float = 0.67, seed: int = 42) -> np.ndarray:
+    """A number for every epoch by which its rate is disturbed: normal, redrawn until smaller than `limit`; float64.
+
+    Each depends on ``seed + epoch`` alone and is the first such number, in float32, of PyTorch's CPU generator with
+    that seed: Mersenne twister, two 53-bit uniform numbers u, v for a pair of normal ones, ``sqrt(-2 log(1 - v))``
+    times cosine and sine of ``2 pi u``.
+
+    Reference: timm's scheduler, whose noise this is (``noise_range_t``, ``noise_pct`` 0.67, ``noise_seed`` 42).
+    """
+    return np.array([next(x for x in _normals(seed + int(t)) if abs(x) < limit) for t in epochs], np.float64)
+
+
+def _normals(seed: int) -> Iterator[float]:
+    """Normal numbers of float32 as PyTorch's CPU generator draws them one at a time."""
+    # numpy's legacy generator is the same twister with the same initialisation; of all 32 bits, it gives its words.
+    twister = np.random.RandomState(seed)
+
+    def uniform() -> float:
+        high, low = (int(word) for word in twister.randint(0, 2**32, 2, np.uint32))
+        return float((high << 32 | low) & (1 << 53) - 1) * 2.0**-53
+
+    while True:
+        u, v = uniform(), uniform()
+        radius, angle = math.sqrt(-2.0 * math.log1p(-v)), 2.0 * math.pi * u
+        yield float(np.float32(radius * math.cos(angle)))
+        yield float(np.float32(radius * math.sin(angle)))
 
 
 def table(schedule: Schedule, base: float, epochs: int, factor: float = 1.0) -> np.ndarray:
@@ -130,6 +189,8 @@ def table(schedule: Schedule, base: float, epochs: int, factor: float = 1.0) -> 
     period = epochs if schedule.period is None else schedule.period
     if schedule.name == "htt":
         return htt(np.arange(1, epochs + 1), base, period, schedule.warmup_epochs, factor)
+    if schedule.name == "shared_ends":
+        return _noisy_shared_ends(schedule, base, np.arange(1, epochs + 1), period, factor)
     if schedule.name == "constant":
         rates = np.full(epochs, factor * base)
     elif schedule.name == "multi_step":
@@ -143,6 +204,15 @@ def table(schedule: Schedule, base: float, epochs: int, factor: float = 1.0) -> 
     else:
         raise UserError(f"schedule {schedule.name!r} changes with every step and has no table of epochs")
     return rates * warmup(epochs, schedule.warmup_epochs, schedule.warmup_start)
+
+
+def _noisy_shared_ends(schedule: Schedule, base: float, epoch: np.ndarray, period: int, factor: float) -> np.ndarray:
+    """Rates of `shared_ends` at epochs counted from 1, disturbed where the schedule says so."""
+    ends = {"start": schedule.warmup_start or 0.0, "minimum": schedule.minimum}
+    rates = shared_ends(epoch, base, period, schedule.warmup_epochs, factor, **ends)
+    if not schedule.noise:
+        return rates
+    return np.where(epoch < period, rates * (1.0 + noises(epoch, schedule.noise, schedule.noise_seed)), rates)
 
 
 def by_epoch(values_per_epoch: np.ndarray, epoch_ends: np.ndarray) -> optax.Schedule:

@@ -33,7 +33,7 @@ def steps_of(epochs: int, epoch_ends: np.ndarray) -> int:
 
 
 def build(
-    options: optimizers.Options | Mapping[str, Any],
+    options: optimizers.OptimizerOptions | Mapping[str, Any],
     params: Any,
     epoch_ends: np.ndarray,
     groups: Sequence[optimizers.Group] = (),
@@ -57,7 +57,7 @@ def build(
     Raises:
       UserError: see `optimizers.build`; or the gradient is to be clipped, which two optimisers cannot do together.
     """
-    options = optimizers.Options.of(options)
+    options = optimizers.OptimizerOptions.of(options)
     if options.clip_norm:
         raise UserError("config.optim.clip_norm does not go with config.train.fixbase_epochs; set one of them to 0")
     names = "|".join(map(re.escape, first))

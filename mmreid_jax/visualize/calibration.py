@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Threshold:
+class SuggestedThreshold:
     """A suggested threshold: accept a match whose distance is at most `distance`.
 
     Attributes:
@@ -64,8 +64,8 @@ class Calibration:
     impostor: np.ndarray
     nearest_genuine: np.ndarray
     nearest_impostor: np.ndarray
-    per_pair: Threshold
-    per_search: Threshold
+    per_pair: SuggestedThreshold
+    per_search: SuggestedThreshold
     equal_error_rate: float
 
     def sentences(self) -> list[str]:
@@ -140,7 +140,7 @@ def calibrate(
     )
 
 
-def threshold_for(genuine: np.ndarray, impostor: np.ndarray, target: float) -> Threshold:
+def threshold_for(genuine: np.ndarray, impostor: np.ndarray, target: float) -> SuggestedThreshold:
     """The largest observed distance that, as a threshold, accepts at most the share `target` of the impostors.
 
     Args:
@@ -153,7 +153,7 @@ def threshold_for(genuine: np.ndarray, impostor: np.ndarray, target: float) -> T
     below = [side[np.searchsorted(side, barrier) - 1] for side in (genuine, impostor) if side[0] < barrier]
     distance = float(max(below, default=-np.inf))
     false_rate, true_rate = (float(_accepted(side, np.array(distance))) for side in (impostor, genuine))
-    return Threshold(target, distance, false_rate, true_rate, resolution=1 / len(impostor))
+    return SuggestedThreshold(target, distance, false_rate, true_rate, resolution=1 / len(impostor))
 
 
 def _sorted(values: np.ndarray) -> np.ndarray:

@@ -127,7 +127,9 @@ def write_bytes(path: Path, content: bytes) -> None:
         with whole(path) as part:
             part.write_bytes(content)
     except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror}); name a folder that can be written.") from error
+        raise UserError(
+            f"cannot write {path} ({error.strerror}); free some space, or name a folder that can be written."
+        ) from error
 
 
 def load_matplotlib() -> Any:

@@ -35,6 +35,11 @@ def test_lists_tell_the_captions_of_their_own_query():
     assert retrieval.with_captions(lists(), table(None)) == lists()
 
 
+def test_sentences_keep_one_full_stop_and_silence_none():
+    captions = {"rgb": np.array(["A car.", "x", ""], object), "nir": np.array(["Off.", "y", ""], object)}
+    assert [item.comment for item in retrieval.with_captions(lists(), table(captions))] == ["", "RGB: A car; NIR: Off."]
+
+
 def test_what_went_wrong_stands_behind_the_captions():
     (first, _) = lists()
     (said,) = ranked_lists.with_failure_sentences([dataclasses.replace(first, comment="RGB: red.")])

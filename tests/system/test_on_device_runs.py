@@ -23,7 +23,7 @@ def lines(workdir):
 def test_a_run_with_images_on_the_device_is_the_same_run(small, tmp_path, capsys):
     """States and logs are equal bit for bit; every augmentation is in use."""
     changes = {"data__flip": 0.5, "data__random_crop": 0.5, "data__brightness": 0.2, "data__contrast": 0.2}
-    changes |= {"train__log_every": 3, "train__evaluate_first": False}
+    changes |= {"data__random_patch": 0.5, "train__log_every": 3, "train__evaluate_first": False}
     train.main(small(**changes), tmp_path / "host")
     assert "on the device" not in capsys.readouterr().out
     together = {"data__on_device": "on", "train__steps_per_call": 3, "train__profile": 1}

@@ -193,6 +193,22 @@ def test_adaptation_in_episodes_and_with_new_statistics(small, tmp_path):
     assert (tmp_path / "statistics" / "scores.jsonl").exists()
 
 
+def test_a_report_shows_the_captions_of_aligned_queries(small, tmp_path, data_dir):
+    """They are in the batches of training and evaluation; HTT does not read them."""
+    config = small(eval__report=True, task="train", optim__epochs=1, data__text=True, data__captioner="QwenVL")
+    train.main(config, tmp_path / "run")
+    page = (tmp_path / "run" / "report.html").read_text()
+    (drawn,) = (path for path in (data_dir / "drawn").iterdir() if path.name.startswith("rgbnt201-"))
+    told = {}
+    for kind in ("RGB", "NI", "TI"):
+        entries = json.loads((drawn / "RGBNT201" / "text" / f"test_{kind}.json").read_text())
+        told[kind] = {entry["item"]: entry["description"] for entry in entries}
+    shown = [
+        name for name in told["RGB"] if "RGB: {}; NIR: {}; TIR: {}.".format(*(t[name] for t in told.values())) in page
+    ]
+    assert len(shown) >= 4
+
+
 def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
     config = small(eval__report=True, eval__missing_modalities=True, task="train_adapt")
     adapt.main(config, tmp_path / "run")

@@ -37,7 +37,7 @@ def _state(value=0.0, width=3, step=0, batch_stats=True):
         "bottleneck": {"scale": jnp.full((width,), value + 1), "bias": jnp.full((width,), value + 2)},
     }
     stats = {"bottleneck": {"mean": jnp.full((width,), value + 3), "count": jnp.int32(7)}} if batch_stats else {}
-    options = optimizers.Options("adam", bias_lr_factor=1.0)
+    options = optimizers.OptimizerOptions("adam", bias_lr_factor=1.0)
     optimizer = optimizers.build(options, params, np.array([10]), FROZEN)
     state = create({"params": params, "batch_stats": stats}, optimizer, {"weight": jnp.float32(value)})
     return state.replace(step=jnp.int32(step))

@@ -1,6 +1,9 @@
 import io
 import json
+import resource
+import subprocess
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +12,7 @@ import pytest
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.training import logs
+from mmreid_jax.training.loggers import Run
 from mmreid_jax.training.logs import RunLog, read_metrics
 
 
@@ -30,7 +34,7 @@ def clock(monkeypatch):
 
 
 def _open(workdir, **changes):
-    return RunLog(workdir, **{"total_steps": 100, "tensorboard": False, "stream": io.StringIO(), **changes})
+    return RunLog(workdir, **{"total_steps": 100, "stream": io.StringIO(), **changes})
 
 
 def _train(log, first, last, every=5, value=float):
@@ -339,7 +343,7 @@ class TestTensorBoard:
         return found
 
     def test_numbers_are_there(self, tmp_path):
-        with _open(tmp_path, tensorboard=True) as log:
+        with _open(tmp_path, loggers=("tensorboard",)) as log:
             _train(log, 1, 5)
             log.evaluation(5, 1, {"mAP": 0.5, "label": "x"})
         events = self._events(tmp_path / "tensorboard" / "train")
@@ -350,7 +354,73 @@ class TestTensorBoard:
     def test_missing_package_is_said_once(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "tensorboardX", None)
         stream = io.StringIO()
-        with _open(tmp_path, tensorboard=True, stream=stream) as log:
+        with _open(tmp_path, loggers=("tensorboard",), stream=stream) as log:
             _train(log, 1, 10)
         assert stream.getvalue().count("tensorboardX is not installed") == 1
         assert len(read_metrics(tmp_path / logs.FILE)) == 2
+
+
+def test_scores_that_do_not_fit_the_disk_leave_the_file_as_it_was(tmp_path):
+    """The kernel refuses to let a file grow any further in the middle of a line, as a full disk does."""
+    logs.keep_scores(tmp_path, [{"mAP": 0.5}], method="agw")
+    path = tmp_path / logs.SCORES_FILE
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 30, hard))
+    try:
+        with pytest.raises(UserError, match=r"cannot write the log .*scores\.jsonl: File too large; free some space"):
+            logs.keep_scores(tmp_path, [{"mAP": 0.25}, {"mAP": 0.75}], method="agw")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    logs.keep_scores(tmp_path, [{"mAP": 0.25}, {"mAP": 0.75}], method="agw")
+    assert [json.loads(line)["mAP"] for line in path.read_text().splitlines()] == [0.5, 0.25, 0.75]
+
+
+class TestLoggers:
+    def test_a_program_that_is_not_there_is_named(self, tmp_path, monkeypatch):
+        for name in ("wandb", "mlflow"):
+            for part in (name, f"{name}.entities", f"{name}.tracking"):
+                monkeypatch.setitem(sys.modules, part, None)
+            with pytest.raises(UserError, match=rf"pip install 'mmreid_jax\[{name}\]'"):
+                _open(tmp_path, loggers=(name,))
+
+    def test_one_that_fails_is_said_and_the_run_goes_on(self, tmp_path, monkeypatch):
+        taken = []
+
+        class Fails:
+            def add(self, kind, step, values):
+                taken.append(step)
+                raise ConnectionError("the server\nis gone")
+
+            def close(self):
+                taken.append("closed")
+
+        monkeypatch.setattr(logs, "open_boards", lambda names, run, say: [Fails()])
+        stream = io.StringIO()
+        with _open(tmp_path, stream=stream) as log:
+            _train(log, 1, 10)
+        assert taken == [5]
+        assert stream.getvalue().count("Fails takes no more numbers of this run (ConnectionError: the server)") == 1
+        assert [entry["step"] for entry in read_metrics(tmp_path / logs.FILE)] == [5, 10]
+
+    def test_one_that_does_not_take_the_run_is_a_line(self, tmp_path, monkeypatch):
+        def refuse(run):
+            raise ConnectionError("no such server")
+
+        monkeypatch.setitem(sys.modules, "mmreid_jax.training.loggers.mlflow", SimpleNamespace(open_board=refuse))
+        with pytest.raises(
+            UserError, match=r"mlflow, which does not take this run \(ConnectionError: no such server\)"
+        ):
+            _open(tmp_path, loggers=("mlflow",))
+
+    def test_nothing_is_imported_before_it_is_asked_for(self):
+        code = "import sys, mmreid_jax.training.logs\nassert not {'wandb', 'mlflow', 'tensorboardX'} & set(sys.modules)"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
+    def test_a_new_run_forgets_its_name_and_a_resumed_one_keeps_it(self, tmp_path):
+        Run(tmp_path, "train").remembered("wandb", "first")
+        assert Run(tmp_path, "train", 5).remembered("wandb") == "first"
+        assert not Run(tmp_path, "train").remembered("wandb")
+        assert not Run(tmp_path, "adapt", 5).remembered("wandb")
+        assert Run(tmp_path, "train", config={"a": {"b": (1, 2)}, "c": 1}).flat() == {"a.b": "(1, 2)", "c": "1"}

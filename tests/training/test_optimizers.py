@@ -6,7 +6,7 @@ import pytest
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.training import optimizers
-from mmreid_jax.training.optimizers import Group, Options
+from mmreid_jax.training.optimizers import Group, OptimizerOptions
 from mmreid_jax.training.schedules import Schedule
 
 SHAPES = {
@@ -130,12 +130,12 @@ RATES = [0.1, 0.1, 0.03, 0.009, 0.009]
 
 @pytest.mark.parametrize("nesterov", [False, True])
 def test_sgd_is_pytorchs(x64, nesterov):
-    options = Options("sgd", 0.1, weight_decay=0.05, nesterov=nesterov, **FALLING)
+    options = OptimizerOptions("sgd", 0.1, weight_decay=0.05, nesterov=nesterov, **FALLING)
     _assert_equal(_run(options), _torch(_sgd(0.9, nesterov), *_uniform(RATES, 0.05)))
 
 
 def test_sgd_without_momentum_keeps_no_state(x64):
-    options = Options("sgd", 0.1, weight_decay=0.05, momentum=0.0, **FALLING)
+    options = OptimizerOptions("sgd", 0.1, weight_decay=0.05, momentum=0.0, **FALLING)
     _assert_equal(_run(options), _torch(_sgd(0.0), *_uniform(RATES, 0.05)))
     state = optimizers.build(options, _tree(0), ENDS).init(_tree(0))
     assert [leaf.shape for leaf in jax.tree.leaves(state)] == [()]
@@ -143,14 +143,14 @@ def test_sgd_without_momentum_keeps_no_state(x64):
 
 @pytest.mark.parametrize("name", ["adam", "adamw"])
 def test_adam_is_pytorchs(x64, name):
-    options = Options(name, 0.1, weight_decay=0.05, **FALLING)
+    options = OptimizerOptions(name, 0.1, weight_decay=0.05, **FALLING)
     _assert_equal(_run(options), _torch(_adam(name == "adamw"), *_uniform(RATES, 0.05)))
 
 
 @pytest.mark.parametrize(("name", "update"), [("amsgrad", _amsgrad), ("rmsprop", _rmsprop), ("radam", _radam)])
 def test_the_other_rules_are_pytorchs(x64, name, update):
     """Ten steps, of which radam rectifies the last ones; small gradients show where epsilon is added."""
-    options = Options(name, 0.1, weight_decay=0.05, beta2=0.5 if name == "amsgrad" else 0.999, **FALLING)
+    options = OptimizerOptions(name, 0.1, weight_decay=0.05, beta2=0.5 if name == "amsgrad" else 0.999, **FALLING)
     rates = [*RATES, *[RATES[-1]] * 5]
     for scale in (1.0, 1e-4):
         got = _run(options, steps=10, gradient_scale=scale)
@@ -159,25 +159,36 @@ def test_the_other_rules_are_pytorchs(x64, name, update):
 
 @pytest.mark.parametrize("name", ["amsgrad", "rmsprop", "radam"])
 def test_the_other_rules_stay_float32(name):
-    got = _run(Options(name, 0.1, weight_decay=0.05, **FALLING), dtype=np.float32, steps=8)
+    got = _run(OptimizerOptions(name, 0.1, weight_decay=0.05, **FALLING), dtype=np.float32, steps=8)
     assert {value.dtype for value in got[-1].values()} == {np.dtype(np.float32)}
     assert all(np.all(np.isfinite(value)) for value in got[-1].values())
 
 
 def test_new_layers_train_at_the_full_rate_and_all_others_slowly(x64):
-    options = Options("sgd", 0.1, weight_decay=0.05, new_layers=("^classifier/",), base_lr_factor=0.1, **FALLING)
+    options = OptimizerOptions(
+        "sgd", 0.1, weight_decay=0.05, new_layers=("^classifier/",), base_lr_factor=0.1, **FALLING
+    )
     rates, decays = _uniform([0.1 * rate for rate in RATES], 0.05)
     rates["classifier/kernel"] = RATES
     _assert_equal(_run(options), _torch(_sgd(), rates, decays))
     with pytest.raises(UserError, match="matches no parameter"):
-        _run(Options("sgd", 0.1, new_layers=("^clasifier/",)))
-    with pytest.raises(UserError, match="both give rates to biases"):
-        Options("sgd", 0.1, new_layers=("^classifier/",), bias_lr_factor=2.0)
+        _run(OptimizerOptions("sgd", 0.1, new_layers=("^clasifier/",)))
+
+
+def test_biases_of_new_layers_have_a_rate_of_their_own(x64):
+    new = ("^bottleneck/", "^classifier/")
+    options = OptimizerOptions("sgd", 0.1, new_layers=new, base_lr_factor=0.1, bias_lr_factor=2.0, **FALLING)
+    rates, decays = _uniform([0.1 * rate for rate in RATES], 0.0)
+    for name in rates:
+        if name.startswith(("bottleneck/", "classifier/")):
+            rates[name] = [2 * rate for rate in RATES] if name.endswith("bias") else RATES
+    assert {tuple(rate) for rate in rates.values()} == {tuple(f * np.asarray(RATES)) for f in (0.1, 1, 2)}
+    _assert_equal(_run(options), _torch(_sgd(), rates, decays))
 
 
 @pytest.mark.parametrize(("name", "rtol"), [("sgd", 1e-6), ("adam", 2e-5), ("adamw", 2e-5)])
 def test_float32_stays_float32_and_close(name, rtol):
-    options = Options(name, 0.1, weight_decay=0.05, **FALLING)
+    options = OptimizerOptions(name, 0.1, weight_decay=0.05, **FALLING)
     got = _run(options, dtype=np.float32)
     assert {value.dtype for value in got[-1].values()} == {np.dtype(np.float32)}
     update = _sgd() if name == "sgd" else _adam(name == "adamw")
@@ -185,7 +196,7 @@ def test_float32_stays_float32_and_close(name, rtol):
 
 
 def test_float32_parameters_stay_float32_under_x64(x64):
-    got = _run(Options("adam", 0.1, weight_decay=0.05, **FALLING), dtype=np.float32)
+    got = _run(OptimizerOptions("adam", 0.1, weight_decay=0.05, **FALLING), dtype=np.float32)
     assert {value.dtype for value in got[-1].values()} == {np.dtype(np.float32)}
 
 
@@ -203,7 +214,7 @@ def test_groups_have_their_rate_and_decay_and_the_first_match_wins(x64):
     rates["backbone/conv/bias"] = [2 * r for r in RATES]
     decays["classifier/kernel"] = 0.2
     for name, update in (("sgd", _sgd()), ("adam", _adam(False)), ("adamw", _adam(True))):
-        options = Options(name, 0.1, weight_decay=0.05, **FALLING)
+        options = OptimizerOptions(name, 0.1, weight_decay=0.05, **FALLING)
         _assert_equal(_run(options, groups), _torch(update, rates, decays))
 
 
@@ -217,35 +228,35 @@ def test_htts_groups_follow_htts_rates(x64):
         rate = 0.2 if name.endswith("bias") else 0.1
         rates[name] = np.where(t < 3, 2e-4 + 0.5 * (rate - 2e-4) * (1 + np.cos(np.pi * t / 3)), 2e-4)
     decays["bottleneck/bias"] = None
-    got = _run(Options.of(HTT), groups=(Group("bottleneck/bias", frozen=True),))
+    got = _run(OptimizerOptions.of(HTT), groups=(Group("bottleneck/bias", frozen=True),))
     _assert_equal(got, _torch(_sgd(), rates, decays))
 
 
 def test_adaptation_trains_the_backbone_alone(x64):
-    start, end = _flat(_tree(0)), _run(Options.of(HTT), groups=(Group("^(?!backbone/)", frozen=True),))[-1]
+    start, end = _flat(_tree(0)), _run(OptimizerOptions.of(HTT), groups=(Group("^(?!backbone/)", frozen=True),))[-1]
     moved = {name for name in start if not np.array_equal(start[name], end[name])}
     assert moved == {name for name in start if name.startswith("backbone/")}
 
 
 def test_options_of_a_config_section():
     section = {"name": "adam", "lr": 0.3, "milestones": [2, 4], "schedule": "multi_step", "epochs": 80}
-    assert Options.of(section) == Options("adam", 0.3, milestones=(2, 4), schedule="multi_step")
+    assert OptimizerOptions.of(section) == OptimizerOptions("adam", 0.3, milestones=(2, 4), schedule="multi_step")
     with pytest.raises(
         UserError, match=r"unknown key config.optim.weight_decai; did you mean config.optim.weight_decay"
     ):
-        Options.of({"weight_decai": 0.3})
+        OptimizerOptions.of({"weight_decai": 0.3})
 
 
 def test_timetable_of_the_options():
-    options = Options(schedule="cosine", warmup_epochs=3, warmup_start=0.0, period=0, minimum=0.5, decay=0.2)
+    options = OptimizerOptions(schedule="cosine", warmup_epochs=3, warmup_start=0.0, period=0, minimum=0.5, decay=0.2)
     assert options.timetable == Schedule("cosine", 3, warmup_start=0.0, gamma=0.2, minimum=0.5, period=None)
-    assert Options(schedule="cosine", period=9).timetable == Schedule("cosine", period=9)
+    assert OptimizerOptions(schedule="cosine", period=9).timetable == Schedule("cosine", period=9)
 
 
 def test_frozen_parameters_have_no_state_and_ignore_bad_gradients():
     params = _tree(0, np.float32)
     groups = (Group("^bottleneck", frozen=True), Group("kernel", frozen=True))
-    optimizer = optimizers.build(Options("adam"), params, ENDS, groups)
+    optimizer = optimizers.build(OptimizerOptions("adam"), params, ENDS, groups)
     state = optimizer.init(params)
     trained = {name for name in _flat(params) if not name.startswith("bottleneck") and "kernel" not in name}
     assert len([leaf for leaf in jax.tree.leaves(state) if leaf.ndim]) == 2 * len(trained)
@@ -258,7 +269,7 @@ def test_frozen_parameters_have_no_state_and_ignore_bad_gradients():
 
 def test_clipping_counts_trained_parameters_only(x64):
     groups = (Group("^bottleneck", frozen=True),)
-    options = Options("sgd", 0.1, momentum=0.0, clip_norm=0.5, **FALLING)
+    options = OptimizerOptions("sgd", 0.1, momentum=0.0, clip_norm=0.5, **FALLING)
     start, end = _flat(_tree(0)), _run(options, groups, steps=1, gradient_scale=7.0)[0]
     grads = {name: g for name, g in _flat(_tree(100)).items() if not name.startswith("bottleneck")}
     norm = np.sqrt(sum(np.sum(g**2) for g in grads.values()))
@@ -267,14 +278,14 @@ def test_clipping_counts_trained_parameters_only(x64):
 
 
 def test_small_gradients_are_not_clipped(x64):
-    clipped = _run(Options("sgd", 0.1, clip_norm=1e3))[-1]
-    plain = _run(Options("sgd", 0.1))[-1]
+    clipped = _run(OptimizerOptions("sgd", 0.1, clip_norm=1e3))[-1]
+    plain = _run(OptimizerOptions("sgd", 0.1))[-1]
     assert all(np.array_equal(clipped[name], plain[name]) for name in plain)
 
 
 def test_unmatched_pattern_is_named():
     with pytest.raises(UserError, match=r"'bottlneck' matches no parameter.* backbone, bottleneck, classifier"):
-        optimizers.build(Options(), _tree(0), ENDS, (Group("bottlneck"),))
+        optimizers.build(OptimizerOptions(), _tree(0), ENDS, (Group("bottlneck"),))
 
 
 def test_a_pattern_shadowed_by_an_earlier_group_is_fine():
@@ -286,13 +297,13 @@ def test_bad_pattern_and_options_are_one_sentence():
     with pytest.raises(UserError, match="not a regular expression"):
         Group("(")
     with pytest.raises(UserError, match="unknown optimiser 'sdg'; available: sgd"):
-        Options("sdg")
+        OptimizerOptions("sdg")
     with pytest.raises(UserError, match=r"optim.lr is -1.0; it must not be negative"):
-        Options(lr=-1.0)
+        OptimizerOptions(lr=-1.0)
     with pytest.raises(UserError, match=r"optim.beta2 is 1.0; it must lie between 0 and 1"):
-        Options(beta2=1.0)
+        OptimizerOptions(beta2=1.0)
     with pytest.raises(UserError, match="unknown schedule 'cosin'"):
-        optimizers.build(Options(schedule="cosin"), _tree(0), ENDS)
+        optimizers.build(OptimizerOptions(schedule="cosin"), _tree(0), ENDS)
 
 
 def test_describe_counts_every_value_once():
@@ -315,6 +326,6 @@ def test_describe_without_rest():
 
 
 def test_rate_is_what_the_steps_use():
-    options = Options("sgd", 0.1, **FALLING)
+    options = OptimizerOptions("sgd", 0.1, **FALLING)
     got = [float(optimizers.rate(options, ENDS, 2.0)(step)) for step in range(5)]
     np.testing.assert_allclose(got, [2 * r for r in RATES], rtol=1e-6)

@@ -25,6 +25,29 @@ def test_htt_period_longer_than_the_run_cuts_the_cosine():
     np.testing.assert_array_equal(short, long[:10])
 
 
+def test_shared_ends_of_the_specification():
+    """DeMo on RGBNT201: new weights, new biases and the transformer, which warms down."""
+    schedule = Schedule("shared_ends", warmup_epochs=10, warmup_start=0.1, minimum=0.001, noise=0.67)
+    epochs = np.array([1, 5, 9, 10, 20, 49, 50])
+    expected = {
+        1.0: [2.33813e-5, 3.03318e-4, 4.17474e-4, 2.70531e-4, 2.87652e-4, 7.40812e-7, 3.5e-7],
+        2.0: [3.56873e-5, 5.79062e-4, 8.30360e-4, 5.41033e-4, 5.75151e-4, 1.10891e-6, 3.5e-7],
+        1 / 70: [1.12512e-5, 3.15136e-5, 1.04860e-5, 3.89287e-6, 4.25890e-6, 3.77973e-7, 3.5e-7],
+    }
+    for factor, rates in expected.items():
+        found = schedules.table(schedule, 3.5e-4, 50, factor)[epochs - 1]
+        np.testing.assert_allclose(found, rates, rtol=1e-5)
+
+
+def test_noises_are_small_and_depend_on_their_epoch_alone():
+    drawn = schedules.noises(range(200), limit=0.5, seed=7)
+    assert np.abs(drawn).max() < 0.5
+    np.testing.assert_array_equal(schedules.noises([150, 3], limit=0.5, seed=7), drawn[[150, 3]])
+    # Of a normal number that is smaller than a half.
+    assert abs(drawn.mean()) < 0.06
+    assert drawn.std() == pytest.approx(0.28, abs=0.03)
+
+
 def test_multi_step_with_ramp():
     schedule = Schedule("multi_step", warmup_epochs=10, milestones=(20, 50))
     rates = schedules.table(schedule, 0.1, 81)

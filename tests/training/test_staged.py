@@ -24,7 +24,7 @@ def gradients(step):
 
 def test_a_layer_that_opens_later_follows_pytorch(x64):
     """Closed layers have no gradient in PyTorch: they are skipped, and their momentum begins when they open."""
-    options = optimizers.Options(**OPTIONS, milestones=(2,))
+    options = optimizers.OptimizerOptions(**OPTIONS, milestones=(2,))
     frozen = [optimizers.Group("^body/idle$", frozen=True)]
     tx = staged.build(options, params(), ENDS, frozen, first=("head",), epochs=1)
     update = jax.jit(tx.update)
@@ -45,7 +45,7 @@ def test_a_layer_that_opens_later_follows_pytorch(x64):
 
 
 def test_the_count_of_adam_begins_when_a_layer_opens(x64):
-    options = optimizers.Options(name="adam", lr=0.1)
+    options = optimizers.OptimizerOptions(name="adam", lr=0.1)
     tx = staged.build(options, params(), ENDS, first=("head",), epochs=1)
     state = tx.init(params())
     for step in range(2):

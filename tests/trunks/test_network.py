@@ -22,6 +22,25 @@ def test_contrast_is_that_of_a_loop():
     np.testing.assert_allclose(network.contrast(jnp.array(features), jnp.array(labels)), np.mean(losses), rtol=1e-5)
 
 
+def test_contrast_across_spectra_is_that_of_a_loop():
+    labels, spectra = np.array([0, 0, 1, 1, 2]), 3
+    features = RANDOM.normal(size=(spectra, len(labels), 4))
+    hidden = np.zeros((spectra, len(labels)), bool)
+    hidden[0, 1] = hidden[2, 2] = True
+    unit = features / np.linalg.norm(features, axis=-1, keepdims=True)
+    losses = []
+    for m, n in np.ndindex(hidden.shape):
+        others = [(k, j) for k, j in np.ndindex(hidden.shape) if k != m and j != n and not hidden[k, j]]
+        similar = {other: unit[m, n] @ unit[other] / network.TEMPERATURE for other in others}
+        whole = np.log(sum(np.exp(value) for value in similar.values()))
+        own = [whole - value for (_, j), value in similar.items() if labels[j] == labels[n]]
+        if own and not hidden[m, n]:
+            losses.append(np.mean(own))
+    assert len(losses) == 10
+    found = network.contrast_across(jnp.array(features), jnp.array(labels), jnp.array(hidden))
+    np.testing.assert_allclose(found, np.mean(losses), rtol=1e-5)
+
+
 def test_answers_are_asked_where_the_spectrum_shows_them():
     modalities, night = ("rgb", "tir"), np.array([False, True, False])
     sizes = [len(known) for known in people.QUESTIONS.values()]

@@ -1,11 +1,14 @@
 """The report: one file without external references, all parts given and no others, escaped text, bounded size."""
 
 import dataclasses
+import errno
+import pathlib
 import re
 
 import numpy as np
 import pytest
 
+from mmreid_jax import errors
 from mmreid_jax.errors import UserError
 from mmreid_jax.visualize import attention, curves, page, ranked_lists, report, tables
 from tests.visualize.html_reader import Reader
@@ -185,3 +188,38 @@ def test_folder_repeated_names_and_unwritable_places(tmp_path, full):
 def test_equal_reports_are_equal_files(tmp_path, full):
     one, again = (report.write_report(tmp_path / name / "report.html", full).read_bytes() for name in ("a", "b"))
     assert one == again
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["an earlier report", "no report"])
+@pytest.mark.parametrize("failing", range(8))
+def test_a_disk_that_fills_up_costs_one_line_and_leaves_no_half_file(
+    tmp_path, full, monkeypatch, capsys, failing, before
+):
+    """Every write in turn comes half as far as it should."""
+    file = report.write_report(tmp_path / "new" / "report.html", full)
+    new = {path.relative_to(file.parent): path.read_bytes() for path in file.parent.rglob("*") if path.is_file()}
+    assert len(new) == 8
+    folder = tmp_path / "folder"
+    old = {}
+    if before:
+        report.write_report(folder / "report.html", dataclasses.replace(full, title="An earlier one"))
+        old = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    whole, count = pathlib.Path.write_bytes, iter(range(100))
+
+    def half(path, content):
+        if next(count) < failing:
+            return whole(path, content)
+        whole(path, content[: len(content) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(pathlib.Path, "write_bytes", half)
+    with pytest.raises(SystemExit):
+        errors.run_command(report.write_report, folder / "report.html", full)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"error: cannot write .* \(No space left on device\); free some space, or name a .*\.", line)
+    left = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert set(old) <= set(left) <= set(new)
+    for name, content in left.items():
+        assert content in (new[name], old.get(name)), name
+    # The page is written last, so that it never names a picture that is not there.
+    assert left.get(pathlib.Path("report.html")) == old.get(pathlib.Path("report.html"))
