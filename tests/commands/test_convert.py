@@ -224,7 +224,7 @@ class TestStore:
             "i32": np.array(7, np.int32),
         }
         variables = {"params": values}
-        store.save(tmp_path / "d", variables, store.meta_of(layouts.Report("vit", "x"), "vit", variables))
+        store.save(tmp_path / "d", variables, store.meta_of(layouts.ImportReport("vit", "x"), "vit", variables))
         found, _ = store.load(tmp_path / "d")
         jax.tree.map(same_bits, found, variables)
 
