@@ -10,8 +10,8 @@ that differences are paired. Settings are those of the demos, chosen on seeds 70
 nothing else. Scores are of the LAST epoch, never of the best one on the test set.
 
 One JSON file is kept for each run (system, seed, variant) under ``runs/claims``; the same command goes on with those
-that there are. A difference comes with a 95 % interval: seeds, and within each its identities, are drawn again with
-replacement.
+that there are, and what several systems compare themselves with (AGW, say) is run once. A difference comes with a 95 %
+interval: seeds, and within each its identities, are drawn again with replacement.
 """
 
 from __future__ import annotations
@@ -400,13 +400,36 @@ def run_seed(name: str, seed: int, place: Place) -> None:
         config = config_of(system, every[variant], seed, place)
         if upon := every[variant].upon:
             config.update_from_flattened_dict({upon[0]: str(places[upon[1]])})
+        made_by = json.loads(config.to_json())
+        if others := others_rows(system, variant, made_by, seed, place):
+            write(result_of(workdir), {**others, "config": made_by})
+            continue
         rows = run_one(system, variant, config, workdir)
         seconds = {"seconds": time.monotonic() - begun, "processor_seconds": time.process_time() - used}
-        write(result_of(workdir), {"rows": rows, **seconds})
+        write(result_of(workdir), {"rows": rows, **seconds, "config": made_by})
         said = ", ".join(f"{100 * row['mAP']:.2f} {label}" for label, row in rows.items())
         print(f"{name}, seed {seed}, {variant}: {said} ({seconds['seconds']:.0f} s)", flush=True)
     for workdir in places.values():
         shutil.rmtree(workdir, ignore_errors=True)
+
+
+def others_rows(
+    system: System, variant: str, config: Mapping[str, Any], seed: int, place: Place
+) -> dict[str, Any] | None:
+    """What came out of a run of another system that had the same config, under the name that it has here.
+
+    None where there is none, or where more than the score of the run is asked for.
+    """
+    more = system.missing or system.unlike or variant in (*system.hidden, *system.described)
+    further = (system.adapted or system.ensemble) and variant == list(system.variants)[-1]
+    if more or further or system.variants[variant].upon:
+        return None
+    for file in sorted(place.folder.glob(f"*/{seed}/*.json")):
+        content = json.loads(file.read_text())
+        if content.get("config") == config and len(content["rows"]) == 1:
+            (row,) = content["rows"].values()
+            return {**content, "rows": {variant: {**row, "against": system.reference(variant)}}}
+    return None
 
 
 def result_of(workdir: Path) -> Path:

@@ -74,6 +74,29 @@ def test_table():
     assert second.endswith("| A | +5.00 [+5.00, +5.00] | 2 of 2 |")
 
 
+def test_what_systems_share_is_run_once(tmp_path, monkeypatch):
+    """Equal configs of equal seeds are equal runs, under the name and the reference of each system."""
+    ran = []
+
+    def run(system, name, config, workdir):
+        ran.append(name)
+        score = len(ran) / 100
+        row = {"mAP": score, "R1": score, "mINP": score, "identities": {"1": score}, "against": ""}
+        return {name: {**row, "against": system.reference(name)}}
+
+    monkeypatch.setattr(claims, "run_one", run)
+    place = claims.Place(tmp_path / "claims", str(tmp_path))
+    for name in ("agw", "caj", "rle"):
+        claims.run_seed(name, 10, place)
+    agw, caj, rle = (claims.rows_by_seed(name, [10], place)[10] for name in ("agw", "caj", "rle"))
+    assert ran == [*claims.SYSTEMS["agw"].variants, "CAJ", "AGW + RLE", "CAJ + RLE", "DEEN", "DEEN + RLE"]
+    assert caj["AGW"] == {**agw["AGW"], "against": ""}
+    assert rle["CAJ"]["mAP"] == caj["CAJ"]["mAP"] != agw["AGW"]["mAP"]
+    assert (agw["AGW"]["against"], rle["AGW"]["against"], rle["CAJ"]["against"]) == ("Base", "", "AGW")
+    claims.run_seed("caj", 11, place)
+    assert ran[-2:] == ["AGW", "CAJ"], "another seed is another run"
+
+
 @pytest.mark.slow
 def test_it_goes_on_where_it_stopped(tmp_path, data_dir, capsys):
     """Runs that have a result are not run again, and work directories go when all have one."""
