@@ -117,6 +117,27 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray, metrics.Labels | None, dic
     return features, files, labels, note if isinstance(note, dict) else {}
 
 
+def columns_beside(path: Path) -> dict[str, np.ndarray]:
+    """What the table beside a ``.npy`` file says of its rows: ``files``, and ``identity`` and ``camera`` where known.
+
+    Empty where there is no table, or it is not of this program.
+
+    Raises:
+      UserError: the table is damaged.
+    """
+    table = table_of(path)
+    if not _is_our_table(table):
+        return {}
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        columns = {name: np.array([int(row[name]) for row in rows], np.int64) for name in ("identity", "camera")}
+        files = np.array([row["file"] for row in rows], str)
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"{table} is damaged ({printable(str(error), 200)}); extract the features again") from None
+    return {"files": files, **(columns if (columns["identity"] >= 0).any() else {})}
+
+
 def _is_our_parquet(path: Path) -> bool:
     arrow, parquet = _pyarrow()
     try:
