@@ -7,6 +7,7 @@ Columns: ``id`` (row), ``file``, ``camera``, ``identity`` (-1 where they are not
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -128,14 +129,17 @@ def columns_beside(path: Path) -> dict[str, np.ndarray]:
     table = table_of(path)
     if not _is_our_table(table):
         return {}
+    files, labels = [], []
     try:
         with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        columns = {name: np.array([int(row[name]) for row in rows], np.int64) for name in ("identity", "camera")}
-        files = np.array([row["file"] for row in rows], str)
-    except (OSError, ValueError, TypeError, csv.Error) as error:
+            for _, name, where, who, _ in itertools.islice(csv.reader(file), 1, None):
+                files.append(name)
+                labels.append((int(where), int(who)))
+        camera, identity = np.array(labels, np.int64).reshape(-1, 2).T
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
         raise UserError(f"{table} is damaged ({printable(str(error), 200)}); extract the features again") from None
-    return {"files": files, **(columns if (columns["identity"] >= 0).any() else {})}
+    known = {"camera": camera, "identity": identity} if (identity >= 0).any() else {}
+    return {"files": np.array(files, str), **known}
 
 
 def _is_our_parquet(path: Path) -> bool:
