@@ -21,7 +21,7 @@ from mmreid_jax.datasets.folder import POLICIES
 from mmreid_jax.datasets.own import arrange, making, naming, table
 from mmreid_jax.datasets.own.faults import FaultyData
 from mmreid_jax.datasets.prepare import prepare, summary
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 from mmreid_jax.paths import DATA_DIR_VARIABLE, default_data_dir, path_of
 
 
@@ -121,7 +121,7 @@ def _make(options: argparse.Namespace, shared: dict[str, Any]) -> None:
     except FaultyData as error:
         print("\n".join(error.lines), file=sys.stderr)
         raise UserError(error.summary) from None
-    print(summary(made.prepared))
+    print(summary(made.prepared, [printable(name) for name in made.description.cameras]))
     print(f"{made.description.kind}; splits {made.description.split}")
     print("\n".join([protocol.describe() for protocol in made.description.protocols]))
     for note in made.notes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmreid_jax.commands.options import (
     add_image_flags,
@@ -18,8 +19,10 @@ from mmreid_jax.commands.options import (
     open_images,
     open_model,
 )
+from mmreid_jax.data.records import Records
 from mmreid_jax.datasets import folder
-from mmreid_jax.errors import UserError
+from mmreid_jax.datasets.own import naming
+from mmreid_jax.errors import UserError, printable
 from mmreid_jax.paths import path_of
 from mmreid_jax.serving import app, searching
 
@@ -44,8 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     records, absent = open_images(arguments, extractor, arguments.gallery, modality, "--modality")
     print(describe(records, absent, extractor.one_modality))
     list_left_out(records)
-    labelled = folder.with_labels(records, extractor.config.data.dataset)
-    cameras = None if labelled is None else labelled.camera
+    cameras = cameras_of(records, extractor.config.data.dataset, arguments.pattern)
     searcher = searching.Searcher(extractor, records, absent, cameras)
     facts = {
         "model": f"{extractor.config.method} on {extractor.config.data.dataset}",
@@ -61,6 +63,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     uvicorn.run(made, host=arguments.host, port=arguments.port, log_level="warning")
 
 
+def cameras_of(records: Records, dataset: str, pattern: str) -> list[str]:
+    """Names of the cameras of a folder's images, one for each; empty where its file names do not tell them.
+
+    Args:
+      records: of the folder.
+      dataset: that the model was trained on, in whose form the names may be.
+      pattern: form of the names, as ``prepare --pattern`` wants it; "" for none.
+
+    Raises:
+      UserError: the pattern has no camera, or a name is not of its form.
+    """
+    if not pattern:
+        labelled = folder.with_labels(records, dataset)
+        return [] if labelled is None else [str(camera) for camera in labelled.camera]
+    if "{camera}" not in pattern:
+        raise UserError(f"--pattern {pattern!r} has no {{camera}}, which is all that it is read for here")
+    said = [naming.groups_of(pattern, str(Path(name).with_suffix(""))) for name in records.file]
+    if None in said:
+        raise UserError(f"{printable(records.file[said.index(None)])} is not named in the form {pattern} of --pattern")
+    return [each["camera"] for each in said if each is not None]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m mmreid_jax serve", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -68,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     add_model_flags(parser)
     text = "folder of images to search, or of one subfolder per modality"
     parser.add_argument("--gallery", type=path_of, required=True, help=text)
+    text = "form of its file names, such as '{identity}_c{camera}_{index}', so that cameras can be chosen"
+    parser.add_argument("--pattern", default="", help=text)
     parser.add_argument("--modality", help="of its images: rgb, nir, tir, thermal ... (default: the folder's name)")
     add_image_flags(parser)
     parser.add_argument("--host", default=HERE[0], help="address to listen to (default: %(default)s, this machine)")

@@ -115,13 +115,19 @@ def prepare(
     return Prepared(dataset, path_of(data_dir), directory, fresh, report)
 
 
-def summary(prepared: Prepared) -> str:
-    """A table of the splits (identities, samples, cameras) and the verdict, for the terminal."""
+def summary(prepared: Prepared, cameras: Sequence[str] = ()) -> str:
+    """A table of the splits (identities, samples, cameras) and the verdict, for the terminal.
+
+    Args:
+      prepared: what to speak of.
+      cameras: names of the cameras, in the order of their numbers; empty: the numbers.
+    """
     tables = _load_all(prepared.dataset, prepared.data_dir)
     lines = [f"{'split':<10}{'identities':>12}{'samples':>10}  cameras (samples)"]
     for split, records in tables.items():
-        cameras, samples = np.unique(records.camera, return_counts=True)
-        seen = ", ".join(f"{camera} ({count})" for camera, count in zip(cameras, samples, strict=True))
+        numbers, samples = np.unique(records.camera, return_counts=True)
+        names = [cameras[number] if cameras else number for number in numbers]
+        seen = ", ".join(f"{name} ({count})" for name, count in zip(names, samples, strict=True))
         lines.append(f"{split:<10}{len(records.identities):>12}{len(records):>10}  {seen}")
     state = "prepared" if prepared.fresh else "already prepared"
     source = catalogue.source_of(prepared.dataset, prepared.data_dir)

@@ -101,10 +101,10 @@ def _is_ours(path: Path) -> bool:
 def load(path: Path) -> Features:
     """Reads a feature file; another program's needs ``features`` alone, and ``identity`` and ``camera`` for scores.
 
-    A ``.npy`` file holds features alone, [N, D], a ``.parquet`` file a column ``vector`` (see
-    `vectors`). Features are float16, float32 or float64 and finite (a memory map is not read through here: who compares
-    its rows looks at them, see `retrieval.streamed`); identities, cameras and scenes are whole numbers, names are text,
-    and the note is what `mmreid_jax extract` writes.
+    A ``.npy`` file holds features alone, [N, D], with names and labels in the table beside it, if there is one; a
+    ``.parquet`` file has a column ``vector`` (see `vectors`). Features are float16, float32 or float64 and finite (a
+    memory map is not read through here: who compares its rows looks at them, see `retrieval.streamed`); identities,
+    cameras and scenes are whole numbers, names are text, and the note is what `mmreid_jax extract` writes.
 
     Raises:
       UserError: the file is none, its arrays are of other kinds or do not belong together, or it is not complete yet.
@@ -123,7 +123,7 @@ def load(path: Path) -> Features:
             features = _mapped(path / ROWS)
             arrays = _read_members(path / TABLE, ("files", "note", *_LABELS))
         elif path.suffix == ".npy":
-            features, arrays = _mapped(path), {}
+            features, arrays = _mapped(path), vectors.columns_beside(path)
         else:
             arrays = _read_members(path, ("features", "files", "note", *_LABELS))
             if "features" not in arrays:

@@ -7,6 +7,7 @@ Columns: ``id`` (row), ``file``, ``camera``, ``identity`` (-1 where they are not
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,30 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray, metrics.Labels | None, dic
     if columns and (columns[0] >= 0).any():
         labels = metrics.Labels(columns[0], columns[1], np.zeros(len(files), np.int64))
     return features, files, labels, note if isinstance(note, dict) else {}
+
+
+def columns_beside(path: Path) -> dict[str, np.ndarray]:
+    """What the table beside a ``.npy`` file says of its rows: ``files``, and ``identity`` and ``camera`` where known.
+
+    Empty where there is no table, or it is not of this program.
+
+    Raises:
+      UserError: the table is damaged.
+    """
+    table = table_of(path)
+    if not _is_our_table(table):
+        return {}
+    files, labels = [], []
+    try:
+        with table.open(newline="", encoding="utf-8") as file:
+            for _, name, where, who, _ in itertools.islice(csv.reader(file), 1, None):
+                files.append(name)
+                labels.append((int(where), int(who)))
+        camera, identity = np.array(labels, np.int64).reshape(-1, 2).T
+    except (OSError, ValueError, OverflowError, csv.Error) as error:
+        raise UserError(f"{table} is damaged ({printable(str(error), 200)}); extract the features again") from None
+    known = {"camera": camera, "identity": identity} if (identity >= 0).any() else {}
+    return {"files": np.array(files, str), **known}
 
 
 def _is_our_parquet(path: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 
 from mmreid_jax.data.images import decode, decode_sample
 from mmreid_jax.data.records import Records
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 from mmreid_jax.model import Described, Extractor, Model
 from mmreid_jax.retrieval import distances, streamed, thresholds
 from mmreid_jax.visualize import images as drawing
@@ -30,14 +30,14 @@ class Found:
     Attributes:
       row: of the gallery.
       name: of its file.
-      camera: of its sample.
+      camera: name of its sample's; "" where it is not known.
       modality: that it was seen in.
       distance: squared Euclidean, of features of length one.
     """
 
     row: int
     name: str
-    camera: int
+    camera: str
     modality: str
     distance: float
 
@@ -46,13 +46,13 @@ class Searcher:
     """A model and a gallery.
 
     Attributes:
-      cameras: of the gallery.
+      cameras: names of those of the gallery; empty where they are not known.
       modalities: that a query may be of.
       reads_text: whether queries in words are understood.
     """
 
     def __init__(
-        self, extractor: Extractor, records: Records, absent: Sequence[str] = (), cameras: np.ndarray | None = None
+        self, extractor: Extractor, records: Records, absent: Sequence[str] = (), cameras: Sequence[str] = ()
     ) -> None:
         """Embeds the gallery.
 
@@ -60,11 +60,11 @@ class Searcher:
           extractor: the model.
           records: of the gallery.
           absent: modalities that it lacks.
-          cameras: int [G] of its samples; None: those of the table.
+          cameras: names of its samples' cameras, one each; empty: not known.
         """
         self._extractor, self._records, self._absent = extractor, records, tuple(absent)
-        self._camera = np.asarray(records.camera if cameras is None else cameras)
-        self.cameras = sorted({int(camera) for camera in self._camera})
+        self._camera = np.array(list(cameras) or [""] * len(records))
+        self.cameras = sorted(set(cameras), key=lambda name: (len(name), name))
         self.seen = tuple(name for name in records.modalities if name not in absent)
         self.reads_text = bool(extractor.config.data.get("text", False))
         known = extractor.method.facts.modalities
@@ -91,7 +91,7 @@ class Searcher:
         return self._features[feature]
 
     def search(
-        self, image: bytes, modality: str, text: str = "", cameras: Sequence[int] = (), top: int = 24
+        self, image: bytes, modality: str, text: str = "", cameras: Sequence[str] = (), top: int = 24
     ) -> list[Found]:
         """The nearest gallery samples of an image, of words, or of both.
 
@@ -99,27 +99,30 @@ class Searcher:
           image: an image file; empty for none.
           modality: that it was taken in.
           text: what the person looks like; "" for none.
-          cameras: of the samples to search; empty: all.
+          cameras: names of those whose samples are searched; empty: all.
           top: matches.
 
         Raises:
-          UserError: there is no query, the image cannot be read, or the model does not know the modality or no text.
+          UserError: there is no query, the image cannot be read, or the model does not know the modality or no text, or
+            the gallery no such camera.
         """
         if not image and not text.strip():
             raise UserError("drop an image or write a text to search for")
         if image and modality not in self.modalities:
             raise UserError(f"the model searches by {', '.join(self.modalities)}, not by {modality}")
+        if unknown := sorted(set(cameras) - set(self.cameras)):
+            raise UserError(
+                f"the gallery has no camera {printable(unknown[0])}; it has {', '.join(self.cameras) or 'none'}"
+            )
         with self._lock:
             query, gallery = self._compared(image, modality, text.strip())
         rows = np.arange(len(self))
         if cameras:
             rows = rows[np.isin(self._camera, list(cameras))]
-        if not len(rows):
-            return []
         order, values = streamed.top_k(query, gallery[rows], top)
         named = ",".join(self.seen)
         return [
-            Found(int(row), str(self._records.file[row]), int(self._camera[row]), named, float(value))
+            Found(int(row), str(self._records.file[row]), str(self._camera[row]), named, float(value))
             for row, value in zip(rows[order[0]], values[0], strict=True)
         ]
 
@@ -144,7 +147,7 @@ class Searcher:
         return query, self._gallery(compared.gallery_feature)
 
     def picture(self, row: int) -> bytes:
-        """A JPEG picture of a gallery sample, its modalities side by side.
+        """A JPEG picture of a gallery sample, its modalities side by side, at most _HEIGHT high and each _WIDTH wide.
 
         Raises:
           UserError: there is no such sample, or it cannot be read.
@@ -152,5 +155,9 @@ class Searcher:
         if not 0 <= row < len(self):
             raise UserError(f"the gallery has {len(self)} samples and no row {row}")
         whole = decode_sample(self._records, row, self._records.encoded([row])[0], truncated=True)
-        shown: list[Any] = [drawing.fit(whole[name], _HEIGHT, _WIDTH) for name in self.seen]
+        # All as high as the first one: no ground is drawn around a single image, whatever the colours of the page.
+        height, width = whole[self.seen[0]].shape[:2]
+        scale = min(_HEIGHT / height, _WIDTH / width)
+        size = [max(1, round(side * scale)) for side in (height, width)]
+        shown: list[Any] = [drawing.fit(whole[name], *size) for name in self.seen]
         return drawing.encode_jpeg(np.concatenate(shown, axis=1), _QUALITY)

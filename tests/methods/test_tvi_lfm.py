@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import pathlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,24 @@ from mmreid_jax.training import step as steps
 
 BASE = {"model__stage": "base", "eval__feature": "fc", "data__text": False}
 ENDS = np.array([4, 8])
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "tvi_lfm.md"
+# Of the released program (``config/config_rn.py``).
+OPTIONS = """
+    CAT_EVAL CUDA_VISIBLE_DEVICES DEBUG DEBUG_DIR DataParallel Feat_Filter Fix_Visual LOG4TEST Return_B4_BN al
+    alpha auto_resume_training_from_lastest_step batch-size beta captioner_name checkpoint_epoch
+    classifier_lr_factor cmm_loss_weight cmt_depth config_select cuda dataset eval_epoch eval_num_regdb
+    eval_start_epoch focal_three_fusion_loss focal_three_fusion_loss2 focal_three_fusion_loss3
+    focal_three_fusion_loss4 focal_three_fusion_loss5 focal_three_fusion_loss6 focalthree_four_fusion_loss
+    focalthree_fusion_loss four_fusion_loss fusion_way ga gall_mode gamma gpu_id id_loss_weight img_h img_size
+    img_w joint_mode klp label_mix learnable_loss_weight llcm_data_path llm_aug llm_aug_prob loss_names
+    lr_factor lr_txt lr_visual lrscheduler max_save_model_num milestones mode momentum num_pos num_workers
+    only_fusion_loss only_sketch only_text optimizer output_path pa pid_num pooling power pretrain_choice
+    pretrain_path prj_output_dim regdb_data_path regdb_test_mode resume_test_model resume_train_epoch seed
+    stride_size sysu_data_path target_lr temperature test_modality test_mode test_model_path test_model_type
+    text_bias_lr_factor text_length text_weight_decay text_weight_decay_bias total_train_epoch training_mode
+    training_weight_init trial uni_BN visual_bias_lr_factor visual_weight_decay visual_weight_decay_bias
+    vocab_size warmup_epochs warmup_factor warmup_method wrt_loss_weight
+"""
 
 
 @functools.cache
@@ -372,3 +392,13 @@ def test_the_demo_has_both_stages():
     assert demo_tvi_lfm.get_config("text").init.from_base
     with pytest.raises(ValueError, match="third"):
         demo_tvi_lfm.get_config("third")
+
+
+def test_every_option_of_the_released_program_has_its_line():
+    text = PAGE.read_text()
+    options = OPTIONS.split()
+    assert len(options) == 103
+    assert not [name for name in options if not re.search(rf"`--{name}\b", text)]
+    config = tvi_sysu.get_config()
+    for section, key in re.findall(r"`(data|model|loss|groups|optim|train|eval|init)\.(\w+)\b", text):
+        assert key in config[section], f"{section}.{key}"

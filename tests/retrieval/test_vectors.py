@@ -44,6 +44,27 @@ def test_npy_and_its_table(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["file"] for row in rows] == FILES.tolist()
     assert {(row["camera"], row["identity"], row["modality"]) for row in rows} == {("-1", "-1", "rgb,nir")}
+    stored = feature_files.load(path)
+    np.testing.assert_array_equal(stored.files, FILES)
+    assert stored.labels is None
+    vectors.write(path, FEATURES, FILES, LABELS, "rgb", {})
+    np.testing.assert_array_equal(feature_files.load(path).labels.camera, LABELS.camera)
+
+
+def test_the_table_beside_an_array_must_belong_to_it(tmp_path):
+    path = tmp_path / "f.npy"
+    vectors.write(path, FEATURES, FILES, None, "rgb", {})
+    table = path.with_suffix(".csv")
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join(lines[:-1]))
+    with pytest.raises(UserError, match=r"\[5, 3\] and \[4\]"):
+        feature_files.load(path)
+    table.write_text("\n".join([*lines[:-1], "4,a.jpg"]))
+    with pytest.raises(UserError, match="damaged"):
+        feature_files.load(path)
+    # Somebody else's says nothing of it.
+    table.write_text("name\n1\n")
+    assert feature_files.load(path).files.tolist() == ["0", "1", "2", "3", "4"]
 
 
 def test_tables_of_others_are_read_and_not_overwritten(tmp_path):

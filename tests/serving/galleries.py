@@ -28,12 +28,12 @@ def encoded(image, kind="PNG"):
 
 
 def searcher(place, method="agw", modality="rgb"):
-    """Over five images of four persons, of cameras 0, 1, 0, 1, 1."""
+    """Over five images of four persons, of cameras 1, 2, 1, 2, 2."""
     place.mkdir(parents=True, exist_ok=True)
     for number, (name, who) in enumerate(zip(NAMES, (1, 1, 2, 4, 3), strict=True)):
         (place / name).write_bytes(encoded(person(who, number)))
     extractor = models.extractor(method)
     known = extractor.method.facts.modalities
     records, absent = folder.open_folder(place, known, modality, one=extractor.one_modality, flag="--modality")
-    cameras = np.array([0 if "c1" in name else 1 for name in records.file])
+    cameras = ["1" if "c1" in name else "2" for name in records.file]
     return Searcher(extractor, records, absent, cameras)

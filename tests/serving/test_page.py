@@ -74,8 +74,12 @@ def test_an_image_is_searched_and_the_slider_judges(page):
     first = items.nth(0).inner_text()
     assert "1. 0001_c" in first
     assert "rgb, camera" in first
+    # The slider ends where the matches do.
+    furthest = float(items.nth(4).get_attribute("data-distance"))
+    assert furthest <= float(page.get_attribute("#threshold", "max")) < furthest + 0.011
+    assert not page.is_visible("#unmeasured")
     widths = "() => [...document.querySelectorAll('#matches img')].map((each) => each.naturalWidth)"
-    until(lambda: page.evaluate(widths) == [160] * 5)
+    until(lambda: page.evaluate(widths) == [128] * 5)
     distances = [float(items.nth(i).get_attribute("data-distance")) for i in range(5)]
     between = (distances[1] + distances[2]) / 2
     page.evaluate(
@@ -100,16 +104,16 @@ def test_names_are_text(page):
 
 
 def test_cameras(page):
-    page.uncheck("#cameras input[value='0']")
+    page.uncheck("#cameras input[value='1']")
     ask(page, galleries.encoded(galleries.person(1, 9)))
     assert page.locator("#matches li").count() == 3
     assert "0001_c2.png" in page.locator("#matches li").nth(0).inner_text()
-    page.uncheck("#cameras input[value='1']")
+    page.uncheck("#cameras input[value='2']")
     page.click("button[type=submit]")
     assert page.inner_text("#status") == "Choose a camera"
     page.click("#clear")
     assert page.locator("#matches li").count() == 0
-    assert page.is_checked("#cameras input[value='1']")
+    assert page.is_checked("#cameras input[value='2']")
     assert not page.is_visible("#preview")
 
 

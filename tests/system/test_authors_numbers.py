@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shlex
 
@@ -10,18 +11,27 @@ import jax
 import numpy as np
 import pytest
 
-from mmreid_jax import validation
+from mmreid_jax import datasets, evaluate
 from mmreid_jax.commands import convert
 from mmreid_jax.convert import known, layout
-from mmreid_jax.experiment import facts_of
+from mmreid_jax.experiment import open_experiment
 from mmreid_jax.flags import from_arguments
 from mmreid_jax.methods import base
+from mmreid_jax.training import checkpoints, logs
 from tests.export.models import weights
-from tests.system.test_documented_commands import ROOT, lines_of, tiny_changes
+from tests.system.test_documented_commands import ROOT, lines_of
 
 PAGE = ROOT / "docs" / "authors_numbers.md"
 LINES = lines_of(PAGE)
 PAIRS = [(one, other) for one, other in itertools.pairwise(LINES) if " convert " in one and "--eval_only" in other]
+# Of each split, and what makes an evaluation quick.
+DRAWN = {
+    "data.drawn": True,
+    "data.drawn_identities": 3,
+    "data.drawn_images": 4,
+    "eval.batch_size": 6,
+    "eval.report": False,
+}
 
 
 def moderate(path, leaf):
@@ -38,21 +48,28 @@ def test_every_published_system_has_its_commands():
         assert "--config.parity=released" in other
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Where the drawn people of all systems lie: each data set is drawn once."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("first", "second"), PAIRS, ids=[re.search(r"authors/(\w+)", one)[1] for one, _ in PAIRS])
-def test_what_the_first_command_converts_the_second_one_loads(first, second, tmp_path, monkeypatch):
+def test_what_the_first_command_converts_the_second_one_scores(first, second, data, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     flags = shlex.split(first)[4:]
     options = dict(zip(flags[::2], flags[1::2], strict=True))
-    words = [word for word in shlex.split(second)[2:] if word.startswith("--config")]
+    words = [word for word in shlex.split(second)[2:] if word.startswith("--config.")]
     name = re.search(r"configs/\w+\.py", second)[0]
-    changes = tiny_changes(f"python main.py --config {name}", str(tmp_path / "data"))
-    # The network and its images are of the published size, as the layout is.
-    changes = [each for each in changes if not each.startswith(("--config.model.", "--config.data.image_size"))]
-    config, _ = from_arguments([f"--config={name}", *(word for word in words if word != "--config"), *changes])
+    # Few people; the network, its classifier and its images are of the published size, as the layout is.
+    config, _ = from_arguments(
+        [f"--config={name}", *words, *(f"--config.{key}={value}" for key, value in DRAWN.items())]
+    )
+    config.data.data_dir, config.init.checkpoint = str(data), ""
+    config.model.num_classes = datasets.get(config.data.dataset).known("train").identities
     monkeypatch.chdir(tmp_path)
-    config.init.checkpoint = ""
-    method = base.build(validation.complete(config), facts_of(config, config.data.drawn_identities)[0])
+    method = open_experiment(config, tmp_path / "looked_at", starts=False).method
     variables = jax.tree_util.tree_map_with_path(moderate, base.shapes(method))
 
     (own,) = method.convert_layouts().values()
@@ -60,6 +77,15 @@ def test_what_the_first_command_converts_the_second_one_loads(first, second, tmp
     convert.write_pytorch("authors.pth", layout.export_state(own, variables), key, beside)
     convert.main(["--layout", options["--layout"], "--source", "authors.pth", "--out", options["--out"]])
 
-    config.init.checkpoint = str(tmp_path / options["--out"])
-    loaded, _ = base.load_trained(method, config.init.checkpoint, "best")
-    jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+    config.init.checkpoint = options["--out"]
+    evaluate.main(config, tmp_path / "scores")
+    scored, _ = checkpoints.load_variables(tmp_path / "scores")
+    jax.tree.map(np.testing.assert_array_equal, scored, variables)
+    rows = [json.loads(line) for line in (tmp_path / "scores" / logs.SCORES_FILE).read_text().splitlines()]
+    assert rows
+    # Programs of a dozen large networks together take more memory than each of them does.
+    jax.clear_caches()
+    for row in rows:
+        assert row["checkpoint"] == options["--out"]
+        assert row["queries"] > 0
+        assert 0 < row["mAP"] <= 1

@@ -1,6 +1,8 @@
 "use strict";
 // What the server says is put into the page as text, never as HTML.
 const at = (id) => document.getElementById(id);
+// The squared distance of opposite features.
+const FURTHEST = 4;
 let image = null;
 let asked = 0;
 
@@ -49,10 +51,13 @@ function show(matches) {
     picture.alt = match.name;
     picture.loading = "lazy";
     add(item, "p", `${place + 1}. ${match.name}`, "name");
-    add(item, "p", `${match.modality}, camera ${match.camera}, distance ${match.distance.toFixed(3)}`);
+    const camera = match.camera ? `camera ${match.camera}, ` : "";
+    add(item, "p", `${match.modality}, ${camera}distance ${match.distance.toFixed(3)}`);
   });
-  if (matches.length) judge();
-  else say("No sample of these cameras");
+  // Features are rarely as far apart as they could be: the slider ends where the matches do.
+  const furthest = Math.max(at("threshold").dataset.measured, ...matches.map((match) => match.distance));
+  at("threshold").max = Math.ceil(100 * furthest) / 100;
+  judge();
 }
 
 async function search(event) {
@@ -99,7 +104,9 @@ async function begin() {
     box.value = camera;
     label.append(` ${camera}`);
   }
-  at("threshold").defaultValue = facts.threshold ?? 4;
+  at("threshold").defaultValue = facts.threshold ?? FURTHEST;
+  at("threshold").dataset.measured = facts.threshold ?? 0;
+  at("unmeasured").hidden = facts.threshold !== null;
   judge();
 }
 
@@ -117,6 +124,7 @@ at("drop").addEventListener("drop", (event) => {
 at("threshold").addEventListener("input", judge);
 at("query").addEventListener("submit", search);
 at("clear").addEventListener("click", () => {
+  at("threshold").max = FURTHEST;
   at("query").reset();
   take(null);
   at("matches").replaceChildren();
