@@ -8,14 +8,16 @@ goes on with them; ``--table`` prints what came out so far. Kinds of trials:
   and complete, and no unfinished file is left.
 * ``term``: the same with SIGTERM, which training obeys after its step.
 * ``save``: SIGKILL within 0.3 s after a checkpoint begins to be written.
-* ``size``: training and report under a limit on the size of files; one line says so, and it goes on without the limit.
-* ``disk``: training and report on a disk that is too small; one line says so, and it goes on when the disk has grown.
+* ``size``: training under a limit on the size of files; one line says so, and it goes on without the limit.
+* ``disk``: training on a disk that is too small; one line says so, and it goes on when the disk has grown.
 * ``report``: evaluation and report of a finished run on a disk that is too small, or killed meanwhile.
 * ``extract``: SIGKILL while the features of a folder of images are computed and written; the same features afterwards.
 * ``prepare``: SIGKILL while a data set is drawn and prepared; the tables are the same afterwards.
 
 A command runs in a process of its own, forked from one that has imported the libraries and done nothing else: no
-device is open there, no file, no thread of this program. What takes seconds and writes nothing is paid once.
+device is open there, no file, no thread of this program. And in place of HTT's network it trains one layer
+(`OneLayer`), for tracing a network takes seconds, and none of what is tried here depends on it. ``--network htt`` leaves
+HTT its own.
 """
 
 from __future__ import annotations
@@ -71,11 +73,11 @@ UNFINISHED = (".tmp", ".part", "orbax-checkpoint-tmp", ".incomplete", ".damaged"
 class Warmed:
     """Starts commands by forking a process that has imported what they import."""
 
-    def __init__(self) -> None:
+    def __init__(self, network: str) -> None:
         """Starts that process; it ends with this one."""
         environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.reliability", "--serve"],
+            [sys.executable, "-m", "benchmarks.reliability", "--serve", "--network", network],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -118,7 +120,66 @@ class Running:
         return True
 
 
-def serve() -> None:
+def one_layer(config: Any, facts: Any) -> Any:
+    """A method of one layer on the means of the pixels, with all that a training state has: see `mmreid_jax.methods`."""
+    import jax
+    import jax.numpy as jnp
+
+    from mmreid_jax.methods import modality_sets
+    from mmreid_jax.training import optimizers
+
+    class OneLayer:
+        """Stripes of the images, a layer, its running mean, a classifier, and a count that the loss remembers."""
+
+        def __init__(self) -> None:
+            self.facts = facts
+
+        def init(self, key: Any) -> Any:
+            shapes = {"layer": (24 * len(facts.modalities), 16), "classifier": (16, facts.identities)}
+            drawn = jax.random.split(key, len(shapes))
+            params = {
+                name: 0.1 * jax.random.normal(each, shape)
+                for each, (name, shape) in zip(drawn, shapes.items(), strict=True)
+            }
+            return {"params": params, "batch_stats": {"mean": jnp.zeros(16)}}
+
+        def start(self, variables: Any) -> Any:
+            return variables
+
+        def start_memory(self, epoch_ends: np.ndarray) -> Any:
+            del epoch_ends
+            return {"steps": jnp.zeros((), jnp.int32)}
+
+        def _layer(self, variables: Any, batch: Any) -> Any:
+            images = jnp.concatenate([batch["images"][name] for name in facts.modalities], axis=-1)
+            stripes = images.reshape(len(images), 8, -1, images.shape[-1]).mean(axis=2)
+            return stripes.reshape(len(images), -1) @ variables["params"]["layer"]
+
+        def loss(self, variables: Any, batch: Any, key: Any, step: Any, memory: Any) -> Any:
+            del step
+            rows = self._layer(variables, batch)
+            rows = rows * jax.random.bernoulli(key, 0.9, rows.shape)
+            scores = jax.nn.log_softmax(rows @ variables["params"]["classifier"])
+            total = -jnp.take_along_axis(scores, batch["identity"][:, None], axis=1).mean()
+            mean = 0.9 * variables["batch_stats"]["mean"] + 0.1 * rows.mean(axis=0)
+            return total, ({"ce": total}, {"mean": mean}, {"steps": memory["steps"] + 1})
+
+        def embed(self, variables: Any, batch: Any) -> Any:
+            return {config.eval.feature: self._layer(variables, batch) - variables["batch_stats"]["mean"]}
+
+        def optimizer(self, params: Any, epoch_ends: np.ndarray) -> Any:
+            return optimizers.build(config.optim, params, epoch_ends)
+
+        def comparisons(self) -> Any:
+            return [modality_sets.usual(self, facts.modalities, config.eval)]
+
+        def between(self, query: Any, gallery: Any) -> Any:
+            return modality_sets.compare(query, gallery, facts.modalities, whole=config.eval.feature)
+
+    return OneLayer()
+
+
+def serve(network: str) -> None:
     """What the warmed process does: for every line of JSON one fork, two lines of JSON in answer."""
     import grain
     import matplotlib.figure
@@ -130,7 +191,11 @@ def serve() -> None:
     import mmreid_jax.reports.retrieval  # noqa: F401
     from mmreid_jax.datasets import prepare  # noqa: F401
 
+    from mmreid_jax.methods import base
+
     del grain, matplotlib, orbax, tensorboardX
+    if network == "one_layer":
+        base.build = one_layer
     answers = os.fdopen(os.dup(1), "w")
     for line in sys.stdin:
         request = json.loads(line)
@@ -260,19 +325,18 @@ def tables(data: Path) -> list[str]:
 class Trials:
     """Trials of every kind; each method is one: it returns whether the command ended early, and what is wrong."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, network: str) -> None:
         """Makes what undisturbed commands leave, where it is not there yet, and measures how long they take."""
         self.home, self.data = home, home / "data"
-        self.reference, self.reported = home / "reference", home / "reported"
-        self.commands = Warmed()
+        self.reference = home / "reference"
+        self.commands = Warmed(network)
         file = home / "seconds.json"
         if not file.exists():
             times = {"prepare": self._timed(preparation(self.data))}
-            for workdir, settings in ((self.reference, TINY), (self.reported, REPORTED)):
-                # Programs are compiled once and kept, so the second run takes as long as those that are ended.
-                for _ in range(2):
-                    shutil.rmtree(workdir, ignore_errors=True)
-                    times[workdir.name] = self._timed(training(self.data, workdir, settings))
+            # Programs are compiled once and kept, so the second run takes as long as those that are ended.
+            for _ in range(2):
+                shutil.rmtree(self.reference, ignore_errors=True)
+                times["train"] = self._timed(training(self.data, self.reference, TINY))
             for _ in range(2):
                 shutil.rmtree(home / "evaluated", ignore_errors=True)
                 shutil.rmtree(home / "features", ignore_errors=True)
@@ -298,6 +362,8 @@ class Trials:
     def run(self, kind: str, draw: random.Random) -> dict[str, Any]:
         """One trial; a dict with ``fine`` and, where it is not, ``why``."""
         place = self.home / "trial"
+        if os.path.ismount(place / "disk"):  # These trials may be ended at any moment themselves.
+            subprocess.run(["umount", "-l", place / "disk"], check=True)
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         method: Callable[[Path, random.Random], tuple[bool, list[str]]] = getattr(self, kind)
@@ -308,7 +374,7 @@ class Trials:
         """See the module."""
         line = training(self.data, place / "run", TINY)
         running = self.commands.start(line)
-        running.wait(draw.uniform(0.0, self.seconds["reference"]))
+        running.wait(draw.uniform(0.0, self.seconds["train"]))
         early = running.end(number)
         wrong = self._unclear(running) if number == signal.SIGTERM else []
         return early, [*wrong, *self._again(line, place / "run")]
@@ -330,15 +396,15 @@ class Trials:
 
     def size(self, place: Path, draw: random.Random) -> tuple[bool, list[str]]:
         """See the module."""
-        line = training(self.data, place / "run", REPORTED)
-        running = self.commands.start(line, limit=_spread(draw, 1_000, 600_000))
+        line = training(self.data, place / "run", TINY)
+        running = self.commands.start(line, limit=_spread(draw, 500, 20_000))
         running.wait()
         return running.returned != 0, [*self._unclear(running), *self._again(line, place / "run")]
 
     def disk(self, place: Path, draw: random.Random) -> tuple[bool, list[str]]:
         """See the module."""
-        with _Disk(place / "disk", _spread(draw, 20_000, 3_000_000)) as disk:
-            line = training(self.data, disk.folder / "run", REPORTED)
+        with _Disk(place / "disk", _spread(draw, 20_000, 1_000_000)) as disk:
+            line = training(self.data, disk.folder / "run", TINY)
             running = self.commands.start(line)
             running.wait()
             disk.grow()
@@ -438,13 +504,14 @@ def _spread(draw: random.Random, least: int, most: int) -> int:
     return round(math.exp(draw.uniform(math.log(least), math.log(most))))
 
 
-KINDS = ("kill", "term", "save", "size", "disk", "report", "extract", "prepare")
+KINDS = ("kill", "save", "size", "term", "kill", "extract", "disk", "save", "kill", "prepare", "save", "report")
+"""In the order of the trials; what costs little or has most states to be ended in comes more often."""
 
 
 def table(trials: list[dict[str, Any]]) -> str:
     """What came out, a line for each kind."""
     lines = ["| kind | trials | ended early | as undisturbed |", "|---|---|---|---|"]
-    for kind in KINDS:
+    for kind in dict.fromkeys(KINDS):
         some = [trial for trial in trials if trial["kind"] == kind]
         if some:
             early, fine = (sum(bool(trial[key]) for trial in some) for key in ("ended", "fine"))
@@ -462,10 +529,11 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=60.0, help="no trial begins after so many")
     parser.add_argument("--kinds", default=",".join(KINDS), help="of trials, in turn (default %(default)s)")
     parser.add_argument("--table", action="store_true", help="only print what came out so far")
+    parser.add_argument("--network", choices=("one_layer", "htt"), default="one_layer", help="(default %(default)s)")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
-        serve()
+        serve(arguments.network)
         return
     home = arguments.home.absolute()
     home.mkdir(parents=True, exist_ok=True)
@@ -473,7 +541,7 @@ def main() -> None:
     trials = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
     if not arguments.table:
         end = time.monotonic() + 60 * arguments.minutes
-        made, kinds = Trials(home), arguments.kinds.split(",")
+        made, kinds = Trials(home, arguments.network), arguments.kinds.split(",")
         while time.monotonic() < end:
             number, begun = len(trials), time.monotonic()
             trial = made.run(kinds[number % len(kinds)], random.Random(number))

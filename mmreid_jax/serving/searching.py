@@ -13,7 +13,7 @@ import numpy as np
 
 from mmreid_jax.data.images import decode, decode_sample
 from mmreid_jax.data.records import Records
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 from mmreid_jax.model import Described, Extractor, Model
 from mmreid_jax.retrieval import distances, streamed, thresholds
 from mmreid_jax.visualize import images as drawing
@@ -108,7 +108,7 @@ class Searcher:
         if not image and not text.strip():
             raise UserError("drop an image or write a text to search for")
         if image and modality not in self.modalities:
-            raise UserError(f"the model searches by {', '.join(self.modalities)}, not by {modality}")
+            raise UserError(f"the model searches by {', '.join(self.modalities)}, not by {printable(modality, 40)}")
         with self._lock:
             query, gallery = self._compared(image, modality, text.strip())
         rows = np.arange(len(self))
