@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import sys
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from mmreid_jax import interruption
 
 LONGEST_NAME = 200
 _LONGEST_MESSAGE = 4000
+# Only writing has these errors, whatever the program: who writes to an open file is not told its name.
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def printable(text: object, longest: int = LONGEST_NAME) -> str:
@@ -47,9 +50,12 @@ def run_command(main: Callable[..., Any], *args: Any) -> None:
         print(f"error: {printable(message, _LONGEST_MESSAGE)}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        if error.filename is None or isinstance(error, BrokenPipeError):
+        of_disk = error.errno in _OF_THE_DISK
+        if isinstance(error, BrokenPipeError) or (error.filename is None and not of_disk):
             raise
-        print(f"error: {printable(error.filename)}: {error.strerror}", file=sys.stderr)
+        named = "" if error.filename is None else f"{printable(error.filename)}: "
+        advice = "; free some space, or write to another place" if of_disk else ""
+        print(f"error: {named}{error.strerror or printable(str(error))}{advice}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

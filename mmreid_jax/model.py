@@ -18,6 +18,7 @@ import numpy as np
 
 import mmreid_jax.datasets as datasets
 from mmreid_jax import validation
+from mmreid_jax.convert.layout import flatten
 from mmreid_jax.data import listing, pipeline, tokenizer
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records, ValueRange, View
@@ -71,9 +72,15 @@ class Extractor:
                     f"{checkpoint} does not say which config its model belongs to; name it with --config=FILE, or give "
                     "the workdir of a run"
                 )
-            config = validation.complete(meta["config"])
-            facts = {**meta["facts"], "modalities": tuple(meta["facts"]["modalities"])}
-            method = base.build(config, base.DataFacts(**facts))
+            try:
+                config = validation.complete(meta["config"])
+                validation.check_stored(config)
+                method = base.build(config, base.DataFacts.stored(meta["facts"]))
+                shapes = base.shapes(method)
+            except UserError as error:
+                raise UserError(f"{checkpoint} holds no model that can be opened: {error}") from None
+            flat = flatten(variables)
+            checkpoints.check_fits(flat, shapes, f"the model in {checkpoint}")
         self._hold(config, method, variables)
 
     @classmethod
@@ -119,6 +126,8 @@ class Extractor:
         """Numbers in the feature that images are compared by."""
         seen = self.comparison.query if self.one_modality else self.method.facts.modalities
         shapes = self._features_of(seen)
+        if unknown := [part for part in self.feature.split(TOGETHER) if part not in shapes]:
+            raise UserError(f"the model makes no feature {printable(unknown[0])!r}; choose one of {', '.join(shapes)}")
         return sum(int(shapes[part].shape[-1]) for part in self.feature.split(TOGETHER))
 
     def feature_between(self, present: Sequence[str], against: Sequence[str] = ()) -> str:

@@ -61,7 +61,7 @@ def path_of(text: str | os.PathLike[str]) -> Path:
 
 def reason_of(error: OSError) -> str:
     """What the operating system says, in lower case and without its number."""
-    text = error.strerror or str(error)
+    text = error.strerror or str(error) or type(error).__name__
     return text[:1].lower() + text[1:]
 
 
@@ -79,6 +79,11 @@ def read_bytes(path: Path) -> bytes:
     if not (stat.S_ISREG(state.st_mode) or stat.S_ISDIR(state.st_mode)):
         raise OSError(errno.EINVAL, "it is no regular file, but a pipe, socket or device", str(path))
     return path.read_bytes()
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a mark; raises `OSError`, or `UnicodeDecodeError` where it is none."""
+    return read_bytes(path).decode("utf-8-sig")
 
 
 def read_json(path: Path) -> Any:
@@ -155,14 +160,21 @@ def check_output(path: Path, flag: str, *, folder: bool = False, size: int = 0) 
 
 @contextlib.contextmanager
 def whole(path: Path, ending: str = ".part") -> Iterator[Path]:
-    """A file to write beside `path`, which takes that name when it is complete; nothing is left of one that is not."""
+    """A file to write beside `path`, which takes that name when it is complete; nothing is left of one that is not.
+
+    Raises:
+      OSError: what the block raises; it names the file, which libraries that write to an open file do not.
+    """
     beside = path.with_name(path.name + ending)
     try:
         yield beside
         beside.replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            # Some libraries say in words alone what went wrong.
+            raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
         raise
 
 

@@ -20,6 +20,8 @@ from mmreid_jax.paths import path_of
 from mmreid_jax.settings.kinds import shown
 from mmreid_jax.training.config import flatten, nearest, unknown_key
 
+_EMBEDDING = ("data", "model", "train", "eval")
+"""Sections that say how images become features, the size of parts of a batch among them."""
 _STARTS = ("backbone", "from_mmgl", "from_base", "clip")
 
 
@@ -36,6 +38,8 @@ def complete(config: Any) -> Any:
     """
     from ml_collections import ConfigDict
 
+    if not _is_section(config):
+        raise UserError(f"the config is {shown(config)}; it must be sections of keys, as configs/common.py has them")
     whole = ConfigDict(config.to_dict() if hasattr(config, "to_dict") else dict(config))
     method = whole.get("method")
     if not isinstance(method, str):
@@ -52,6 +56,29 @@ def complete(config: Any) -> Any:
             if part is not None and not (key == "eval.protocol" and part[name]):
                 part[name] = value
     return whole
+
+
+def check_stored(config: Any) -> None:
+    """Checks what an embedding needs of a config that comes with a trained model, perhaps from somebody else.
+
+    What has changed in training since, and keys of later versions, do not hinder it.
+
+    Args:
+      config: a complete one, see `complete`.
+
+    Raises:
+      UserError: the first thing that is wrong.
+    """
+    sections = settings.sections_of(config.method)
+    for name in ("", *_EMBEDDING, "loss"):
+        part = _part(config, name)
+        if part is None:
+            raise UserError(f"config.{name} is missing")
+        if name in sections and name != "loss":
+            sections[name].check(part, name)
+    for key, value in flatten(config).items():
+        if key.startswith(tuple(f"{name}." for name in _EMBEDDING)):
+            _check_finite(key, value)
 
 
 def check(config: Any, *, starts: bool = True, trained: bool = True) -> list[str]:
@@ -79,8 +106,7 @@ def check(config: Any, *, starts: bool = True, trained: bool = True) -> list[str
         section.check(part, name)
     # Sections without a schema are those of a method that brings none.
     for key, value in flatten(config).items():
-        if any(isinstance(number, float) and not math.isfinite(number) for number in _elements(value)):
-            raise UserError(f"config.{key} is {shown(value)}; it must be finite")
+        _check_finite(key, value)
     facts = _facts(config)
     _check_data(config, facts)
     _check_optim(config.optim, "optim")
@@ -96,6 +122,11 @@ def check(config: Any, *, starts: bool = True, trained: bool = True) -> list[str
     if config.task != "train" and not (isinstance(method, base.Adapts) and "mtt" in config):
         raise UserError(f"method {config.method!r} has no test-time training; use --config.task=train")
     return [*_notes(config), *(_weak_start(config) if starts else [])]
+
+
+def _check_finite(key: str, value: Any) -> None:
+    if any(isinstance(number, float) and not math.isfinite(number) for number in _elements(value)):
+        raise UserError(f"config.{key} is {shown(value)}; it must be finite")
 
 
 def _facts(config: Any) -> base.DataFacts:

@@ -169,11 +169,9 @@ def export(
 
 def write_safetensors(path: str, entries: Mapping[str, np.ndarray]) -> None:
     """Writes a safetensors file that appears whole or not at all."""
-    from safetensors.numpy import save_file
-
     with _written(path) as beside:
         metadata = {"format": "pt", torch_writer.MARK: f"{owned.PROGRAM} {__version__}"}
-        save_file(dict(entries), beside, metadata)
+        safetensors_file.save_safetensors(beside, entries, metadata)
         _order(beside, metadata)
 
 

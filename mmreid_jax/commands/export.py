@@ -17,7 +17,7 @@ from pathlib import Path
 import mmreid_jax.datasets as datasets
 from mmreid_jax.commands.options import add_model_flags, open_model
 from mmreid_jax.errors import UserError
-from mmreid_jax.export import files, folder
+from mmreid_jax.export import checking, files, folder
 from mmreid_jax.export.network import Contract, Network
 from mmreid_jax.paths import check_output, path_of
 from mmreid_jax.training import checkpoints
@@ -67,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         # A tracker has one camera, a visible one.
         chosen = extractor.method.facts.modalities[:1]
     network = Network(extractor, chosen, arguments.feature, contract)
+    checking.check_memory(network, arguments.check)
     write = files.write_onnx if kind == "onnx" else files.write_stablehlo
     difference = write(network, out, arguments.check)
     for name, (shape, dtype) in network.inputs.items():

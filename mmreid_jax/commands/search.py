@@ -203,6 +203,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_table(arguments.out / TABLE)
     search_page.check_target(arguments.out)
     check_output(arguments.out, "--out", folder=True)
+    if arguments.threshold is None and arguments.checkpoint:
+        # One that cannot be read is said before the work.
+        thresholds.read(arguments.checkpoint)
     distributed.start()
     if arguments.index and jax.process_count() > 1:
         raise UserError("--index searches in one process; leave it out in a job of several")

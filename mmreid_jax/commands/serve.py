@@ -8,6 +8,7 @@ It listens to this machine alone (127.0.0.1) unless ``--host`` says otherwise: w
 from __future__ import annotations
 
 import argparse
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from mmreid_jax.data.records import Records
 from mmreid_jax.datasets import folder
 from mmreid_jax.datasets.own import naming
 from mmreid_jax.errors import UserError, printable
-from mmreid_jax.paths import path_of
+from mmreid_jax.paths import path_of, reason_of
 from mmreid_jax.serving import app, searching
 
 HERE = ("127.0.0.1", "localhost", "::1")
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise UserError(f"serve needs {error.name}, which is not installed; pip install 'mmreid_jax[serve]'") from None
     if arguments.largest < 1:
         raise UserError(f"--largest is {arguments.largest}; it takes at least 1 MB")
+    _check_address(arguments.host, arguments.port)
     extractor = open_model(arguments, rest)
     modality = arguments.modality
     if extractor.config.data.get("text", False) and not modality:
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Of all its addresses a machine does not know the names that others call it by.
     hosts = ["*"] if arguments.host in ("0.0.0.0", "::") else [*HERE, arguments.host]
     made = app.application(searcher, facts, hosts, arguments.largest * app.MEGABYTE)
-    print(f"http://{arguments.host}:{arguments.port} (Ctrl-C ends it)", flush=True)
+    named = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+    print(f"http://{named}:{arguments.port} (Ctrl-C ends it)", flush=True)
     uvicorn.run(made, host=arguments.host, port=arguments.port, log_level="warning")
 
 
@@ -83,6 +86,24 @@ def cameras_of(records: Records, dataset: str, pattern: str) -> list[str]:
     if None in said:
         raise UserError(f"{printable(records.file[said.index(None)])} is not named in the form {pattern} of --pattern")
     return [each["camera"] for each in said if each is not None]
+
+
+def _check_address(host: str, port: int) -> None:
+    """Says before the work whether the page can be served at an address.
+
+    Raises:
+      UserError: it cannot.
+    """
+    if not 0 < port < 1 << 16:
+        raise UserError(f"--port is {port}; it must lie from 1 to 65535")
+    try:
+        with socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET):
+            pass
+    except (OSError, UnicodeError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "this is no name of a machine"
+        raise UserError(
+            f"cannot listen at {printable(host)} port {port} ({reason}); name another --host or --port"
+        ) from None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -309,13 +309,21 @@ def flatten(tree: Mapping[str, Any], above: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> Variables:
-    """The inverse of `flatten`."""
+    """The inverse of `flatten`.
+
+    Raises:
+      ValueError: a path leads through an array.
+    """
     tree: Variables = {}
     for path, value in flat.items():
         *parents, leaf = path.split("/")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                break
+        if not isinstance(node, dict) or leaf in node:
+            raise ValueError(f"{printable(path)} leads through an array, or to several")
         node[leaf] = value
     return tree
 

@@ -1,4 +1,4 @@
-"""Reads safetensors files as strictly as the reference library, which checks them here.
+"""Reads and writes safetensors files by the reference library, which checks them here.
 
 The library refuses tensors that overlap, leave holes or bytes over, shapes that do not fit, and metadata that are no
 text. The arrays are views of the file's map; bfloat16 becomes float32. Reference: https://github.com/huggingface/safetensors.
@@ -6,12 +6,18 @@ text. The arrays are views of the file's map; bfloat16 becomes float32. Referenc
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
+import os
 import pathlib
+import re
 import struct
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from mmreid_jax.convert.budget import Budget
 from mmreid_jax.convert.pickles import Damaged, Unsupported
@@ -45,6 +51,28 @@ _TYPES = {
 def is_safetensors(data: mmap.mmap) -> bool:
     """Whether a file begins as safetensors: the length of a header, then JSON."""
     return len(data) >= 10 and data[8:9] == b"{" and struct.unpack("<Q", data[:8])[0] <= 100_000_000
+
+
+def save_safetensors(path: pathlib.Path, entries: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes a safetensors file.
+
+    Args:
+      path: of the file.
+      entries: arrays by name.
+      metadata: texts for its header.
+
+    Raises:
+      OSError: the disk does not take it; the library has an exception of its own for that.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(dict(entries), path, dict(metadata))
+    except SafetensorError as error:
+        code = re.search(r"os error (\d+)", str(error))
+        reason = (errno.EIO, str(error)) if code is None else (int(code[1]), os.strerror(int(code[1])))
+        raise OSError(*reason, str(path)) from error
 
 
 def read_safetensors(path: pathlib.Path, data: mmap.mmap, budget: Budget) -> dict[str, Any]:

@@ -47,5 +47,8 @@ def load(folder: pathlib.Path) -> tuple[Variables, dict[str, Any]]:
     states = torch_file.state_dicts(folder / WEIGHTS)
     if len(states) != 1 or states[0].unreadable:
         raise UserError(f"{folder / WEIGHTS} does not hold the arrays of one model; export it again")
-    variables = unflatten(states[0].entries)
+    try:
+        variables = unflatten(states[0].entries)
+    except ValueError as error:
+        raise UserError(f"{folder / WEIGHTS} does not hold the arrays of one model ({error})") from None
     return {"params": {}, "batch_stats": {}, **variables}, dict(read_json(folder / CONFIG))

@@ -11,6 +11,7 @@ import functools
 import importlib
 import os
 import re
+import sys
 from importlib import resources
 
 from mmreid_jax.datasets.base import Dataset, Known
@@ -118,7 +119,9 @@ def _of(dataset: Dataset) -> dict[str, Protocol]:
 @functools.cache
 def _defined(base: str) -> Dataset:
     """The ``DATASET`` of a module, checked."""
-    if "." in base and all(word.isidentifier() for word in base.split(".")):
+    words = base.split(".")
+    # A model of somebody else's names its data set: what Python brings is none, and is not run for it.
+    if len(words) > 1 and all(map(str.isidentifier, words)) and words[0] not in sys.stdlib_module_names:
         module = base
     elif base in names():
         module = f"{__name__}.{base}"

@@ -502,10 +502,10 @@ def describe_source(
     sizes = {path.relative_to(root).as_posix(): path.stat().st_size for path in paths}
     digest = hashlib.sha256()
     for name in sorted(sizes):
-        digest.update(f"{name}\t{sizes[name]}\n".encode())
+        digest.update(f"{name}\t{sizes[name]}\n".encode("utf-8", "surrogateescape"))
     for sample in samples:
         if sample.modality:
-            digest.update(f"{sample.file}\t{sample.labels}\t{sample.label}\n".encode())
+            digest.update(f"{sample.file}\t{sample.labels}\t{sample.label}\n".encode("utf-8", "surrogateescape"))
     digest.update(folders.stated.encode())
     drawn = read_drawn(folders, root)
     digest.update(json.dumps(drawn, sort_keys=True).encode())

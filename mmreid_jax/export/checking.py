@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -12,6 +13,8 @@ from mmreid_jax.export.network import IMAGENET, TOKENS, Network
 
 LARGEST_DIFFERENCE = 1e-4
 """Of a feature from the live model's, relative to its length."""
+MOST_BYTES = 2 << 30
+"""Of the samples that are compared."""
 # One sample, then batches that are neither all alike nor powers of two.
 _BATCHES = (1, 12, 16)
 # Samples that the live model gets at a time.
@@ -38,6 +41,23 @@ class Difference:
         return (
             f"largest difference from the live model {self.largest:.1e} (relative, {self.images} samples in batches of "
             f"{', '.join(map(str, _BATCHES))}), same nearest neighbour {self.same_neighbour:.1%}"
+        )
+
+
+def check_memory(network: Network, count: int) -> None:
+    """Says before the work whether the samples to compare fit in memory.
+
+    Raises:
+      UserError: they are more than `MOST_BYTES`.
+    """
+    numbers = sum(math.prod(shape) for shape, _ in network.inputs.values())
+    # The live model gets so many at a time, however few there are.
+    needed = 4 * numbers * max(count, _TOGETHER)
+    if needed > MOST_BYTES:
+        size = "x".join(map(str, network.size))
+        raise UserError(
+            f"{count} samples of {size} pixels to compare take {needed / 2**30:.1f} GiB, more than the "
+            f"{MOST_BYTES / 2**30:.0f} GiB that are used; choose a smaller --check or --input_size"
         )
 
 

@@ -62,7 +62,8 @@ def _session(path: Path) -> Any:
     """inputs by name -> features, by onnxruntime."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    # By its bytes: onnxruntime opens no name that is not UTF-8.
+    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
     return lambda batch: session.run([OUTPUT], dict(batch))[0]
 
 
@@ -102,19 +103,18 @@ def write_stablehlo(network: Network, path: Path, count: int) -> Difference:
     arguments = [jax.ShapeDtypeStruct((batch, *shape), dtype) for shape, dtype in network.inputs.values()]
     with jax.default_matmul_precision("highest"):
         made = export.export(jax.jit(network.features), platforms=_PLATFORMS)(*arguments)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        part.write_bytes(made.serialize())
-        program = export.deserialize(bytearray(part.read_bytes()))
-        run = jax.jit(program.call)
-        difference = checking.compare(network, lambda some: run(*some.values()), count, f"the StableHLO file {path}")
     described = {
         name: {"shape": ["batch", *shape], "dtype": str(dtype)} for name, (shape, dtype) in network.inputs.items()
     }
     facts = {"written_by": owned.PROGRAM, "inputs": described, "platforms": _PLATFORMS, **network.metadata()}
-    with whole(beside(path)) as part:
-        part.write_text(json.dumps(facts, indent=2) + "\n")
-    return difference
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Both or none; the description has its name first, for it says whose the program is.
+    with whole(path) as part, whole(beside(path)) as description:
+        description.write_text(json.dumps(facts, indent=2) + "\n")
+        part.write_bytes(made.serialize())
+        program = export.deserialize(bytearray(part.read_bytes()))
+        run = jax.jit(program.call)
+        return checking.compare(network, lambda some: run(*some.values()), count, f"the StableHLO file {path}")
 
 
 def is_described(path: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax import __version__, owned
-from mmreid_jax.convert import shared
+from mmreid_jax.convert import safetensors_file, shared
 from mmreid_jax.convert.layout import flatten
 from mmreid_jax.errors import UserError
 from mmreid_jax.model import Extractor
@@ -46,10 +46,9 @@ def write(
     """
     import dataclasses
 
-    from safetensors.numpy import save_file
-
     check_target(folder, overwrite)
-    arrays = {name: np.ascontiguousarray(value) for name, value in flatten(extractor.variables).items()}
+    # Not `ascontiguousarray`, which makes a row of a single number.
+    arrays = {name: np.asarray(value, order="C") for name, value in flatten(extractor.variables).items()}
     facts: dict[str, Any] = {
         "written_by": owned.PROGRAM,
         "version": __version__,
@@ -67,7 +66,7 @@ def write(
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({reason_of(error)}); choose another place") from None
     try:
-        save_file(arrays, beside / shared.WEIGHTS, {"format": "flax"})
+        safetensors_file.save_safetensors(beside / shared.WEIGHTS, arrays, {"format": "flax"})
         (beside / shared.CONFIG).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
         (beside / shared.CARD).write_text(card(facts), encoding="utf-8")
         beside.chmod(0o755)

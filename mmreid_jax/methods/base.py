@@ -67,6 +67,24 @@ class DataFacts:
     views: int
     modalities: tuple[str, ...]
 
+    @classmethod
+    def stored(cls, said: Any) -> DataFacts:
+        """The facts that come with a trained model, perhaps from somebody else; keys of later versions are left out.
+
+        Raises:
+          UserError: they are none.
+        """
+        names = said.get("modalities") if isinstance(said, Mapping) else None
+        if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+            raise UserError("the facts of its data name no modalities")
+        if len(set(names)) < len(names):
+            raise UserError("the facts of its data name a modality twice")
+        counts = {key: said.get(key) for key in ("identities", "cameras", "views")}
+        for key, value in counts.items():
+            if type(value) is not int or not 0 < value < 2**31:
+                raise UserError(f"the facts of its data say {key}: {str(value)[:40]}; that is no number of them")
+        return cls(modalities=tuple(names), **counts)
+
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:

@@ -129,7 +129,12 @@ def without_themselves(
     return kept, kept_distances, in_gallery
 
 
+def harmless(name: str) -> str:
+    """The name of a file as no spreadsheet takes it for a formula: ``=x.png`` is ``./=x.png``, which is the same file."""
+    return f"./{name}" if name.startswith(_FORMULA) else name
+
+
 def _cell(name: str) -> str:
     """A name as a cell of a table, which a spreadsheet must not compute, whatever separates its cells."""
-    harmless = f"./{name}" if name.startswith(_FORMULA) else name
-    return '"' + harmless.replace('"', '""') + '"' if set(harmless) & _SEPARATING else harmless
+    name = harmless(name)
+    return '"' + name.replace('"', '""') + '"' if set(name) & _SEPARATING else name

@@ -257,11 +257,14 @@ class _Search:
         try:
             with np.load(file, allow_pickle=False) as stored:
                 mark, start, values, rows = (stored[name] for name in ("mark", "start", "values", "rows"))
+            start = int(start)
         except Exception as error:
             raise UserError(f"{file} is not the progress of a search ({error}); delete it") from None
-        if str(mark) != self._mark() or values.shape != shape:
+        if str(mark) != self._mark() or not (values.shape == rows.shape == shape):
             raise UserError(f"{file} is the progress of another search; delete it, or write to another folder")
-        return int(start), values, rows
+        if (values.dtype, rows.dtype) != (self._dtype, np.int32):
+            raise UserError(f"{file} is damaged; delete it, and the search begins anew")
+        return start, values, rows
 
     def _gathered(self, best: list[list[Best]]) -> tuple[np.ndarray, np.ndarray]:
         """Numpy's [devices, Q, K] of the best of each device."""

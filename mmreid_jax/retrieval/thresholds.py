@@ -89,11 +89,29 @@ def read(folder: Path) -> list[Threshold]:
     try:
         pairs = ("query", "gallery", "false_alarms_interval", "found_interval")
         found = [Threshold(**{**entry, **{key: tuple(entry[key]) for key in pairs}}) for entry in read_json(path)]
-        if not all(isinstance(each.distance, int | float) for each in found):
-            raise ValueError("a distance is no number")
+        for each in found:
+            _check(each)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"{printable(path)} is damaged ({error}); measure it again (python -m mmreid_jax calibrate), or name a "
             "threshold with --threshold"
         ) from None
     return found
+
+
+def _check(threshold: Threshold) -> None:
+    """Raises a `ValueError` where a value is not what `Threshold` says of it."""
+    for name, value in dataclasses.asdict(threshold).items():
+        if name in ("query", "gallery"):
+            fine = all(isinstance(each, str) for each in value)
+        elif name in ("dataset", "protocol", "which"):
+            fine = isinstance(value, str)
+        else:
+            numbers = value if isinstance(value, tuple) else (value,)
+            fine = len(numbers) == (2 if name.endswith("_interval") else 1) and all(map(_is_number, numbers))
+        if not fine:
+            raise ValueError(f"{name} is {printable(repr(value), 60)}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")

@@ -1,7 +1,8 @@
 """Features for vector search: a table in Parquet, or an array with a table beside it, which other programs read.
 
 Columns: ``id`` (row), ``file``, ``camera``, ``identity`` (-1 where they are not known), ``modality`` and in Parquet
-``vector``, of length one. FAISS, LanceDB, Qdrant and Milvus take them as they are: docs/vector_search.md.
+``vector``, of length one. FAISS, LanceDB, Qdrant and Milvus take them as they are: docs/vector_search.md. Bytes of a
+name that are not UTF-8 are written as ``\\udcff``, and in the table in text no name is a formula (`matches.harmless`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from mmreid_jax import owned
 from mmreid_jax.errors import UserError, printable
 from mmreid_jax.paths import whole
 from mmreid_jax.retrieval import distances, metrics
+from mmreid_jax.retrieval.matches import harmless
 
 COLUMNS = ("id", "file", "camera", "identity", "modality")
 DTYPES = ("float32", "float16")
@@ -72,19 +74,22 @@ def write(
     if path.suffix == ".parquet":
         _write_parquet(path, rows, dict(zip(COLUMNS, columns, strict=True)), note)
         return
-    # The table first: it says whose the array is.
-    with whole(table_of(path)) as part, part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(COLUMNS)
-        writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
-    with whole(path, ".part.npy") as part:
-        np.save(part, rows)
+    columns[1] = np.array([harmless(name) for name in files.tolist()], np.str_)
+    # Both or none; the table has its name first, for it says whose the array is.
+    with whole(path, ".part.npy") as array, whole(table_of(path)) as part:
+        with part.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+        np.save(array, rows)
 
 
 def _write_parquet(path: Path, rows: np.ndarray, columns: dict[str, np.ndarray], note: dict[str, Any]) -> None:
     arrow, parquet = _pyarrow()
     kinds = {"id": arrow.int64(), "camera": arrow.int32(), "identity": arrow.int32()}
-    arrays = {name: arrow.array(column.tolist(), kinds.get(name, arrow.string())) for name, column in columns.items()}
+    names = [name.encode("utf-8", "backslashreplace").decode() for name in columns["file"].tolist()]
+    listed = {name: column.tolist() for name, column in columns.items()} | {"file": names}
+    arrays = {name: arrow.array(column, kinds.get(name, arrow.string())) for name, column in listed.items()}
     flat = arrow.array(np.ascontiguousarray(rows).reshape(-1))
     arrays["vector"] = arrow.FixedSizeListArray.from_arrays(flat, rows.shape[1])
     table = arrow.table(arrays).replace_schema_metadata({_MARK: json.dumps(note)})

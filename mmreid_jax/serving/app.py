@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, printable
 from mmreid_jax.serving.searching import Searcher
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def application(searcher: Searcher, facts: dict[str, Any], hosts: list[str], lar
     from starlette.concurrency import run_in_threadpool
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
-    from starlette.requests import Request
+    from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse, Response
     from starlette.routing import Route
 
@@ -53,7 +54,7 @@ def application(searcher: Searcher, facts: dict[str, Any], hosts: list[str], lar
     }
 
     def refused(message: str, status: int) -> Response:
-        return JSONResponse({"error": message}, status, _HEADERS)
+        return JSONResponse({"error": printable(message, LONGEST_TEXT)}, status, _HEADERS)
 
     async def page(request: Request) -> Response:
         name = request.path_params.get("name", "index.html")
@@ -67,10 +68,14 @@ def application(searcher: Searcher, facts: dict[str, Any], hosts: list[str], lar
 
     async def search(request: Request) -> Response:
         content = bytearray()
-        async for piece in request.stream():
-            content += piece
-            if len(content) > largest:
-                return refused(f"the image has more than the {largest / MEGABYTE:.0f} MB that are read", 413)
+        try:
+            async for piece in request.stream():
+                content += piece
+                if len(content) > largest:
+                    return refused(f"the image has more than the {largest / MEGABYTE:.0f} MB that are read", 413)
+        except ClientDisconnect:
+            # Nobody waits for an answer any more.
+            return refused("the image did not arrive", 400)
         asked = request.query_params
         cameras = asked.getlist("camera")
         text = asked.get("text", "")
@@ -83,8 +88,11 @@ def application(searcher: Searcher, facts: dict[str, Any], hosts: list[str], lar
         return JSONResponse({"matches": [dataclasses.asdict(each) for each in found]}, headers=_HEADERS)
 
     async def picture(request: Request) -> Response:
+        row = request.path_params["row"]
+        if not re.fullmatch("[0-9]{1,18}", row):
+            return refused("there is no such picture", 404)
         try:
-            content = await run_in_threadpool(searcher.picture, request.path_params["row"])
+            content = await run_in_threadpool(searcher.picture, int(row))
         except UserError as error:
             return refused(str(error), 404)
         return Response(content, media_type="image/jpeg", headers=_HEADERS)
@@ -93,7 +101,10 @@ def application(searcher: Searcher, facts: dict[str, Any], hosts: list[str], lar
         Route("/", page),
         Route("/facts", told),
         Route("/search", search, methods=["POST"]),
-        Route("/picture/{row:int}", picture),
+        Route("/picture/{row}", picture),
         Route("/{name}", page),
     ]
-    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=hosts)])
+    # The middleware cuts the host at its first colon. Only an address of numbers begins with a bracket, and nobody can
+    # make one of those point elsewhere.
+    allowed = ["[" if ":" in host else host for host in hosts]
+    return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed)])

@@ -109,7 +109,7 @@ class Searcher:
         if not image and not text.strip():
             raise UserError("drop an image or write a text to search for")
         if image and modality not in self.modalities:
-            raise UserError(f"the model searches by {', '.join(self.modalities)}, not by {modality}")
+            raise UserError(f"the model searches by {', '.join(self.modalities)}, not by {printable(modality, 40)}")
         if unknown := sorted(set(cameras) - set(self.cameras)):
             raise UserError(
                 f"the gallery has no camera {printable(unknown[0])}; it has {', '.join(self.cameras) or 'none'}"

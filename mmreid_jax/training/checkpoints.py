@@ -404,18 +404,23 @@ class _QuietOrbax(logging.Filter):
     """Drops Orbax's tracebacks and its own words for errors: the error itself arrives as a sentence.
 
     After a failed write the array writer's threads report to an event loop that is closed by then, each with a
-    traceback of its own; these are dropped as well.
+    traceback of its own, and where several arrays failed, the loop tells of those that nobody asked for; all of these
+    are dropped as well.
     """
+
+    _LOGS = ("absl", "asyncio")
 
     def begin(self) -> None:
         """From now on."""
-        logging.getLogger("absl").addFilter(self)
+        for name in self._LOGS:
+            logging.getLogger(name).addFilter(self)
         self._before = sys.unraisablehook
         sys.unraisablehook = self._hook = self._show
 
     def end(self) -> None:
         """No longer."""
-        logging.getLogger("absl").removeFilter(self)
+        for name in self._LOGS:
+            logging.getLogger(name).removeFilter(self)
         if sys.unraisablehook is self._hook:
             sys.unraisablehook = self._before
 
@@ -425,6 +430,8 @@ class _QuietOrbax(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to keep the record."""
+        if record.name == "asyncio":
+            return "exception was never retrieved" not in record.getMessage()
         return not ("orbax" in record.pathname and (record.exc_info or record.levelno >= logging.ERROR))
 
 

@@ -23,6 +23,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -95,7 +96,7 @@ class RunLog:
             with _writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._drop(start_step, total_steps, rescored)
-                self._file = self.path.open("a", encoding="utf-8")
+                self._file = self.path.open("ab", buffering=0)
             self._boards = open_boards(loggers, Run(self.path.parent, kind, start_step, config or {}), self.say)
 
     def step(self, step: int, epoch: int, metrics: Mapping[str, Any], *, images: int, every: int) -> None:
@@ -177,9 +178,9 @@ class RunLog:
     def close(self) -> None:
         """Closes the files; a few last steps without a line of their own are not written."""
         self._progress.close()
+        give(self._boards, lambda board: board.close(), self.say)
         if self._writes:
             self._file.close()
-        give(self._boards, lambda board: board.close(), self.say)
 
     def __enter__(self) -> RunLog:
         """Enters the context."""
@@ -199,9 +200,9 @@ class RunLog:
         if not self._writes:
             return
         entry = {"run": self.kind, "kind": kind, "step": step, "epoch": epoch, **timing, **values}
+        line = json.dumps({name: _plain(value) for name, value in entry.items()}) + "\n"
         with _writing(self.path):
-            self._file.write(json.dumps({name: _plain(value) for name, value in entry.items()}) + "\n")
-            self._file.flush()
+            _append(self._file, line.encode())
         plain = {name: _plain(value) for name, value in {**timing, **values}.items()}
         numbers = {name: float(value) for name, value in plain.items() if isinstance(value, int | float)}
         give(self._boards, lambda board: board.add(kind, step, numbers), self.say)
@@ -299,19 +300,19 @@ def keep_scores(workdir: Path, rows: Sequence[Mapping[str, Any]], **extra: Any) 
     lines = "".join(json.dumps({**row, **extra, "time": round(time.time(), 3)}) + "\n" for row in rows)
     with _writing(path):
         workdir.mkdir(parents=True, exist_ok=True)
-        _append(path, lines.encode())
+        with path.open("ab", buffering=0) as file:
+            _append(file, lines.encode())
 
 
-def _append(path: Path, content: bytes) -> None:
+def _append(file: FileIO, content: bytes) -> None:
     """Appends to a file, all of `content` or nothing."""
-    with path.open("ab", buffering=0) as file:
-        before, left = file.tell(), memoryview(content)
-        try:
-            while left:
-                left = left[file.write(left) :]
-        except OSError:
-            file.truncate(before)
-            raise
+    before, left = file.seek(0, os.SEEK_END), memoryview(content)
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError:
+        file.truncate(before)
+        raise
 
 
 def is_of_training(workdir: Path) -> bool:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import io
-import math
 import pathlib
 import re
 import tempfile
@@ -17,7 +15,7 @@ from mmreid_jax.data import images, listing
 from mmreid_jax.datasets.own import naming
 from mmreid_jax.datasets.own.faults import Faults, FaultyData
 from mmreid_jax.errors import UserError, printable
-from mmreid_jax.paths import read_json, reason_of
+from mmreid_jax.paths import read_json, read_text, reason_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,6 +25,8 @@ PATTERN = "{identity}/c{camera}_f{index}"
 IDENTITY_KEYS = ("identity", "track_id", "person_id", "instance_id")
 """Of a COCO annotation, or of its ``attributes``: the first that is there names the identity."""
 _FIELDS = 6
+# Of numbers of frames, identities and pixels; NaN is not below it either.
+_LARGEST = 2.0**53
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,13 +104,14 @@ def read_mot(path: pathlib.Path, frames: pathlib.Path) -> list[Box]:
     """
     faults, boxes = Faults(), []
     numbered = _numbered(frames, faults)
-    for line, values in enumerate(csv.reader(io.StringIO(_text(path))), start=1):
-        if not any(value.strip() for value in values):
+    for line, text in enumerate(_text(path).splitlines(), start=1):
+        if not text.replace(",", " ").strip():
             continue
+        values = text.split(",")
         try:
             frame, identity, left, top, width, height = (float(value) for value in values[:_FIELDS])
             confidence = float(values[_FIELDS]) if len(values) > _FIELDS else 1.0
-            if not all(math.isfinite(value) for value in (left, top, width, height)):
+            if not all(abs(value) < _LARGEST for value in (frame, identity, left, top, width, height, confidence)):
                 raise ValueError
         except ValueError:
             faults.add("lines are not frame, id, left, top, width, height", f"line {line}")
@@ -149,7 +150,9 @@ def read_coco(path: pathlib.Path, frames: pathlib.Path) -> list[Box]:
         try:
             file = named[each["image_id"]]
             left, top, width, height = (float(value) for value in each["bbox"])
-        except (ValueError, LookupError, TypeError):
+            if not all(abs(value) < _LARGEST for value in (left, top, width, height)):
+                raise ValueError
+        except (ValueError, LookupError, TypeError, OverflowError):
             faults.add("annotations have no image or no box of four numbers", where)
             continue
         identity = _identity_of(each)
@@ -284,7 +287,7 @@ def _identity_of(annotation: Mapping[str, Any]) -> str:
 
 def _text(path: pathlib.Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path)
     except UnicodeDecodeError:
         raise UserError(f"{printable(path)} is no text; name one of MOTChallenge's form") from None
     except OSError as error:

@@ -14,7 +14,7 @@ from mmreid_jax.datasets.own.arrange import FoundImage
 from mmreid_jax.datasets.own.description import MODALITIES
 from mmreid_jax.datasets.own.faults import Faults
 from mmreid_jax.errors import UserError, printable
-from mmreid_jax.paths import reason_of
+from mmreid_jax.paths import read_text, reason_of
 
 COLUMNS: Mapping[str, str] = {
     "file": "image, below the folder of the table (or --folder)",
@@ -120,18 +120,26 @@ def _modality(row: Mapping[str, str], column: str, where: str, faults: Faults) -
 def _rows(path: pathlib.Path) -> tuple[list[tuple[int, dict[str, str]]], list[str]]:
     """(line, values by column without blanks around them) of the rows that are not empty, and the columns."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path)
     except UnicodeDecodeError:
         raise UserError(f"{printable(path)} is not UTF-8; save the table as CSV in UTF-8") from None
     except OSError as error:
         raise UserError(f"the table {printable(path)} cannot be read ({reason_of(error)}); name a CSV file") from None
     first = text.partition("\n")[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_SEPARATORS, key=first.count))
-    columns = [name.strip().lower() for name in next(reader, [])]
+    try:
+        columns = [name.strip().lower() for name in next(reader, [])]
+    except csv.Error as error:
+        raise UserError(f"{printable(path)} is no table in CSV: its first line, {error}") from None
+    if twice := [name for name, count in Counter(columns).items() if name and count > 1]:
+        raise UserError(f"{printable(path)} has two columns {printable(twice[0])!r}; leave one of them out")
     rows = []
-    for values in reader:
-        padded = [*values, *[""] * (len(columns) - len(values))]
-        row = {name: value.strip() for name, value in zip(columns, padded, strict=False)}
-        if any(row.values()):
-            rows.append((reader.line_num, row))
+    try:
+        for values in reader:
+            padded = [*values, *[""] * (len(columns) - len(values))]
+            row = {name: value.strip() for name, value in zip(columns, padded, strict=False)}
+            if any(row.values()):
+                rows.append((reader.line_num, row))
+    except csv.Error as error:
+        raise UserError(f"{printable(path)} is no table in CSV: line {reader.line_num}, {error}") from None
     return rows, columns

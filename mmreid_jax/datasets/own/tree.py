@@ -34,6 +34,10 @@ def read(root: pathlib.Path, faults: Faults, pattern: str = "") -> list[FoundIma
         "files cannot be used",
         [f"{name} ({why})" for name, why in listed.unusable.items() if not pathlib.PurePath(name).name.startswith(".")],
     )
+    faults.add(
+        "names are not UTF-8 (rename the files or their folders)",
+        [name for name in listed.files if not _is_text(name)],
+    )
     if not listed.files:
         raise UserError(f"{printable(root)} holds no image that can be used ({', '.join(listing.SUFFIXES)})")
     paths = [pathlib.PurePosixPath(file) for file in listed.files]
@@ -92,6 +96,15 @@ def _outer(folders: list[list[str]], meaning: Callable[[str], str], what: str, f
         sorted(word or "images without a folder" for word in outer - known),
     )
     return [meaning(parts.pop(0)) if parts else "" for parts in folders]
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name is text, as records and tables hold it."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _words() -> str:
