@@ -118,6 +118,7 @@ PERMUTATION, CONTRAST = "permutation, pre-training", "cycle contrast, pre-traini
 BOTH = "both, pre-training"
 BASE_NETWORK = {"model.non_local": (), "model.pooling": "avg", "loss.triplet": "batch_hard"}
 MMGL_START = "init.from_mmgl"
+NO_TRUNK = {"init.backbone": "", "optim.lr": demo_mmgl.SUPERVISED_LR}
 TEXT_STAGE = Variant(
     config=functools.partial(demo_tvi_lfm.get_config, "text"), upon=("init.from_base", "infrared image alone")
 )
@@ -219,10 +220,10 @@ SYSTEMS: dict[str, System] = {
     "mmgl": System(
         visible_infrared("base"),
         {
-            "random": Variant({"init.backbone": ""}),
-            "permutation": Variant({"init.backbone": ""}, upon=(MMGL_START, PERMUTATION), against="random"),
-            "cycle contrast": Variant({"init.backbone": ""}, upon=(MMGL_START, CONTRAST), against="random"),
-            "both": Variant({"init.backbone": ""}, upon=(MMGL_START, BOTH), against="random"),
+            "random": Variant(NO_TRUNK),
+            "permutation": Variant(NO_TRUNK, upon=(MMGL_START, PERMUTATION), against="random"),
+            "cycle contrast": Variant(NO_TRUNK, upon=(MMGL_START, CONTRAST), against="random"),
+            "both": Variant(NO_TRUNK, upon=(MMGL_START, BOTH), against="random"),
             "trunk of colour images": Variant(COLOUR_TRUNK, against="both"),
         },
         hidden={

@@ -82,6 +82,7 @@ def supervise(seed: int, kind: str, trunk: Path | None, options: argparse.Namesp
     """Trains with labels from a pre-trained trunk (None: from random weights); retrieval scores."""
     method, changes = SUPERVISED[kind]
     config = common(demo_vi.get_config(method), seed, options.epochs, options)
+    config.optim.lr = demo_mmgl.SUPERVISED_LR
     config.update_from_flattened_dict(changes)
     config.init.from_mmgl = "" if trunk is None else str(trunk)
     experiment = open_experiment(config, workdir)

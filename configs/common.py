@@ -177,7 +177,9 @@ def initial() -> ConfigDict:
             # The base model of TVI-LFM's text stage: its workdir, a converted directory or the authors' file. Takes the
             # place of `backbone`.
             from_base="",
-            clip="",  # CLIP's weights for a text tower: OpenAI's or Hugging Face's file, or a converted directory
+            # CLIP's weights for a text tower: OpenAI's or Hugging Face's file, or a converted directory; for drawn data
+            # drawn/text_mini, a tower in the package that has read captions of drawn people.
+            clip="",
             checkpoint="",  # a whole trained model: a run's workdir, or a directory made by mmreid_jax.convert
             which="best",  # or "last": of a workdir's checkpoints
         )

@@ -23,6 +23,8 @@ from mmreid_jax.training.config import flatten, nearest, unknown_key
 _EMBEDDING = ("data", "model", "train", "eval")
 """Sections that say how images become features, the size of parts of a batch among them."""
 _STARTS = ("backbone", "from_mmgl", "from_base", "clip")
+_INCLUDED = ("init.backbone", "init.clip")
+"""Keys for which there are weights in the package."""
 
 
 def complete(config: Any) -> Any:
@@ -219,7 +221,7 @@ def _exists(key: str, place: str) -> bool:
     """Whether what a key names is there; weights that come with the package have names of their own."""
     try:
         path = path_of(place)
-        return (included.resolve(path) if key == "init.backbone" else path).exists()
+        return (included.resolve(path) if key in _INCLUDED else path).exists()
     except OSError as error:
         raise UserError(f"config.{key} is {shown(place)}: {error.strerror}; give another path") from None
     except UserError as error:

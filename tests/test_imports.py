@@ -32,7 +32,7 @@ ARROWS = {
     "methods": {"models", "losses", "training", "convert"},
     "testing": {"methods"},
     "drawn": {"data", "owned"},
-    "trunks": {"convert", "drawn", "losses", "models", "owned", "retrieval", "training"},
+    "trunks": {"convert", "data", "drawn", "losses", "models", "owned", "retrieval", "training"},
     "datasets": {"data", "drawn", "locks", "owned", "retrieval"},
     "captioning": {"data", "datasets"},
     "validation": {"convert", "datasets", "methods", "settings", "training"},

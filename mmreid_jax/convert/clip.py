@@ -39,6 +39,8 @@ _TABLE = dataclasses.replace(AS_IS, ndim=2)
 # The towers of images have axes of length one in front, as other ViTs have.
 _CLASS = Transform(lambda x: x[None, None], lambda x: x[0, 0], ndim=1)
 _POSITIONS = Transform(lambda x: x[None], lambda x: x[0], ndim=2)
+TOKENS = "token_embedding.tokens"
+"""Entry of a text tower that holds the embedding of some tokens alone: their numbers."""
 _FACTS = "a number that says how the network is built, which its arrays say as well"
 _DROPS = tuple(Drop(name, _FACTS) for name in ("input_resolution", "context_length", "vocab_size"))
 
@@ -92,16 +94,19 @@ def image_only(grid: tuple[int, int] | None = None, projected: bool = True, clas
 def text_layout(out: int | None = None) -> Layout:
     """The name map of a text tower in OpenAI's names, `mmreid_jax.models.clip.TextTower`.
 
+    A tower that has read few words may hold their rows of the embedding alone, see `with_all_tokens`.
+
     Args:
       out: width of the feature; a projection of another width is stretched to it, see `stretch_projection`.
     """
 
     def prepare(entries: Entries) -> tuple[Entries, list[str]]:
+        entries, notes = with_all_tokens(entries)
         projection = entries.get("text_projection")
         if out is None or projection is None or projection.ndim != 2 or projection.shape[1] == out:
-            return entries, []
+            return entries, notes
         note = f"text_projection stretched from {projection.shape[1]} to {out} channels, and rounded to float16"
-        return {**entries, "text_projection": stretch_projection(projection, out)}, [note]
+        return {**entries, "text_projection": stretch_projection(projection, out)}, [*notes, note]
 
     rules = (
         Rule("positional_embedding", "params/pos_embed", _TABLE),
@@ -301,6 +306,29 @@ def _both_spellings(layout: Layout, written: bool = False) -> Layout:
 
 
 # ------------------------------------------------------------------------------------------------------- resizing
+
+
+def with_all_tokens(entries: Entries) -> tuple[Entries, list[str]]:
+    """The entries with an embedding of every token, and what was done.
+
+    Where ``token_embedding.tokens`` [n] is beside ``token_embedding.weight`` [n, D], these are the rows of the tokens
+    of these numbers, among ``vocab_size`` (CLIP's name for it); all others get zeros: a word that was never read says
+    nothing.
+
+    Raises:
+      UserError: the numbers and the rows do not go together.
+    """
+    if TOKENS not in entries:
+        return entries, []
+    tokens, rows, size = (entries.get(name) for name in (TOKENS, "token_embedding.weight", "vocab_size"))
+    if tokens is None or rows is None or size is None or rows.ndim != 2 or tokens.shape != rows.shape[:1]:
+        raise UserError(f"{TOKENS} needs vocab_size and as many rows of token_embedding.weight; copy the file again")
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < size:
+        raise UserError(f"{TOKENS} names tokens beyond the {int(size)} of vocab_size; copy the file again")
+    table = np.zeros((int(size), rows.shape[1]), rows.dtype)
+    table[tokens] = rows
+    rest = {name: value for name, value in entries.items() if name != TOKENS}
+    return {**rest, "token_embedding.weight": table}, [f"{len(tokens)} of {int(size)} tokens have an embedding"]
 
 
 def stretch(table: np.ndarray, length: int) -> np.ndarray:

@@ -24,7 +24,8 @@ Dtype = Any
 TEXT_TOWERS: dict[str, dict[str, int]] = {
     "clip_rn50": {"width": 512, "depth": 12, "heads": 8, "out": 1024},
     "clip_vit_b16": {"width": 512, "depth": 12, "heads": 8, "out": 512},
-    # For drawn data, and for tests.
+    # For drawn data beside a ResNet of the width of resnet_mini, and for tests.
+    "text_mini": {"width": 64, "depth": 2, "heads": 4, "out": 512},
     "text_micro": {"width": 64, "depth": 2, "heads": 4, "out": 64},
 }
 """Name -> sizes; the whole ones are called by the network whose image tower they go with."""

@@ -20,6 +20,7 @@ import optax
 
 from mmreid_jax import owned
 from mmreid_jax.convert import known, layout, store
+from mmreid_jax.convert.layout import Entries
 from mmreid_jax.drawn.writer import DRAWING_VERSION
 from mmreid_jax.models.vit import SIZES
 from mmreid_jax.paths import read_json
@@ -144,6 +145,37 @@ def fit(
         }
 
     state = _start(recipe, backbones[recipe.stems[0]], heads, optimizer)
+    state = train(
+        lambda state, number: step(state, batch_of(data, recipe, number), recipe.stems[number % len(recipe.stems)]),
+        state,
+        recipe.steps,
+        workdir,
+        checkpoint_every=checkpoint_every,
+        say=say,
+    )
+    params, stats = (jax.tree.map(np.asarray, state[part]["backbone"]) for part in ("params", "stats"))
+    return {"params": params, "batch_stats": stats}
+
+
+def train(
+    step: Callable[[Any, int], tuple[Any, Mapping[str, Any]]],
+    state: Any,
+    steps: int,
+    workdir: pathlib.Path,
+    *,
+    checkpoint_every: int,
+    say: Callable[[str], None],
+) -> Any:
+    """The state after all steps, from the one that is kept in the workdir if there is one.
+
+    Args:
+      step: state and number of the step -> next state and what to tell of it.
+      state: to begin with; ``step`` in it counts the steps.
+      steps: of the whole training.
+      workdir: where the state is kept.
+      checkpoint_every: steps.
+      say: is given a line at each of them.
+    """
     saved = workdir / STATE
     if saved.is_file():
         state = flax.serialization.from_bytes(state, saved.read_bytes())
@@ -151,19 +183,17 @@ def fit(
     # Copies of JAX's own: what lies in memory as numpy put it may be summed in another order.
     state = jax.tree.map(jnp.array, state)
     begun, sums = time.process_time(), dict[str, float]()
-    for number in range(int(state["step"]), recipe.steps):
-        batch = batch_of(data, recipe, number)
-        state, metrics = step(state, batch, recipe.stems[number % len(recipe.stems)])
+    for number in range(int(state["step"]), steps):
+        state, metrics = step(state, number)
         for name, value in metrics.items():
             sums[name] = sums.get(name, 0.0) + float(value)
-        if (number + 1) % checkpoint_every == 0 or number + 1 == recipe.steps:
+        if (number + 1) % checkpoint_every == 0 or number + 1 == steps:
             done = number % checkpoint_every + 1
             told = ", ".join(f"{name} {value / done:.3f}" for name, value in sums.items())
-            say(f"step {number + 1} of {recipe.steps}: {told} ({time.process_time() - begun:.0f} cpu-s)")
+            say(f"step {number + 1} of {steps}: {told} ({time.process_time() - begun:.0f} cpu-s)")
             sums = {}
-            _write(saved, flax.serialization.to_bytes(jax.device_get(state)))
-    params, stats = (jax.tree.map(np.asarray, state[part]["backbone"]) for part in ("params", "stats"))
-    return {"params": params, "batch_stats": stats}
+            write(saved, flax.serialization.to_bytes(jax.device_get(state)))
+    return state
 
 
 def _start(recipe: Recipe, backbone: Any, heads: network.Heads, optimizer: optax.GradientTransformation) -> Any:
@@ -184,7 +214,7 @@ def _family(recipe: Recipe) -> str:
     return "vit" if recipe.backbone in SIZES else "resnet"
 
 
-def _write(file: pathlib.Path, content: bytes) -> None:
+def write(file: pathlib.Path, content: bytes) -> None:
     """Writes a file that appears whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
@@ -251,21 +281,9 @@ def save(
     name: str, variables: Mapping[str, Any], folder: pathlib.Path, scores: Mapping[str, Any] | None = None
 ) -> pathlib.Path:
     """Writes ``NAME.safetensors`` in half precision, in the names of PyTorch, and its card ``NAME.json``."""
-    from safetensors.numpy import save as to_bytes
-
     recipe = RECIPES[name]
-    entries = layout.export_state(known.named(_family(recipe)), variables)
-    half = {
-        key: np.asarray(value, np.float16 if value.dtype == np.float32 else None, order="C")
-        for key, value in entries.items()
-    }
-    content = to_bytes(half, {"format": "pt"})
-    file = folder / f"{name}.safetensors"
-    _write(file, content)
     card = {
-        "trunk": f"drawn/{name}",
-        "made by": f"python -m mmreid_jax pretrain_trunk {name}",
-        "parameters": int(sum(np.size(x) for x in jax.tree.leaves(variables["params"]))),
+        "parameters": count(variables["params"]),
         **dataclasses.asdict(recipe),
         "people": recipe.blocks * people.BLOCK,
         "images of each": people.VIEWS,
@@ -274,7 +292,34 @@ def save(
         "mean": network.MEAN,
         "std": network.STD,
         "scores of unseen people (percent)": scores or {},
-        "sha256": hashlib.sha256(content).hexdigest(),
     }
-    _write(file.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    return write_trunk(name, layout.export_state(known.named(_family(recipe)), variables), card, folder)
+
+
+def count(params: Any) -> int:
+    """Number of parameters."""
+    return int(sum(np.size(x) for x in jax.tree.leaves(params)))
+
+
+def write_trunk(name: str, entries: Entries, card: Mapping[str, Any], folder: pathlib.Path) -> pathlib.Path:
+    """Writes the entries of a file, those of float32 in half precision, and the card, with what tells the two apart.
+
+    Args:
+      name: of the trunk, without ``drawn/``.
+      entries: name in PyTorch -> array.
+      card: what to say of it.
+      folder: to write to.
+    """
+    from safetensors.numpy import save as to_bytes
+
+    half = {
+        key: np.asarray(value, np.float16 if value.dtype == np.float32 else None, order="C")
+        for key, value in entries.items()
+    }
+    content = to_bytes(half, {"format": "pt"})
+    file = folder / f"{name}.safetensors"
+    write(file, content)
+    made = {"trunk": f"drawn/{name}", "made by": f"python -m mmreid_jax pretrain_trunk {name}"}
+    whole = {**made, **card, "sha256": hashlib.sha256(content).hexdigest()}
+    write(file.with_suffix(".json"), (json.dumps(whole, indent=1) + "\n").encode())
     return file

@@ -161,6 +161,30 @@ def test_projection_of_texts_is_stretched():
     np.testing.assert_array_equal(same_width["params"]["proj"], projection)
 
 
+def few_words(tokens=(7, 0, 30), size=50):
+    """A text tower's entries with the embedding of a few tokens alone, and the whole ones."""
+    whole_file = layouts.export_state(clip.layout(), whole("vit"))
+    entries = dict(whole_file, **{clip.TOKENS: np.array(tokens, np.int32), "vocab_size": np.array(size, np.int32)})
+    entries["token_embedding.weight"] = whole_file["token_embedding.weight"][[7, 0, 30]]
+    return entries, whole_file
+
+
+def test_a_tower_of_few_words_holds_their_rows_alone():
+    entries, whole_file = few_words()
+    variables, report = layouts.import_state(clip.text_only(), entries)
+    table = variables["params"]["token_embed"]
+    np.testing.assert_array_equal(table[[7, 0, 30]], whole_file["token_embedding.weight"][[7, 0, 30]])
+    assert table.shape == (50, TEXT_WIDTH)
+    assert np.flatnonzero(table.any(1)).tolist() == [0, 7, 30]
+    assert "3 of 50 tokens have an embedding" in report.notes
+
+
+@pytest.mark.parametrize(("tokens", "size", "line"), [((1, 2), 50, "as many rows"), ((7, 0, 30), 30, "beyond the 30")])
+def test_words_that_do_not_fit_their_rows_are_an_error(tokens, size, line):
+    with pytest.raises(UserError, match=line):
+        layouts.import_state(clip.text_only(), few_words(tokens, size)[0])
+
+
 def test_tables_of_a_pooling_are_stretched():
     entries = layouts.export_state(clip.layout(), whole("resnet"))
     entries = {name.removeprefix("visual."): value for name, value in entries.items() if name.startswith("visual.")}

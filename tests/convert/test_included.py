@@ -1,5 +1,6 @@
 """The trunks in the package: found by name, small, unchanged, and every key of them used in every method."""
 
+import dataclasses
 import hashlib
 import importlib
 import json
@@ -8,22 +9,25 @@ import jax
 import numpy as np
 import pytest
 
-from mmreid_jax.convert import included, store, torch_file
+from mmreid_jax.convert import clip, included, store, torch_file
+from mmreid_jax.data.tokenizer import tokenize
 from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.testing import tiny
-from mmreid_jax.trunks import pretraining
+from mmreid_jax.trunks import pretraining, reading
 
 # Method or a config of its own -> its config; all that can start from a ResNet, for some are of transformers alone.
 CONFIGS = {
     name: options["config"] for name, options in tiny.TINY.items() if not options["model.backbone"].startswith("clip_")
 } | {"base": "base_sysu"}
-RECIPES = {name: pretraining.RECIPES[name.removeprefix("drawn/")] for name in included.names()}
-RESNETS = [name for name, recipe in RECIPES.items() if recipe.backbone == "resnet_mini"]
+TOWERS = [name for name in included.names() if name.removeprefix("drawn/") in reading.RECIPES]
+RESNETS = [name for name in included.names() if name not in TOWERS]
+RECIPES = {name: {**pretraining.RECIPES, **reading.RECIPES}[name.removeprefix("drawn/")] for name in included.names()}
 
 
 def test_trunks_lie_in_the_package():
-    assert {"drawn/resnet_mini", "drawn/resnet_mini_rgb", "drawn/resnet_mini_cross"} <= set(included.names())
+    assert set(RESNETS) == {"drawn/resnet_mini", "drawn/resnet_mini_rgb", "drawn/resnet_mini_cross"}
+    assert TOWERS == ["drawn/text_mini"]
 
 
 @pytest.mark.parametrize("name", included.names())
@@ -33,8 +37,11 @@ def test_every_trunk_is_small_and_is_what_its_card_says(name):
     assert file.stat().st_size <= 2 * 2**20
     assert card["trunk"] == name
     assert card["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    recipe = RECIPES[name]
-    assert {"backbone": card["backbone"], "seed": card["seed"]} == {"backbone": recipe.backbone, "seed": recipe.seed}
+    recipe = json.loads(json.dumps(dataclasses.asdict(RECIPES[name])))
+    # A recipe may have got further fields since, whose defaults are what was done before.
+    told = recipe.keys() & card.keys() - {"weights"}
+    assert {"seed", "steps", "blocks", "image_size"} <= told
+    assert {key: card[key] for key in told} == {key: recipe[key] for key in told}
 
 
 def test_other_paths_stay_as_they_are(tmp_path, monkeypatch):
@@ -102,3 +109,33 @@ def test_every_key_goes_into_every_method(name, monkeypatch):
     for path, value in started.items():
         if path.endswith(("kernel", "mean", "var")):
             assert not np.array_equal(value, fresh[path]), path
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_every_key_goes_into_the_text_tower(name, monkeypatch, capsys):
+    config = importlib.import_module("configs.demo_tvi_lfm").get_config("text")
+    config.init.from_base, config.init.clip = "", name
+    method = base.build(config, tiny.facts("tvi_lfm"))
+    reports = []
+    opened = store.open_weights
+
+    def counted(path, *arguments, **options):
+        loaded, report = opened(path, *arguments, **options)
+        reports.append(report)
+        return loaded, report
+
+    monkeypatch.setattr(store, "open_weights", counted)
+    fresh = method.init(jax.random.key(0))["params"]["text"]
+    started = method.start(method.init(jax.random.key(0)))["params"]["text"]
+    (report,) = reports
+    entries = set(torch_file.state_dict(included.resolve(name)).entries)
+    assert set(report.used) == entries - {clip.TOKENS, "vocab_size"}
+    assert set(report.dropped) == {"vocab_size"}
+    assert not report.filled
+    assert not any("stretched" in note for note in report.notes)
+    assert jax.tree.map(np.shape, started) == jax.tree.map(np.shape, fresh)
+    for path, value in jax.tree_util.tree_leaves_with_path(started):
+        assert np.isfinite(value).all(), path
+    # Every word of a caption has been read.
+    (read,) = np.nonzero(np.asarray(started["token_embed"]).any(1))
+    assert set(np.unique(tokenize(["a lady in a plaid hoodie and tan short pants with a purse"]))) - {0} <= set(read)
