@@ -39,7 +39,12 @@ DROPS: tuple[Drop, ...] = (
 )
 
 
-def layout(grid: tuple[int, int] | None = None, distilled: bool | None = None, trained: bool = False) -> Layout:
+def layout(
+    grid: tuple[int, int] | None = None,
+    distilled: bool | None = None,
+    trained: bool = False,
+    class_tokens: int = 1,
+) -> Layout:
     """The name map of a ViT.
 
     Args:
@@ -48,10 +53,16 @@ def layout(grid: tuple[int, int] | None = None, distilled: bool | None = None, t
       distilled: row 1 of the position table belongs to a distillation token and is removed; None: it does where the
         file holds ``dist_token``.
       trained: the backbone of a trained network: its side information is read, and nothing is dropped.
+      class_tokens: that the network has where the file has one; the row of this one is repeated for all.
     """
 
     def prepare(entries: Entries) -> tuple[Entries, list[str]]:
-        return _prepare(entries, grid, distilled)
+        made, notes = _prepare(entries, grid, distilled)
+        table = made.get("pos_embed")
+        if class_tokens > 1 and table is not None and table.ndim == 3:
+            made["pos_embed"] = np.concatenate([np.repeat(table[:, :1], class_tokens, axis=1), table[:, 1:]], axis=1)
+            notes.append(f"the class token's row of pos_embed repeated for {class_tokens} of them")
+        return made, notes
 
     if trained:
         return Layout("vit", (*_TOKENS, _SIDE, *_NETWORK), prepare=prepare)

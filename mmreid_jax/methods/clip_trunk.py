@@ -90,13 +90,8 @@ class OnTransformer:
         size, tokens = self.backbone.size, self.backbone.class_tokens
         if size.clip:
             layout = clip_layout.image_only(self.grid, projected=size.out > 0, class_tokens=tokens)
-        elif tokens == 1:
-            layout = vit_layout.layout(self.grid)
         else:
-            raise UserError(
-                f"config.init.backbone: a trunk with {tokens} class tokens starts from CLIP's weights alone; choose"
-                " config.model.backbone=clip_vit_b16_projected"
-            )
+            layout = vit_layout.layout(self.grid, class_tokens=tokens)
         fresh = {"params": variables["params"]["backbone"]}
         loaded, _ = store.open_weights(self.config.init.backbone, layout, fresh)
         return {**variables, "params": {**variables["params"], "backbone": loaded["params"]}}

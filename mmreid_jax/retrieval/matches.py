@@ -130,7 +130,7 @@ def without_themselves(
 
 
 def harmless(name: str) -> str:
-    """The name of a file as no spreadsheet takes it for a formula: ``=x.png`` is ``./=x.png``, which is the same file."""
+    """The name of a file as no spreadsheet takes it for a formula: ``./=x.png`` is the file ``=x.png``."""
     return f"./{name}" if name.startswith(_FORMULA) else name
 
 

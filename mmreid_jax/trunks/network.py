@@ -8,7 +8,7 @@ spectrum, and what the person wears is to be named as far as the spectrum shows 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -21,6 +21,7 @@ from mmreid_jax.losses.vectors import l2_normalise
 from mmreid_jax.models.layers import TorchBatchNorm
 from mmreid_jax.models.resnet import RESNETS, ResNet, average_pool
 from mmreid_jax.models.vit import SIZES, VisionTransformer
+from mmreid_jax.trunks import distillation
 from mmreid_jax.trunks.people import ASKED, BY_LIGHT, CHANNELS, MODALITIES, QUESTIONS, UNKNOWN
 
 Array = jax.Array
@@ -33,12 +34,18 @@ _EXISTS = np.array([[a < len(known) for a in range(max(map(len, QUESTIONS.values
 
 @dataclasses.dataclass(frozen=True)
 class Weights:
-    """How much each term counts; the terms are means over images. ``across``: contrast with the other spectra."""
+    """How much each term counts; the terms are means over images.
+
+    ``across``: contrast with the other spectra. The last three are those of `distillation.loss`.
+    """
 
     contrast: float = 1.0
     identity: float = 0.3
     questions: float = 3.0
     across: float = 0.0
+    feature: float = 0.0
+    map: float = 0.0
+    relations: float = 0.0
 
 
 class Heads(nn.Module):
@@ -57,6 +64,33 @@ class Heads(nn.Module):
         identity = nn.Dense(self.identities, use_bias=False, kernel_init=small, name="identity")(after)
         joint = nn.Dense(_EXISTS.size, kernel_init=small, name="questions")(after)
         return after, identity, jnp.where(_EXISTS, joint.reshape(-1, *_EXISTS.shape), -jnp.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class Lesson:
+    """A teacher at work.
+
+    Attributes:
+      teacher: which trunk teaches which modalities.
+      backbone: its network.
+      variables: of it.
+      moments: of its answers, see `distillation.moments`.
+    """
+
+    teacher: distillation.Teacher
+    backbone: Any
+    variables: Mapping[str, Any]
+    moments: Mapping[str, Any]
+
+    def answers(self, images: Array) -> dict[str, Array]:
+        """Standardised ones to normalised images [N, H, W, 3]."""
+        told = distillation.answers(self.backbone, self.variables, images)
+        return distillation.standardised(told, self.moments)
+
+
+def together(values: Mapping[str, Array], modalities: Sequence[str]) -> Array:
+    """Values [N, ...] by modality -> those of some, one after the other [M * N, ...]."""
+    return jnp.concatenate([values[name] for name in modalities])
 
 
 def backbone_of(name: str, image_size: tuple[int, int], stem: str = "torchvision") -> Any:
@@ -170,22 +204,29 @@ def loss(
     key: Array,
     modalities: tuple[str, ...],
     weights: Weights,
+    lessons: Sequence[Lesson] = (),
 ) -> tuple[Array, tuple[dict[str, Array], dict[str, Any]]]:
     """Train-mode forward pass: total, (terms, new batch statistics).
 
     Args:
       backbone: of `backbone_of`.
       heads: on it.
-      params: {"backbone": ..., "heads": ...}.
+      params: {"backbone": ..., "heads": ...}, with teachers also "copies".
       stats: batch statistics likewise.
       batch: ``images`` uint8 [N, H, W, 5], ``identity`` int [N], ``night`` bool [N], ``answers`` int [N, questions].
       key: of the augmentation.
       modalities: that are looked at.
       weights: of the terms.
+      lessons: of the teachers of a transformer.
     """
     images = augment(spectra(batch["images"], modalities), key)
     network = {"params": params["backbone"], "batch_stats": stats["backbone"]}
-    features, new = embed(backbone, network, images, True)
+    tokens: Any = None
+    if lessons:
+        tokens, new = backbone.clone(all_tokens=True).apply({"params": params["backbone"]}, images), {}
+        features = tokens[:, 0]
+    else:
+        features, new = embed(backbone, network, images, True)
     of_heads = {"params": params["heads"], "batch_stats": stats["heads"]}
     (after, identity, named), new_heads = heads.apply(of_heads, features, mutable=["batch_stats"])
     labels = jnp.tile(batch["identity"], len(modalities))
@@ -205,5 +246,17 @@ def loss(
         dark = jnp.array([name == "rgb" for name in modalities])[:, None] & batch["night"]
         terms["across"] = contrast_across(after.reshape(len(modalities), -1, after.shape[-1]), batch["identity"], dark)
         total += weights.across * terms["across"]
+    if lessons:
+        apart = [dict(zip(modalities, jnp.split(x, len(modalities)), strict=True)) for x in (images, tokens, after)]
+        taught = []
+        for lesson in lessons:
+            seen, made, compared = (together(values, lesson.teacher.modalities) for values in apart)
+            told = lesson.answers(seen)
+            own = params["copies"][lesson.teacher.trunk]
+            copied: Any = distillation.Copies(backbone.grid).apply({"params": own}, made, told)
+            taught.append(distillation.loss(copied, told, compared))
+        means = jax.tree.map(lambda *each: sum(each) / len(each), *taught)
+        terms |= means
+        total += sum(getattr(weights, name) * term for name, term in means.items())
     terms |= {"right": right, "accuracy": (identity.argmax(-1) == labels).mean()}
     return total, (terms, {"backbone": new, "heads": new_heads["batch_stats"]})

@@ -9,7 +9,7 @@ import json
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.serialization
@@ -19,16 +19,18 @@ import numpy as np
 import optax
 
 from mmreid_jax import owned
-from mmreid_jax.convert import known, layout, store
+from mmreid_jax.convert import included, known, layout, store
 from mmreid_jax.convert.layout import Entries
 from mmreid_jax.drawn.writer import DRAWING_VERSION
 from mmreid_jax.models.vit import SIZES
 from mmreid_jax.paths import read_json
 from mmreid_jax.retrieval import metrics, protocols
 from mmreid_jax.training import compilation
-from mmreid_jax.trunks import network, people
+from mmreid_jax.trunks import beginning, distillation, network, people
 
 STATE = "state.msgpack"
+_EXAMPLES = 200
+"""Drawn images that the moments of a teacher's answers are taken of."""
 _SAY = functools.partial(print, flush=True)
 
 
@@ -49,6 +51,7 @@ class Recipe:
       weight_decay: of AdamW.
       weights: of the loss.
       start: weights to begin with, such as another trunk; empty for random ones.
+      teachers: trunks that a transformer learns from.
     """
 
     backbone: str
@@ -64,6 +67,7 @@ class Recipe:
     weight_decay: float = 0.05
     weights: network.Weights = dataclasses.field(default_factory=network.Weights)
     start: str = ""
+    teachers: tuple[distillation.Teacher, ...] = ()
 
 
 RECIPES: Mapping[str, Recipe] = {
@@ -87,6 +91,21 @@ RECIPES: Mapping[str, Recipe] = {
         lr=2e-3,
         weights=network.Weights(contrast=0.3, across=3.0),
         start="drawn/resnet_mini",
+    ),
+    # A transformer learns what the ResNets know.
+    "vit_mini": Recipe(
+        "vit_mini",
+        1_000_000,
+        blocks=40,
+        persons=8,
+        views=2,
+        steps=800,
+        lr=1e-3,
+        weights=network.Weights(contrast=0.3, identity=0.0, questions=0.5, feature=3.0, map=3.0, relations=1.0),
+        teachers=(
+            distillation.Teacher("drawn/resnet_mini_cross", ("rgb", "nir")),
+            distillation.Teacher("drawn/resnet_mini", ("tir",)),
+        ),
     ),
     # The same people and as many images in a batch, in colour alone.
     "resnet_mini_rgb": Recipe("resnet_mini", 1_000_000, ("rgb",), persons=48, steps=350),
@@ -127,13 +146,21 @@ def fit(
         optax.clip_by_global_norm(5.0), optax.adamw(schedule, weight_decay=recipe.weight_decay, mask=decays)
     )
 
-    @functools.partial(jax.jit, static_argnums=2, donate_argnums=0, compiler_options=compilation.options())
-    def step(state: Any, batch: Any, stem: str) -> tuple[Any, Any]:
+    lessons = [_lesson(recipe, teacher, data.images[:_EXAMPLES]) for teacher in recipe.teachers]
+    taught = [(each.variables, each.moments) for each in lessons]
+
+    @functools.partial(jax.jit, static_argnums=3, donate_argnums=0, compiler_options=compilation.options())
+    def step(state: Any, batch: Any, known: Any, stem: str) -> tuple[Any, Any]:
         key = jax.random.fold_in(jax.random.key(recipe.seed), state["step"])
+
+        at_work = [
+            dataclasses.replace(lesson, variables=variables, moments=moments)
+            for lesson, (variables, moments) in zip(lessons, known, strict=True)
+        ]
 
         def objective(params: Any) -> Any:
             return network.loss(
-                backbones[stem], heads, params, state["stats"], batch, key, recipe.modalities, recipe.weights
+                backbones[stem], heads, params, state["stats"], batch, key, recipe.modalities, recipe.weights, at_work
             )
 
         (total, (terms, stats)), grads = jax.value_and_grad(objective, has_aux=True)(state["params"])
@@ -144,9 +171,11 @@ def fit(
             **terms,
         }
 
-    state = _start(recipe, backbones[recipe.stems[0]], heads, optimizer)
+    state = _start(recipe, backbones[recipe.stems[0]], heads, optimizer, lessons)
     state = train(
-        lambda state, number: step(state, batch_of(data, recipe, number), recipe.stems[number % len(recipe.stems)]),
+        lambda state, number: step(
+            state, batch_of(data, recipe, number), taught, recipe.stems[number % len(recipe.stems)]
+        ),
         state,
         recipe.steps,
         workdir,
@@ -196,7 +225,13 @@ def train(
     return state
 
 
-def _start(recipe: Recipe, backbone: Any, heads: network.Heads, optimizer: optax.GradientTransformation) -> Any:
+def _start(
+    recipe: Recipe,
+    backbone: Any,
+    heads: network.Heads,
+    optimizer: optax.GradientTransformation,
+    lessons: Sequence[network.Lesson],
+) -> Any:
     of_backbone, of_heads = jax.random.split(jax.random.key(recipe.seed))
     images = np.zeros((2, *recipe.image_size, 3), np.float32)
     more = () if recipe.backbone in SIZES else (True,)
@@ -206,7 +241,27 @@ def _start(recipe: Recipe, backbone: Any, heads: network.Heads, optimizer: optax
     top = jax.jit(heads.init)(of_heads, np.zeros((2, backbone.features), np.float32))
     params = {"backbone": own["params"], "heads": top["params"]}
     stats = {"backbone": own.get("batch_stats", {}), "heads": top["batch_stats"]}
+    if lessons:
+        rows, columns = backbone.grid
+        tokens = np.zeros((2, 1 + rows * columns, backbone.features), np.float32)
+        copies = jax.jit(distillation.Copies(backbone.grid).init)
+        params["copies"] = {
+            lesson.teacher.trunk: copies(jax.random.fold_in(of_heads, number), tokens, lesson.answers(images))["params"]
+            for number, lesson in enumerate(lessons)
+        }
+        params["backbone"] = beginning.begun(own["params"], backbone.size, backbone.grid)
     return {"step": np.int32(0), "params": params, "stats": stats, "moments": optimizer.init(params)}
+
+
+def _lesson(recipe: Recipe, teacher: distillation.Teacher, examples: np.ndarray) -> network.Lesson:
+    """A teacher with its weights; the moments of its answers are those of some images uint8 [N, H, W, 5]."""
+    of = RECIPES[teacher.trunk.removeprefix(included.PREFIX)]
+    backbone = network.backbone_of(of.backbone, recipe.image_size)
+    images = network.spectra(jnp.asarray(examples), teacher.modalities)
+    fresh = jax.eval_shape(lambda key: backbone.init(key, images, True), jax.random.key(0))
+    variables, _ = store.open_weights(teacher.trunk, known.named(_family(of)), fresh)
+    find = jax.jit(lambda held: distillation.moments(distillation.answers(backbone, held, images)))
+    return network.Lesson(teacher, backbone, variables, find(variables))
 
 
 def _family(recipe: Recipe) -> str:

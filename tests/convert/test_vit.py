@@ -62,6 +62,15 @@ class TestPositionTable:
         assert entries["pos_embed"] is table
 
 
+def test_the_row_of_the_class_token_is_repeated_for_more_of_them():
+    table = np.random.default_rng(1).normal(size=(1, 5, 3))
+    entries, notes = prepared({"pos_embed": table}, class_tokens=2)
+    np.testing.assert_array_equal(entries["pos_embed"], table[:, [0, 0, 1, 2, 3, 4]])
+    assert notes == ["the class token's row of pos_embed repeated for 2 of them"]
+    resized, _ = prepared({"pos_embed": table}, grid=(3, 2), class_tokens=2)
+    assert resized["pos_embed"].shape == (1, 8, 3)
+
+
 # CRC-32 of what PyTorch 2.13 makes on a CPU of tables with (side, rows, columns): bilinear, channels last.
 PYTORCH = {
     "float32": {

@@ -11,7 +11,7 @@ import pytest
 from mmreid_jax import drawn
 from mmreid_jax.convert import resnet, store
 from mmreid_jax.errors import UserError
-from mmreid_jax.trunks import people, pretraining
+from mmreid_jax.trunks import distillation, network, people, pretraining
 
 TINY = pretraining.Recipe(
     "resnet_nano",
@@ -67,6 +67,31 @@ def test_batches_depend_on_the_step_alone():
     assert not same(first, second)
     assert sorted(np.unique(first["identity"], return_counts=True)[1]) == [2, 2, 2]
     assert len(set(first["images"].ravel())) == 6
+
+
+def test_a_student_of_two_teachers_goes_on_where_it_was(trained):
+    folder, _ = trained
+    teachers = (
+        distillation.Teacher("drawn/resnet_mini_cross", ("rgb", "nir")),
+        distillation.Teacher("drawn/resnet_mini", ("tir",)),
+    )
+    weights = network.Weights(identity=0.0, feature=1.0, map=1.0, relations=1.0)
+    student = dataclasses.replace(
+        TINY, backbone="vit_micro", stems=("torchvision",), weights=weights, teachers=teachers
+    )
+    lines = []
+
+    def stop(text):
+        lines.append(text)
+        if text.startswith("step 4"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pretraining.fit(student, folder / "student", checkpoint_every=2, say=stop)
+    assert all(f"{term} " in lines[0] for term in ("feature", "map", "relations"))
+    resumed = pretraining.fit(student, folder / "student", checkpoint_every=2, say=lines.append)
+    whole = pretraining.fit(student, folder / "taught", say=lines.append)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), whole, resumed)
 
 
 def test_the_file_holds_the_trunk_in_half_precision(trained, monkeypatch):
