@@ -34,6 +34,15 @@ from mmreid_jax.training import compilation  # noqa: E402
 KNOWN = importlib.metadata.version("jaxlib").startswith("0.10.")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Marks as slow what ``slow_cases`` names: some cases of a test whose others run by default."""
+    for item in items:
+        for mark in item.iter_markers("slow_cases"):
+            if item.callspec.id.partition("@")[0] in mark.args:
+                item.add_marker(pytest.mark.slow(short=True))
+
+
 @pytest.fixture(autouse=True)
 def quick_compilation(request):
     """Compiles without costly optimisations and with XLA's older, quicker code generator, but for whole networks.
@@ -45,7 +54,8 @@ def quick_compilation(request):
     too, that the package gives to what it compiles.
     """
     node = request.node
-    long_run = node.get_closest_marker("slow") is not None and "/system/" in str(node.path)
+    slow = node.get_closest_marker("slow")
+    long_run = slow is not None and "/system/" in str(node.path) and not slow.kwargs.get("short")
     whole = long_run or node.get_closest_marker("xdist_group") is not None
     quick = not (whole or "ieee" in node.nodeid or os.environ.get("MMREID_OPTIMISED_TESTS"))
     original = compiler.get_compile_options

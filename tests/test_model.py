@@ -211,6 +211,7 @@ def scores_of(results):
     return [{key: value for key, value in each.row().items() if key != "label"} for each in results]
 
 
+@pytest.mark.slow(short=True)
 def test_scores_are_those_of_the_program(htt, place, tmp_path):
     results = htt.evaluate()
     experiment = open_experiment(htt.config, tmp_path, htt.method)
@@ -269,6 +270,7 @@ def chunks_of(model, images, *names):
     return extractor(records, lacking, "+".join(names))
 
 
+@pytest.mark.slow(short=True)
 def test_unlike_modalities_are_compared_by_what_they_share(mdreid, htt, arrays):
     """Thermal and near infrared against visible and thermal: thermal with thermal, the others with each other."""
     query, gallery = of(arrays, "nir", "tir"), of(arrays, "rgb", "tir")
@@ -296,6 +298,7 @@ def test_absent_modalities_have_no_part_in_decoupled_features(mdreid, arrays):
         mdreid.embed(arrays, against=("thermal",))
 
 
+@pytest.mark.slow(short=True)
 def test_all_pairs_of_modalities_are_scored(mdreid, place):
     """The corner where nothing is missing is the usual score, and what is missing is left out of both sides."""
     from mmreid_jax.embedder import of_experiment

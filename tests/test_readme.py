@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.test_model import made
@@ -13,6 +14,7 @@ from tests.test_model import made
 README = Path(__file__).parents[1] / "README.md"
 
 
+@pytest.mark.slow(short=True)
 def test_the_lines_of_the_readme_run(tmp_path, monkeypatch, capsys):
     (lines,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
     made("htt", tmp_path, workdir="runs/demo")

@@ -45,6 +45,7 @@ def place(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow(short=True)
 def test_one_spectrum(place, tmp_path, capsys):
     run = place / "run_shop"
     calibrate.main(["--checkpoint", str(run), "--far", "0.3"])
@@ -60,6 +61,7 @@ def test_one_spectrum(place, tmp_path, capsys):
     assert stored.false_alarms == pytest.approx(np.mean(wrong <= stored.distance))
 
 
+@pytest.mark.slow(short=True)
 def test_search_answers_nobody(place, tmp_path, capsys):
     """By the stored threshold, which a flag replaces."""
     run, query, gallery = place / "run_shop", place / "shop" / "1", place / "shop" / "2"
@@ -93,6 +95,7 @@ def test_search_answers_nobody(place, tmp_path, capsys):
         assert not any(nobody)
 
 
+@pytest.mark.slow(short=True)
 def test_both_directions_of_two_spectra(place):
     calibrate.main(["--checkpoint", str(place / "run_gate"), "--far", "0.5"])
     assert [(each.query, each.gallery) for each in thresholds.read(place / "run_gate")] == [

@@ -117,6 +117,7 @@ def test_the_whole_table_of_a_tiny_model():
     assert len({len(line) for line in text.splitlines() if line.startswith("  ") and "MiB" not in line}) == 1
 
 
+@pytest.mark.slow(short=True)
 def test_micro_batches_do_not_change_the_count_of_products():
     counts = {}
     for parts in (1, 4):

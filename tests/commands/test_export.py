@@ -41,6 +41,7 @@ def run(runs, name, out, *flags):
     export.main(["--checkpoint", str(runs[name]), "--out", str(out), "--check", "8", *flags])
 
 
+@pytest.mark.slow(short=True)
 def test_onnx(runs, tmp_path, capsys):
     out = tmp_path / "new" / "model.onnx"
     run(runs, "htt", out, "--input", "uint8")
@@ -67,6 +68,7 @@ def test_absent_modalities_are_those_of_the_model(runs, tmp_path):
     np.testing.assert_allclose(made, mmreid_jax.load(runs["htt"]).embed({"nir": pixels}), atol=2e-5)
 
 
+@pytest.mark.slow(short=True)
 def test_text(runs, tmp_path):
     run(runs, "tvi_lfm", tmp_path / "words.onnx", "--modalities", "nir", "--feature", "text")
     from mmreid_jax.data import tokenizer

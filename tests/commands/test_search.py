@@ -96,6 +96,7 @@ def prepared(data, paths):
     return ((np.stack(images) / 255 - np.array(data.mean)) / np.array(data.std)).astype(np.float32)
 
 
+@pytest.mark.slow_cases("query0-text-joint")
 @pytest.mark.parametrize(
     ("query", "kind", "other"),
     [
@@ -131,6 +132,7 @@ def config_of(method):
     return [f"--config=configs/{tiny.TINY[method]['config']}.py", *changes, classes]
 
 
+@pytest.mark.slow(short=True)
 def test_converted_models_need_their_config(workdirs, pictures, tmp_path):
     variables, _ = checkpoints.load_variables(workdirs["agw"])
     store.save(tmp_path / "agw", variables, store.meta_of(layout.ImportReport("agw", ""), "agw", variables))
@@ -185,6 +187,7 @@ def test_a_described_query_has_a_name():
     assert model.Described("a man", Path("x/ir.png"), "").name == '"a man" + ir.png'
 
 
+@pytest.mark.slow(short=True)
 def test_a_gallery_of_stored_features_gives_the_same_matches(workdirs, pictures, tmp_path):
     checkpoint = ["--checkpoint", str(workdirs["tvi_lfm"])]
     for out in ("features", "features.npz"):
@@ -321,6 +324,7 @@ def test_stored_features_do_not_find_themselves(strange, workdirs, tmp_path):
     assert {row["distance"] for row in first} == {"0.000000"}
 
 
+@pytest.mark.slow(short=True)
 def test_no_distance_is_negative(tmp_path):
     matching.write_table(
         tmp_path / "m.csv", ["q"], np.array(["g", "h"]), np.array([[0, 1, -1]]), np.array([[-1e-9, 2, 3]])

@@ -92,6 +92,7 @@ def test_a_file_of_another_network_is_named():
         layouts.import_state(known.named("ieee"), exported)
 
 
+@pytest.mark.slow(short=True)
 def test_imagenet_weights_start_every_stream(tmp_path):
     _, alone = tiny.method("ieee")
     whole = variables_of(alone)

@@ -73,6 +73,7 @@ def test_trunks_of_one_network_have_the_same_arrays(trunk):
     assert {key: array.shape for key, array in first.items()} == {key: array.shape for key, array in other.items()}
 
 
+@pytest.mark.slow_cases("agw", "ddag", "deen", "hetero_center", "htt", "ieee")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_key_goes_into_every_method(name, monkeypatch):
     trunk = RESNETS[0]

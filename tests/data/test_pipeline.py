@@ -185,6 +185,7 @@ class TestSameBatches:
     def test_for_any_number_of_threads(self, records, plan, threads):
         assert_same(train(records, plan), train(records, plan, threads=threads))
 
+    @pytest.mark.slow(short=True)
     def test_for_worker_processes(self, records, plan):
         assert_same(train(records, plan), train(records, plan, threads=1, workers=2))
 
@@ -338,6 +339,7 @@ def test_arguments_that_make_no_sense(records, plan, changes, message):
         train(records, plan, **changes)
 
 
+@pytest.mark.slow(short=True)
 def test_processes_end_quietly_and_errors_keep_their_sentence(tmp_path):
     """With workers: an iterator left half-way, one never closed, one run to its end, and a broken image."""
     program = tmp_path / "program.py"

@@ -59,6 +59,7 @@ def test_the_table_is_covered():
     assert set(ALL_PATHS) == set(ALL_COUNTS) == set(drawing.names())
 
 
+@pytest.mark.slow_cases("full-rgbn300")
 @pytest.mark.parametrize("name", ALL_PATHS)
 @pytest.mark.parametrize("size", ["small", "tiny", "full"])
 def test_paths_follow_the_grammar(full, name, size):

@@ -42,6 +42,7 @@ def test_a_name_of_another_form_in_a_list_of_llcm_is_an_error(tmp_path):
         listed("llcm", root)
 
 
+@pytest.mark.slow(short=True)
 def test_true_counts_of_llcm(true_tree):
     root = true_tree("llcm")
     train, query, gallery = (listed("llcm", root, split) for split in ("train", "query", "gallery"))

@@ -356,6 +356,7 @@ def test_a_source_that_is_no_folder(source, tmp_path):
         prepare("rgbnt201", place, tmp_path / "data")
 
 
+@pytest.mark.slow(short=True)
 def test_two_processes_prepare_once(tmp_path):
     trees.write("rgbnt201", tmp_path / "raw")
     arguments = ["--dataset", "rgbnt201", "--manual_dir", str(tmp_path / "raw"), "--data_dir", str(tmp_path / "data")]

@@ -232,6 +232,7 @@ def test_market_is_dark_and_its_near_infrared_is_grey():
     assert np.abs(grey - images["nir"][..., 0]).max() < 3
 
 
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("name", ["rgbnt201", "msvr310"])
 def test_the_number_of_processes_changes_nothing(tmp_path, monkeypatch, name):
     monkeypatch.setattr(writer, "_CHUNK", 5)

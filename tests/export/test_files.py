@@ -31,6 +31,18 @@ def test_every_method_is_exported():
     assert set(models.EVERY) == set(base.names())
 
 
+@pytest.mark.slow_cases(
+    "caj-nir-",
+    "deen-nir-",
+    "deen-rgb-pool",
+    "demo_moe--",
+    "demo_moe-rgb-",
+    "ieee--",
+    "mdreid--",
+    "tvi_lfm-nir-fusion",
+    "tvi_lfm-nir-mer",
+    "tvi_lfm-nir-text",
+)
 @pytest.mark.parametrize(("name", "modalities", "feature"), CASES)
 def test_onnx_makes_the_features_of_the_live_model(name, modalities, feature, tmp_path):
     exported = network(name, modalities, feature)
@@ -46,6 +58,7 @@ def test_onnx_makes_the_features_of_the_live_model(name, modalities, feature, tm
     assert session.get_outputs()[0].shape == ["batch", exported.dimension]
 
 
+@pytest.mark.slow_cases("caj-nir-", "deen-nir-", "demo_moe--", "ieee--", "tvi_lfm-nir-fusion", "tvi_lfm-nir-text")
 @pytest.mark.parametrize(("name", "modalities", "feature"), CASES[::2])
 def test_stablehlo_makes_the_features_of_the_live_model(name, modalities, feature, tmp_path):
     exported = network(name, modalities, feature)
@@ -56,6 +69,7 @@ def test_stablehlo_makes_the_features_of_the_live_model(name, modalities, featur
     assert described["platforms"] == ["cpu", "cuda"]
 
 
+@pytest.mark.slow(short=True)
 def test_stablehlo_needs_jax_alone(tmp_path):
     exported = network("agw", "nir")
     files.write_stablehlo(exported, tmp_path / "model.stablehlo", 4)
@@ -80,6 +94,7 @@ def test_preprocessing_is_inside(pixels, size, tmp_path):
     assert dtype == (np.uint8 if pixels == "uint8" else np.float32)
 
 
+@pytest.mark.slow(short=True)
 def test_the_file_and_the_public_model_agree_on_image_files(tmp_path):
     """By another way than the check at export: files, decoded, resized and embedded as the library does it."""
     extractor = models.extractor("agw")

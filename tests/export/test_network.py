@@ -27,6 +27,7 @@ def test_a_line_of_one_colour_stays_so():
     np.testing.assert_allclose(resizing(13, 13, "lanczos"), np.eye(13), atol=1e-6)
 
 
+@pytest.mark.slow(short=True)
 def test_inputs_and_features():
     every = Network(models.extractor("htt"))
     assert list(every.inputs) == ["rgb", "nir", "tir"]

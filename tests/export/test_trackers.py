@@ -67,6 +67,7 @@ def agree(features, ours):
     assert (features * ours).sum(axis=1).min() > 0.98
 
 
+@pytest.mark.slow(short=True)
 def test_as_ultralytics_hands_crops_over(place):
     session = onnxruntime.InferenceSession(place / "people.onnx")
     shape = session.get_inputs()[0].shape
@@ -75,6 +76,7 @@ def test_as_ultralytics_hands_crops_over(place):
     agree(session.run(None, {session.get_inputs()[0].name: batch})[0], np.load(place / "ours.npy"))
 
 
+@pytest.mark.slow(short=True)
 def test_as_boxmot_hands_crops_over(place):
     session = onnxruntime.InferenceSession(place / "osnet_x0_25_people.onnx")
     assert session.get_inputs()[0].shape == ["batch", 3, 256, 128]

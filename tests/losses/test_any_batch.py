@@ -119,6 +119,7 @@ def test_the_order_of_the_batch_does_not_matter(name, x64):
         np.testing.assert_allclose(loss(*moved), loss(*given), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow_cases("CIM")
 @pytest.mark.parametrize("name", ["3M", "CIM", "hetero-centre"])
 def test_chunks_by_place_ignore_labels(name, x64):
     """Cut by place, as the authors do: consecutive chunks, whatever stands in them."""

@@ -40,6 +40,7 @@ def test_orthogonality_is_zero_where_it_should_be(x64):
     assert float(decoupling.orthogonality(specific, shared)) < 1e-11
 
 
+@pytest.mark.slow(short=True)
 def test_disentangling_by_loops_and_its_gradient(x64):
     specific, shared = drawn()
     apart = {"p": {}, "n": {}}

@@ -49,6 +49,7 @@ def test_any_order_and_number_of_images(labels, scale, x64):
     np.testing.assert_allclose(found, naive(features, labels), rtol=1e-12)
 
 
+@pytest.mark.slow(short=True)
 def test_cut_by_position_is_the_same_on_sorted_batches(x64):
     labels = np.repeat([8, 2, 5], 4)
     features = draw(2, labels)
@@ -59,6 +60,7 @@ def test_cut_by_position_is_the_same_on_sorted_batches(x64):
     np.testing.assert_allclose(mixed, naive(features, np.repeat(np.arange(4), 3)), rtol=1e-12)
 
 
+@pytest.mark.slow(short=True)
 def test_one_identity_has_no_others(x64):
     labels = np.zeros(4, int)
     features = draw(3, labels)
@@ -74,6 +76,7 @@ def test_finite_where_all_is_one_point():
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.slow(short=True)
 def test_no_gradient_through_the_distance_to_the_own_modality(x64):
     """With distances to the others too large to matter, visible centres move for the second half alone."""
     labels, features = jnp.arange(2), draw(4, np.arange(2), 0.01)

@@ -232,6 +232,7 @@ def test_accuracies_by_hand(x64):
     np.testing.assert_allclose(found["row"], [2 / 3, 1 / 3, 1])
 
 
+@pytest.mark.slow(short=True)
 def test_eight_devices_are_one_device(x64):
     rng = np.random.default_rng(11)
     orders = random_orders(6, 16)

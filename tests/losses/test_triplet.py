@@ -108,6 +108,7 @@ def test_sharing_ties_changes_neither_loss_nor_gradient_where_there_are_none(lab
     np.testing.assert_allclose(first, shared, atol=1e-12)
 
 
+@pytest.mark.slow(short=True)
 def test_equally_hard_samples_share_the_gradient(x64):
     # The first sample has two copies of its nearest negative.
     features, labels = jnp.asarray([[0.0], [2.0], [2.0]]), jnp.asarray([0, 1, 1])

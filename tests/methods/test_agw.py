@@ -74,6 +74,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms(form, weights, x64):
     assert terms["accuracy_nir"] == pytest.approx(right[count // 2 :].mean())
 
 
+@pytest.mark.slow(short=True)
 def test_one_modality_alone_gives_what_both_together_give():
     config, method = tiny.method("agw")
     variables, batch = jax.jit(method.init)(jax.random.key(0)), tiny.batch(config)
@@ -115,6 +116,7 @@ def test_new_layers_start_as_the_authors_do():
     assert np.asarray(block["theta"]["kernel"]).any()
 
 
+@pytest.mark.slow(short=True)
 def test_imagenet_weights_go_into_every_part(tmp_path):
     network = RESNETS["resnet_nano2"]
     single = jax.jit(lambda key: ResNet(**network).init(key, jnp.zeros((1, 32, 16, 3)), False))(jax.random.key(7))
@@ -154,6 +156,7 @@ def one_spectrum(**changes):
     return config, base.build(config, base.DataFacts(8, 3, 2, ("rgb",)))
 
 
+@pytest.mark.slow_cases("False")
 @pytest.mark.parametrize("weighted", [False, True])
 def test_one_spectrum_is_the_shared_network_of_two_on_the_images_of_both(weighted, x64):
     changes = {"loss__triplet": "weighted" if weighted else "batch_hard"}

@@ -59,6 +59,7 @@ def oracle(metrics, ends):
     return weights
 
 
+@pytest.mark.slow(short=True)
 def test_the_weight_follows_the_losses_of_the_epoch_before():
     config, step, state = compiled()
     metrics, state = run(config, step, state, range(ENDS[-1]))
@@ -112,6 +113,7 @@ def test_in_the_first_epoch_the_graph_only_decays():
         np.testing.assert_allclose(now, before * (1 - rate), rtol=1e-6)
 
 
+@pytest.mark.slow_cases("{'model__graph': False}")
 @pytest.mark.parametrize("change", DDAG_ABLATIONS[:-1], ids=str)
 def test_ablations_train_and_embed(change):
     config, method = tiny.method("ddag", **change)

@@ -49,6 +49,7 @@ def test_experiments_differ_in_data_and_form_alone():
     assert sysu["model"] == llcm["model"]
 
 
+@pytest.mark.slow_cases("by_label")
 @pytest.mark.parametrize("grouping", ["by_label", "positional"])
 def test_the_loss_is_the_weighted_sum_of_its_terms(grouping, x64):
     weights = {"ce_weight": 0.5, "triplet_weight": 2.0, "cpm_weight": 0.7, "orthogonality_weight": 0.3}
@@ -87,6 +88,7 @@ def without_rest(name, feature, mirror):
     return feature[:, :-2] if mirror and name.startswith("all") else feature
 
 
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("mirror", [False, True])
 def test_one_modality_alone_gives_what_both_together_give(mirror):
     config, method = tiny.method("deen", eval__mirror=mirror)
@@ -140,6 +142,7 @@ def test_dropout_takes_the_key_of_the_step():
     assert one == same != other
 
 
+@pytest.mark.slow(short=True)
 def test_the_trunk_trains_at_a_tenth_and_the_neck_s_bias_not_at_all():
     _, method = tiny.method("deen")
     params = jax.eval_shape(method.init, jax.random.key(0))["params"]
@@ -152,6 +155,7 @@ def test_the_trunk_trains_at_a_tenth_and_the_neck_s_bias_not_at_all():
         np.testing.assert_allclose(update, -decayed * share, rtol=1e-5, err_msg=path)
 
 
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("expanded", [1, 3])
 def test_imagenet_weights_go_where_a_stream_has_the_part(expanded, tmp_path):
     from safetensors.numpy import save_file
@@ -203,6 +207,7 @@ def test_the_authors_files_round_trip(names):
         np.testing.assert_array_equal(got, wanted)
 
 
+@pytest.mark.slow_cases("1")
 @pytest.mark.parametrize("expanded", [1, 2, 3])
 def test_every_form_round_trips_in_whole_shapes(expanded):
     """Of a stage that the network lacks the file has zeros, in the shapes of a whole ResNet."""

@@ -66,6 +66,7 @@ def test_rates_and_what_never_changes():
             assert group.lr_factor == (2.0 if "bias" in path else 1.0), path
 
 
+@pytest.mark.slow(short=True)
 def test_the_loss_is_the_weighted_sum_of_its_terms():
     for joint, names in ((True, ["mixture", "global"]), (False, ["mixture", *MODALITIES])):
         overrides = {"model__joint_head": joint, "model__dropout": 0.0}
@@ -76,6 +77,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
         assert float(total) == pytest.approx(float(summed), rel=1e-5)
 
 
+@pytest.mark.slow_cases("queries")
 @pytest.mark.parametrize("fusion", ["experts", "queries", "none"])
 def test_features_of_every_form(fusion):
     config, method = tiny.method("demo_moe", model__fusion=fusion)
@@ -89,6 +91,7 @@ def test_features_of_every_form(fusion):
     np.testing.assert_array_equal(found["global"], np.concatenate([found[m] for m in MODALITIES], axis=1))
 
 
+@pytest.mark.slow(short=True)
 def test_the_camera_is_heard_and_a_sample_does_not_depend_on_its_batch():
     config, method = tiny.method("demo_moe")
     variables, batch = fresh(), tiny.batch(config)
@@ -141,6 +144,7 @@ class TestFiles:
         for wanted, got in zip(jax.tree.leaves(variables), jax.tree.leaves(read), strict=True):
             np.testing.assert_array_equal(wanted, got)
 
+    @pytest.mark.slow(short=True)
     def test_names_are_those_of_the_authors(self):
         for path in goldens.cases("demo_moe"):
             case = goldens.load(path).json
@@ -177,6 +181,7 @@ class TestMissing:
         assert len(patterns) == 6
         np.testing.assert_allclose(counts / counts.sum(), 1 / 6, atol=0.04)
 
+    @pytest.mark.slow(short=True)
     @pytest.mark.parametrize("name", ["demo_moe", "mdreid"])
     def test_the_loss_sees_what_is_left(self, name):
         losses = []

@@ -21,8 +21,8 @@ from mmreid_jax.training import state as states
 from mmreid_jax.training import step as steps
 
 METHODS = base.names()
-# Three streams take long to compile.
-SLOW = {"ieee"}
+# Three streams, and three copies with attention between them, take long to compile.
+SLOW = {"ieee", "deen"}
 EPOCH_ENDS = np.array([4, 8, 12])
 # Of the tests of a step, which thereby share what they compile.
 STEADY = {"optim__schedule": "constant", "optim__lr": 0.01}
@@ -55,10 +55,17 @@ def certain(name):
 
 
 @functools.cache
+def steady(name):
+    """A training step of the tiny method, (state, batch) -> (state, metrics); the state before it, and a batch."""
+    _, method, batch, optimizer, state = start(name, **STEADY, **certain(name))
+    return jax.jit(steps.train_step(method.loss, optimizer, seed=0)), state, batch
+
+
+@functools.cache
 def one_step(name):
     """The state and the metrics after one step of the tiny method."""
-    _, method, batch, optimizer, state = start(name, **STEADY, **certain(name))
-    return jax.jit(steps.train_step(method.loss, optimizer, seed=0))(state, batch)
+    step, state, batch = steady(name)
+    return step(state, batch)
 
 
 def test_there_are_methods_and_each_has_a_tiny_variant():
@@ -73,6 +80,7 @@ def test_a_config_names_it(name):
     assert name in used
 
 
+@pytest.mark.slow_cases("tvi_lfm")
 def test_features_are_finite_and_as_long_as_the_batch(name):
     _, method, batch, _, state = start(name)
     features = jax.jit(method.embed)(state.variables, batch)
@@ -85,6 +93,7 @@ def test_features_are_finite_and_as_long_as_the_batch(name):
     assert all(value.dtype == jnp.float32 for value in features.values())
 
 
+@pytest.mark.slow_cases("demo_moe", "tvi_lfm")
 def test_gradients_are_finite_and_reach_every_trained_parameter(name):
     _, method, batch, _, state = start(name)
     loss = lambda p: method.loss({**state.variables, "params": p}, batch, jax.random.key(1), 0, state.memory)[0]  # noqa: E731
@@ -100,9 +109,8 @@ def test_gradients_are_finite_and_reach_every_trained_parameter(name):
 
 
 def test_a_few_steps_lower_the_loss_of_a_fixed_batch(name):
-    _, method, batch, optimizer, state = start(name, **STEADY, **certain(name))
-    step = jax.jit(steps.train_step(method.loss, optimizer, seed=0))
-    state, before = step(state, batch)
+    step, _, batch = steady(name)
+    state, before = one_step(name)
     for _ in range(5):
         state, _ = step(state, batch)
     # With the random numbers of the first step again.
@@ -159,6 +167,7 @@ def refusal(name, **overrides):
     return ""
 
 
+@pytest.mark.slow_cases("demo_moe", "htt", "mdreid")
 def test_micro_batches_change_nothing_but_memory(name, x64):
     """The backbone sees parts of the batch, the losses all of it; where that cannot be, the method says so."""
     if said := refusal(name, train__micro_batches=4):

@@ -79,6 +79,7 @@ def test_weights_of_another_family_are_refused(source):
         other.start(fresh)
 
 
+@pytest.mark.slow(short=True)
 def test_a_step_trains_every_part(source):
     method = make(init__backbone=str(source[0] / "openai.safetensors"))
     variables = method.start(method.init(jax.random.key(0)))
@@ -132,6 +133,7 @@ def adapted(backbone, statistics, **changes):
     return method, variables, batch, loss, new
 
 
+@pytest.mark.slow_cases("vit_micro")
 @pytest.mark.parametrize("backbone", ["vit_micro", "resnet_nano"])
 def test_kept_statistics_stay_and_are_used(backbone):
     """The loss is that of the features and pseudo labels that retrieval sees."""

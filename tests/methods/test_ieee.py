@@ -43,6 +43,7 @@ def widened(x):
     return np.asarray(x, np.float64 if x.dtype == np.float32 else x.dtype)
 
 
+@pytest.mark.slow(short=True)
 def test_stacked_streams_compute_what_the_loop_computes(x64):
     results = []
     for streams in ("loop", "vmap"):
@@ -54,6 +55,7 @@ def test_stacked_streams_compute_what_the_loop_computes(x64):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-10 * max(1.0, float(np.abs(one).max())))
 
 
+@pytest.mark.slow_cases("change0", "change2", "change3")
 @pytest.mark.parametrize("change", [{}, {"model__rem": "off"}, {"model__rem": "paper"}, {"model__global_from": "cim"}])
 def test_parts_see_the_other_modalities_and_the_global_feature_where_a_module_says_so(change):
     """The thermal image changes the features of the colour image through the interaction alone."""
@@ -102,6 +104,7 @@ def test_the_feature_is_the_concatenation_of_the_modalities_in_the_authors_order
     )
 
 
+@pytest.mark.slow(short=True)
 def test_one_layer_reduces_the_global_feature_first_and_then_the_parts():
     config, method = tiny.method("ieee")
     variables, batch = variables_of(method), tiny.batch(config)
@@ -180,6 +183,7 @@ def test_closed_layers_neither_move_nor_see_statistics_until_they_open():
         state = new
 
 
+@pytest.mark.slow(short=True)
 def test_two_modalities_are_a_network_of_two_streams():
     config, method = two_modalities()
     batch = tiny.batch(config)

@@ -54,6 +54,7 @@ def test_rates(module, rate):
             assert group.lr_factor == 1.0, path
 
 
+@pytest.mark.slow(short=True)
 def test_the_loss_is_the_weighted_sum_of_its_terms():
     weights = {"ce": 0.5, "triplet": 2.0, "shared": 0.7, "orthogonality": 0.3, "disentangling": 0.2}
     config, method = tiny.method("mdreid", **{f"loss__{name}_weight": value for name, value in weights.items()})
@@ -111,6 +112,7 @@ class TestFiles:
         for wanted, got in zip(jax.tree.leaves(variables), jax.tree.leaves(read), strict=True):
             np.testing.assert_array_equal(wanted, got)
 
+    @pytest.mark.slow(short=True)
     def test_names_are_those_of_the_authors(self):
         """A strict loader finds every key in an exported file."""
         case = next(c for c in (goldens.load(p).json for p in goldens.cases("mdreid")) if "aliases" in c)

@@ -11,6 +11,7 @@ from mmreid_jax.testing import tiny
 from tests.methods.variants import KEY, mmgl_variant
 
 
+@pytest.mark.slow(short=True)
 def test_labels_change_no_bit():
     config, method, variables = mmgl_variant()
     batch = tiny.batch(config)
@@ -102,6 +103,7 @@ def test_examination_depends_on_the_index_of_an_image_alone():
         np.testing.assert_array_equal(part[name], whole[name][5:9])
 
 
+@pytest.mark.slow(short=True)
 def test_explanation_shows_what_examination_counts():
     config, method, variables = mmgl_variant()
     images, index = tiny.batch(config)["images"], np.arange(16, dtype=np.int32)

@@ -130,6 +130,7 @@ def test_the_loss_sees_the_rows_and_labels_of_the_paper(joint, x64):
 VISIBLE_TEXT = {"model__stage": "visible_text", "eval__feature": "text"}
 
 
+@pytest.mark.slow_cases("code", "none")
 @pytest.mark.parametrize("freeze", ["none", "code", "all"])
 def test_visible_images_and_captions_by_a_plain_loop(freeze, x64):
     """Every number of the loss by hand: features in double precision from the networks' parts, terms by loops."""
@@ -165,6 +166,7 @@ def test_visible_images_and_captions_by_a_plain_loop(freeze, x64):
     assert set(terms) == {"ce", "triplet", "ranked", "accuracy_visible", "accuracy_text"}
 
 
+@pytest.mark.slow(short=True)
 def test_infrared_captions_are_not_read_in_training_of_visible_ones():
     config, method, variables = fresh(**VISIBLE_TEXT)
     variables = jax.tree.map(jnp.asarray, variables)
@@ -248,6 +250,7 @@ def test_base_stage_learns_on_images_alone():
     assert set(found) == {"fc_rgb", "fc_nir", "pool_rgb", "pool_nir"}
 
 
+@pytest.mark.slow(short=True)
 def test_rates_of_the_tower(x64):
     """By default embeddings go with the visual rate, as released; on request with the tower's."""
     for whole, rate in ((False, 1.0), (True, 0.1)):
@@ -303,6 +306,7 @@ def started(**changes):
     return method.start(method.init(jax.random.key(0)))
 
 
+@pytest.mark.slow(short=True)
 def test_what_is_no_fitting_base_model_is_refused(tmp_path):
     _, method, variables = fresh()
     entries = layouts.export_state(method.convert_layouts()["tvi_lfm"], variables)

@@ -36,6 +36,7 @@ def fine_tuned(name, **overrides):
         return method, method.start(method.init(jax.random.key(5))), told.getvalue()
 
 
+@pytest.mark.slow_cases("agw-0", "agw-1", "ddag-1", "hetero_center-1")
 @pytest.mark.parametrize("stem", [1, 0])
 @pytest.mark.parametrize("name", ["agw", "ddag", "hetero_center"])
 def test_the_supervised_trunk_computes_what_the_pretrained_one_does(name, stem, tmp_path):
@@ -84,6 +85,7 @@ def test_what_cannot_be_handed_over_is_named(tmp_path):
             fine_tuned("agw", **{"model__non_local": (), **changes})
 
 
+@pytest.mark.slow(short=True)
 def test_a_supervised_file_is_not_taken_for_a_pretrained_one(tmp_path):
     """The authors' loader takes nothing of such a file, and says nothing."""
     _, method = tiny.method("agw", model__non_local=())

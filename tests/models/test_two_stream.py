@@ -43,6 +43,7 @@ def test_every_part_exists_where_it_is_used(shared_from):
     assert parts.get("shared", set()) == set().union(*whole[shared_from:])
 
 
+@pytest.mark.slow_cases("0")
 @pytest.mark.parametrize("shared_from", range(STAGES + 2))
 def test_it_is_a_resnet_for_each_modality(shared_from):
     """In evaluation, with the parameters of the modality's and of the shared parts."""
@@ -84,6 +85,7 @@ def test_stages_end_in_what_it_returns_and_have_names():
     goldens.close(stages[f"layer{STAGES}"], last, 1e-5)
 
 
+@pytest.mark.slow(short=True)
 def test_recomputing_blocks_changes_nothing():
     gradients = []
     for remat in (False, True):
@@ -98,6 +100,7 @@ def test_recomputing_blocks_changes_nothing():
         np.testing.assert_allclose(recomputed, plain, rtol=1e-4, atol=1e-4 * float(np.abs(plain).max()))
 
 
+@pytest.mark.slow(short=True)
 def test_a_non_local_block_starts_as_the_identity_and_sits_in_its_stage():
     places = ((1, 0), (2, 0), (2, 7))
     model = TwoStream(1, **MICRO, non_local=places)

@@ -14,15 +14,24 @@ import pytest
 ONE_WORKER = pytest.mark.xdist_group("networks")
 
 
-def runs(paths: Iterable[Path], slow: Callable[[Path, str], bool]) -> Iterator[Any]:
+def runs(
+    paths: Iterable[Path], slow: Callable[[Path, str], bool], kind: Callable[[Path], str] = lambda path: ""
+) -> Iterator[Any]:
     """Parameters ``path, dtype`` of a test: each case in both precisions.
 
-    Where `slow` says so, float64, the judge, is marked slow, and float32 thorough.
+    Where `slow` says so, float64, the judge, is marked slow, and float32 thorough. Of the others the first of each kind
+    and precision runs by default; the rest is slow, too.
     """
+    seen = set()
     for path in paths:
         for dtype in ("float32", "float64"):
-            mark = pytest.mark.slow if dtype == "float64" else pytest.mark.thorough
-            marks = [ONE_WORKER, *([mark] if slow(path, dtype) else [])]
+            marks = [ONE_WORKER]
+            if slow(path, dtype):
+                marks.append(pytest.mark.slow if dtype == "float64" else pytest.mark.thorough)
+            elif (kind(path), dtype) in seen:
+                marks.append(pytest.mark.slow)
+            else:
+                seen.add((kind(path), dtype))
             yield pytest.param(path, dtype, marks=marks, id=f"{path.stem}-{dtype}")
 
 

@@ -132,12 +132,17 @@ class Run:
             assert error <= tolerance, f"{key}: error {error:.3g}, allowed {tolerance:.3g}, scale {scale:.3g}"
 
 
+def network_of(path):
+    """Whether a case is of the ResNet or of the ViT."""
+    return "resnet" if "base.conv1.weight" in dict(goldens.load(path).json["state_dict"]) else "vit"
+
+
 def is_slow(path, dtype):
     """Steps take minutes; by default the networks are evaluated in float64."""
     return dtype == "float32" or kind_of(goldens.load(path).json) in ("train", "adapt")
 
 
-@pytest.mark.parametrize(("path", "dtype"), list(precisions.runs(CASES, is_slow)))
+@pytest.mark.parametrize(("path", "dtype"), list(precisions.runs(CASES, is_slow, network_of)))
 def test_case(path, dtype, x64):
     run = Run(path, jnp.dtype(dtype))
     {"evaluate": evaluate, "pretrained": pretrained, "train": train, "adapt": adapt}[kind_of(run.case)](run)

@@ -25,6 +25,11 @@ GRADIENT_FLOAT32 = 0.05
 POOLS = {"avg": resnet.average_pool, "gem": resnet.gem_pool, "gem_agw": resnet.gem_pool_agw}
 
 
+def kind_of(path):
+    """What a case holds."""
+    return "poolings" if "shapes" in goldens.load(path).json else "network"
+
+
 def is_slow(path, dtype):
     """Gradients take long; by default networks are evaluated, in both precisions, and poolings run in float64."""
     if "shapes" in goldens.load(path).json:
@@ -32,7 +37,7 @@ def is_slow(path, dtype):
     return any(key.startswith("grad") for key in goldens.load(path).json.get("tolerance_float32_relative_to_max", ()))
 
 
-@pytest.mark.parametrize(("path", "dtype"), list(precisions.runs(CASES, is_slow)))
+@pytest.mark.parametrize(("path", "dtype"), list(precisions.runs(CASES, is_slow, kind_of)))
 def test_case(path, dtype, x64):
     dtype = jnp.dtype(dtype)
     golden = goldens.load(path)

@@ -111,6 +111,7 @@ def whole(made, kept, tmp_path_factory):
     return kept["whole"]
 
 
+@pytest.mark.slow(short=True)
 def test_the_report_has_every_picture_and_the_numbers(whole):
     opened, _, rows, path = whole
     text, files = page_of(path)
@@ -169,6 +170,7 @@ def test_a_sample_is_shuffled_by_its_row_in_the_table(whole):
     np.testing.assert_allclose(np.linalg.norm(every["patches"], axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow(short=True)
 def test_no_label_is_read(whole):
     opened, variables, rows, path = whole
     _, before = page_of(path)

@@ -41,6 +41,7 @@ def test_matches_are_nearly_the_exact_ones(kind, size):
     assert (values >= distances - 1e-5).all()
 
 
+@pytest.mark.slow(short=True)
 def test_distances_do_not_depend_on_how_many_are_computed_at_once(monkeypatch):
     query, gallery = clustered(50, 1), clustered(300, 2)
     nearest = lambda gallery: lambda query, count: streamed.top_k(query, gallery, count)[0]  # noqa: E731

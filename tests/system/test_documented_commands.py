@@ -155,6 +155,7 @@ def in_order(lines):
     return ordered
 
 
+@pytest.mark.slow(short=True)
 def test_every_run_that_a_line_begins_from_is_made_by_another_line():
     ordered = in_order(dict.fromkeys(line for _, line in OWN))
     assert sorted(ordered) == sorted({line for _, line in OWN})

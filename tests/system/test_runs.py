@@ -101,7 +101,8 @@ def count(drawn):
     return len(list((drawn / "RGBNT201" / "test" / "RGB").iterdir()))
 
 
-@pytest.mark.parametrize("stop_at", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow(short=True)
+@pytest.mark.parametrize("stop_at", [1, 4])
 def test_interrupted_and_resumed_is_uninterrupted(small, tmp_path, monkeypatch, stop_at):
     """Bit for bit, also when the signal comes in the middle of an epoch."""
     config = small(optim__epochs=3, train__eval_every=3)
@@ -162,7 +163,8 @@ def test_the_best_and_the_last_checkpoint_are_kept(small, tmp_path):
     assert kept == {max(scores), max(scores, key=lambda at: (scores[at], -at))}
 
 
-@pytest.mark.parametrize("form", ["code", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.slow(short=True)
+@pytest.mark.parametrize("form", ["code", "paper"])
 def test_adaptation_changes_the_backbone_alone(small, tmp_path, form):
     train.main(small(), tmp_path / "trained")
     changes = {"mtt__statistics": "batch", "mtt__mmm_weight": 1.0, "init__checkpoint": str(tmp_path / "trained")}
@@ -193,6 +195,7 @@ def test_adaptation_in_episodes_and_with_new_statistics(small, tmp_path):
     assert (tmp_path / "statistics" / "scores.jsonl").exists()
 
 
+@pytest.mark.slow(short=True)
 def test_a_report_shows_the_captions_of_aligned_queries(small, tmp_path, data_dir):
     """They are in the batches of training and evaluation; HTT does not read them."""
     config = small(eval__report=True, task="train", optim__epochs=1, data__text=True, data__captioner="QwenVL")
@@ -256,6 +259,7 @@ def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
     assert (tmp_path / "s" / "search.html").exists()
 
 
+@pytest.mark.slow(short=True)
 def test_an_evaluated_checkpoint_gives_the_score_of_training(small, tmp_path):
     train.main(small(), tmp_path / "run")
     evaluate.main(small(init__checkpoint=str(tmp_path / "run"), init__which="last"), tmp_path / "again")

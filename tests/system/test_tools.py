@@ -41,6 +41,7 @@ def untrained(small, tmp_path):
     return make
 
 
+@pytest.mark.slow(short=True)
 def test_report_of_a_cnn_has_activation_maps_and_an_embedding(untrained, tmp_path):
     opened, variables, results = untrained(**CNN, eval__embedding_identities=3, eval__visrank_topk=4)
     page = retrieval.write(opened, variables, results).read_text()
@@ -54,6 +55,7 @@ def test_report_of_a_cnn_has_activation_maps_and_an_embedding(untrained, tmp_pat
     assert "attention.png" not in names
 
 
+@pytest.mark.slow(short=True)
 def test_embedding_and_maps_are_of_the_right_samples(untrained):
     opened, variables, _ = untrained(**CNN)
     compute = retrieval.on_one_device(opened, variables)
@@ -116,6 +118,7 @@ def test_a_method_without_features_by_modality_is_embedded_whole(untrained):
     assert retrieval.embedding_part(opened, compute) == []
 
 
+@pytest.mark.slow(short=True)
 def test_every_query_gets_its_ranked_list(untrained, tmp_path):
     opened, variables, results = untrained(eval__visrank=True, eval__visrank_topk=2, eval__embedding_identities=0)
     retrieval.write(opened, variables, results)

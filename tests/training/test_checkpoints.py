@@ -609,6 +609,7 @@ print("read", meta["position"], mine, load_variables(folder)[0]["params"]["w"].t
 """
 
 
+@pytest.mark.slow(short=True)
 def test_two_processes_share_the_checkpoints(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -722,6 +723,7 @@ def _read(directory, step, like):
     }
 
 
+@pytest.mark.slow(short=True)
 def test_killed_while_saving(tmp_path):
     _kill_again_and_again(tmp_path, [0.05, 0.11])
 

@@ -39,6 +39,7 @@ def same(one, two):
     return all(jax.tree.leaves(jax.tree.map(np.array_equal, one, two)))
 
 
+@pytest.mark.slow(short=True)
 def test_a_stopped_run_goes_on_where_it_was(trained):
     folder, whole = trained
     lines = []
