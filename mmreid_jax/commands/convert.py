@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from mmreid_jax import __version__, owned
-from mmreid_jax.convert import conversion, folders, known, store, torch_file, torch_writer
+from mmreid_jax.convert import conversion, folders, known, safetensors_file, store, torch_file, torch_writer
 from mmreid_jax.convert.layout import export_state, flatten
 from mmreid_jax.errors import UserError, printable
 
