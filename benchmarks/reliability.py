@@ -1,8 +1,8 @@
 """Ends commands at random moments, or their disk, and looks at what is left: ``python -m benchmarks.reliability``.
 
-A trial starts a small command, ends it at a random moment or lets it run into a full disk, starts the same command again
-and compares what it leaves with what an undisturbed one left. Trials are kept in ``trials.jsonl``; the same command
-goes on with them; ``--table`` prints what came out so far. Kinds of trials:
+A trial starts a small command, ends it at a random moment or lets it run into a full disk, starts the same command
+again and compares what it leaves with what an undisturbed one left. Trials are kept in ``trials.jsonl``; the same
+command goes on with them; ``--table`` prints what came out so far. Kinds of trials:
 
 * ``kill``: training, SIGKILL at any moment; the final state is equal to the bit, every line of the log is there once
   and complete, and no unfinished file is left.
@@ -16,8 +16,8 @@ goes on with them; ``--table`` prints what came out so far. Kinds of trials:
 
 A command runs in a process of its own, forked from one that has imported the libraries and done nothing else: no
 device is open there, no file, no thread of this program. And in place of HTT's network it trains one layer
-(`OneLayer`), for tracing a network takes seconds, and none of what is tried here depends on it. ``--network htt`` leaves
-HTT its own.
+(`one_layer`), for tracing a network takes seconds, and none of what is tried here depends on it. ``--network htt``
+leaves HTT its own.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Warmed:
 
     def start(self, arguments: list[str], limit: int = 0) -> Running:
         """Starts ``python ARGUMENTS``; `limit`: on the bytes of a file that it writes, 0 for none."""
-        assert self._server.stdin and self._server.stdout
+        assert self._server.stdin
+        assert self._server.stdout
         self._server.stdin.write(json.dumps({"arguments": arguments, "limit": limit}).encode() + b"\n")
         self._server.stdin.flush()
         return Running(json.loads(self._server.stdout.readline())["process"], self._server.stdout)
@@ -121,7 +122,7 @@ class Running:
 
 
 def one_layer(config: Any, facts: Any) -> Any:
-    """A method of one layer on the means of the pixels, with all that a training state has: see `mmreid_jax.methods`."""
+    """A method of one layer on means of pixels, with all that a training state has: see `mmreid_jax.methods`."""
     import jax
     import jax.numpy as jnp
 
@@ -190,7 +191,6 @@ def serve(network: str) -> None:
     import mmreid_jax.commands.extract
     import mmreid_jax.reports.retrieval  # noqa: F401
     from mmreid_jax.datasets import prepare  # noqa: F401
-
     from mmreid_jax.methods import base
 
     del grain, matplotlib, orbax, tensorboardX
@@ -220,8 +220,8 @@ def _become(arguments: list[str], limit: int, output: int) -> None:
     os.close(output)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     # Those of the warmed process have seen what its own streams can.
-    sys.stdout = open(1, "w", closefd=False)
-    sys.stderr = open(2, "w", closefd=False, buffering=1, errors="backslashreplace")
+    sys.stdout = os.fdopen(1, "w", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace", closefd=False)
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     if arguments[0] == "-c":

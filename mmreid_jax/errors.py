@@ -29,6 +29,15 @@ def printable(text: object, longest: int = LONGEST_NAME) -> str:
     return shown if len(shown) <= longest else f"{shown[: longest - 3]}..."
 
 
+def is_text(name: str) -> bool:
+    """Whether a name or text can be written: a byte that is not UTF-8, or JSON's ``\\ud800``, is no letter."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class UserError(Exception):
     """Something the user can mend: one sentence saying what is wrong, where, and what to do."""
 

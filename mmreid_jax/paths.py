@@ -82,7 +82,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, with or without a mark; raises `OSError` or `UnicodeDecodeError`."""
+    """The text of a file in UTF-8, with a mark or without; raises `OSError`, or `UnicodeDecodeError` for any other."""
     return read_bytes(path).decode("utf-8-sig")
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 
 from mmreid_jax.errors import UserError, run_command
@@ -36,3 +39,13 @@ def test_arguments_are_handed_on():
     seen = []
     run_command(lambda *arguments: seen.extend(arguments), 1, "two")
     assert seen == [1, "two"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_a_line_whoever_writes(number, capsys):
+    """Libraries that write to an open file do not know its name."""
+    with pytest.raises(SystemExit) as stop:
+        run_command(raising(OSError(number, os.strerror(number))))
+    assert stop.value.code == 2
+    said = f"error: {os.strerror(number)}; free some space, or write to another place\n"
+    assert capsys.readouterr().err == said

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import resource
 import stat
 from pathlib import Path
@@ -119,6 +120,22 @@ class TestOutputs:
         with paths.whole(tmp_path / "out") as part:
             part.write_text("after")
         assert (tmp_path / "out").read_text() == "after"
+
+    @pytest.mark.parametrize(
+        "error", [OSError(errno.ENOSPC, "No space left on device"), OSError("8 requested, 3 written")]
+    )
+    def test_an_error_names_the_file(self, tmp_path, error):
+        said = error.strerror or str(error)
+
+        def write():
+            with paths.whole(tmp_path / "out") as part:
+                part.write_text("half")
+                raise error
+
+        with pytest.raises(OSError, match=re.escape(said)) as caught:
+            write()
+        assert (caught.value.filename, caught.value.strerror) == (str(tmp_path / "out"), said)
+        assert not list(tmp_path.iterdir())
 
     def test_what_was_computed_is_kept_elsewhere(self, tmp_path, monkeypatch):
         monkeypatch.setattr(paths.tempfile, "tempdir", str(tmp_path / "spare"))

@@ -116,6 +116,9 @@ def save(directory: Path, variables: Mapping[str, Any], meta: Mapping[str, Any],
 
     directory = pathlib.Path(os.path.realpath(directory))
     owned.check_directory(directory, overwrite)
+    if empty := [name for name, leaf in flatten(variables).items() if not np.size(leaf)]:
+        # The array writer refuses it too, with tracebacks of its threads beside.
+        raise UserError(f"{empty[0]} has no numbers: these are no weights of a network")
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         beside = pathlib.Path(tempfile.mkdtemp(prefix=f".{directory.name[:80]}.", dir=directory.parent))

@@ -20,7 +20,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 
 from mmreid_jax.data.captions import TextForm, damaged
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, is_text, printable
 from mmreid_jax.paths import read_json, whole
 
 FOLDER = "text"
@@ -148,6 +148,8 @@ def _captions(place: pathlib.Path) -> dict[str, str]:
         if not isinstance(name, str) or not isinstance(text, str):
             raise damaged(place, f"entry {number} is not an item with a description")
         text = text.strip()
+        if not is_text(name) or not is_text(text):
+            raise damaged(place, f"entry {number} has letters that are none in UTF-8")
         if texts.setdefault(name, text) != text:
-            raise damaged(place, f"it describes {name} twice, in different words")
+            raise damaged(place, f"it describes {printable(name)} twice, in different words")
     return texts

@@ -30,7 +30,7 @@ import numpy as np
 from mmreid_jax import owned
 from mmreid_jax.convert.budget import BoundedFile, Excessive
 from mmreid_jax.errors import UserError, printable
-from mmreid_jax.paths import whole
+from mmreid_jax.paths import read_json, whole
 from mmreid_jax.retrieval import metrics, vectors
 
 ROWS, TABLE = "features.npy", "table.npz"
@@ -414,15 +414,16 @@ def _resume(folder: Path, progress: Path, mark: str) -> tuple[int, int]:
     if not progress.is_file() or not (folder / _UNFINISHED).is_file():
         return 0, 0
     try:
-        state = json.loads(progress.read_text())
-    except ValueError:
+        state = read_json(progress)
+        there = int(state["rows"]), int(state["width"])
+    except (ValueError, LookupError, TypeError):
         state = {}
-    if state.get("mark") != mark:
+    if not isinstance(state, dict) or state.get("mark") != mark:
         raise UserError(
             f"{folder / _UNFINISHED} holds features of other images or another model, not complete; delete it or name "
             f"another folder"
         )
-    return int(state["rows"]), int(state["width"])
+    return there
 
 
 def _allocate(path: Path, count: int, width: int) -> None:

@@ -130,7 +130,7 @@ def without_themselves(
 
 
 def harmless(name: str) -> str:
-    """The name of a file as no spreadsheet takes it for a formula: ``./=x.png`` is the file ``=x.png``."""
+    """A file's name that no spreadsheet takes for a formula: ``=x.png`` as ``./=x.png``, which is the same file."""
     return f"./{name}" if name.startswith(_FORMULA) else name
 
 

@@ -104,7 +104,8 @@ def application(searcher: Searcher, facts: dict[str, Any], hosts: list[str], lar
         Route("/picture/{row}", picture),
         Route("/{name}", page),
     ]
-    # The middleware cuts the host at its first colon. Only an address of numbers begins with a bracket, and nobody can
-    # make one of those point elsewhere.
-    allowed = ["[" if ":" in host else host for host in hosts]
+    # Some versions of the middleware cut a host at its first colon. Only an address of numbers begins with a bracket,
+    # and nobody can make one of those point elsewhere.
+    numbers = [each for host in hosts if ":" in host for each in (f"[{host}]", "[")]
+    allowed = [*hosts, *numbers]
     return Starlette(routes=routes, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=allowed)])

@@ -10,13 +10,15 @@ import onnxruntime
 import pytest
 from PIL import Image
 from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 import mmreid_jax
 from mmreid_jax.commands import export
 from mmreid_jax.convert import shared
-from mmreid_jax.errors import UserError
+from mmreid_jax.errors import UserError, run_command
 from mmreid_jax.testing import tiny
 from mmreid_jax.training import checkpoints
+from tests import limits
 from tests.export import models
 
 SCORES = {"mAP": 0.25, "rank-1": 0.5}
@@ -97,6 +99,8 @@ def test_text(runs, tmp_path):
         (["--modalities", "uv"], "m.onnx", "sees no uv"),
         (["--feature", "best"], "m.onnx", "no feature 'best'"),
         (["--check", "1"], "m.onnx", "two samples"),
+        (["--input_size", "9999x9999"], "m.onnx", "more than the 2 GiB that are used"),
+        (["--check", "1000000"], "m.onnx", "choose a smaller --check"),
         (["--format", "safetensors", "--input", "uint8"], "m", "--input is for a graph"),
     ],
 )
@@ -164,6 +168,77 @@ def test_a_damaged_folder_is_a_line(runs, tmp_path):
     (out / shared.WEIGHTS).write_bytes(weights)
     (out / shared.CONFIG).write_text("{}")
     with pytest.raises(UserError):
+        mmreid_jax.load(out)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("onnx", "m.onnx"), ("stablehlo", "m.stablehlo"), ("safetensors", "m")])
+def test_a_full_disk_is_a_line_and_leaves_nothing(kind, name, runs, tmp_path, capsys):
+    def main():
+        with limits.files_of_at_most(5000):
+            run(runs, "htt", tmp_path / name, "--format", kind)
+
+    with pytest.raises(SystemExit) as stop:
+        run_command(main)
+    assert stop.value.code == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("error: "))
+    assert "ile too large" in line
+    assert not list(tmp_path.iterdir())
+
+
+TAMPERED = {
+    "no sections": (("config",), None, "the config is None"),
+    "another method": (("config", "method"), "../../etc", "unknown method"),
+    "another kind": (("config", "data", "dataset"), 3, "config.data.dataset is 3"),
+    "a section that is none": (("config", "model"), [1], "config.model is missing"),
+    "no images": (("config", "eval", "batch_size"), 0, "config.eval.batch_size is 0"),
+    "not a number": (("config", "data", "mean"), [float("nan")] * 3, "config.data.mean"),
+    "another network": (("config", "model", "num_classes"), 10**6, "another number of identities"),
+    "no modalities": (("facts", "modalities"), [None], "name no modalities"),
+    "twice": (("facts", "modalities"), ["rgb", "rgb", "nir"], "name a modality twice"),
+    "fewer": (("facts", "modalities"), ["rgb"], "is of another model"),
+    "no facts": (("facts",), [], "name no modalities"),
+    **{f"identities {value}": (("facts", "identities"), value, "identities") for value in (0, 1.5, True, "a", 10**30)},
+}
+
+
+@pytest.mark.parametrize("case", TAMPERED)
+def test_a_folder_that_somebody_has_changed_is_a_line(case, runs, tmp_path):
+    place, value, message = TAMPERED[case]
+    out = tmp_path / "shared"
+    run(runs, "htt", out, "--format", "safetensors")
+    facts = json.loads((out / shared.CONFIG).read_text())
+    *parents, last = place
+    part = facts
+    for parent in parents:
+        part = part[parent]
+    part[last] = value
+    # One of a later version.
+    facts["facts"] = {**facts["facts"], "later": 1} if isinstance(facts["facts"], dict) else facts["facts"]
+    (out / shared.CONFIG).write_text(json.dumps(facts))
+    with pytest.raises(UserError, match=message):
+        mmreid_jax.load(out)
+
+
+def test_keys_of_later_versions_are_left_out(runs, tmp_path):
+    out = tmp_path / "shared"
+    run(runs, "htt", out, "--format", "safetensors")
+    facts = json.loads((out / shared.CONFIG).read_text())
+    facts["facts"]["later"] = facts["config"]["model"]["later"] = 1
+    (out / shared.CONFIG).write_text(json.dumps(facts))
+    assert repr(mmreid_jax.load(out)) == repr(mmreid_jax.load(runs["htt"]))
+
+
+@pytest.mark.parametrize("name", ["params", "params/backbone", "batch_stats/bottleneck/mean/below", "../x", "evil"])
+def test_arrays_of_other_names_are_a_line(name, runs, tmp_path):
+    out = tmp_path / "shared"
+    run(runs, "htt", out, "--format", "safetensors")
+    arrays = load_file(out / shared.WEIGHTS)
+    save_file({**arrays, name: np.zeros(3, np.float32)}, out / shared.WEIGHTS)
+    with pytest.raises(UserError, match=r"leads through an array|is not in the model"):
+        mmreid_jax.load(out)
+    arrays.pop("batch_stats/bottleneck/mean")
+    save_file(arrays, out / shared.WEIGHTS)
+    with pytest.raises(UserError, match=r"batch_stats/bottleneck/mean .* is not in the checkpoint"):
         mmreid_jax.load(out)
 
 

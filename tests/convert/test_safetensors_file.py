@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 
@@ -9,7 +10,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mmreid_jax.convert import torch_file
+from mmreid_jax.convert import safetensors_file, torch_file
+from tests import limits
 from tests.convert.checks import refused
 
 
@@ -34,6 +36,12 @@ class TestSafetensors:
         for key, value in arrays.items():
             assert found.entries[key].dtype == value.dtype
             np.testing.assert_array_equal(found.entries[key], value)
+
+    def test_a_full_disk_is_an_error_of_the_system(self, tmp_path):
+        arrays = {"a": np.zeros(1000, np.float32)}
+        with limits.files_of_at_most(2000), pytest.raises(OSError) as caught:
+            safetensors_file.save_safetensors(tmp_path / "w.safetensors", arrays, {})
+        assert caught.value.errno == errno.EFBIG
 
     def test_bfloat16(self, plain):
         values = np.array([1.5, -2.25, 3e38], ml_dtypes.bfloat16)

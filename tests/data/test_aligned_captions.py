@@ -87,6 +87,8 @@ def test_any_other_word_is_another_fingerprint(tmp_path):
         ('[{"item": "1.jpg"}]', "entry 1 is not an item with a description"),
         ('[{"item": "1.jpg", "description": 3}]', "entry 1 is not an item"),
         ('["1.jpg"]', "entry 1 is not an item"),
+        ('[{"item": "1.jpg", "description": "\\ud800"}]', "entry 1 has letters that are none in UTF-8"),
+        ("[" * 200_000, "is damaged .*nested too deeply"),
         (
             '[{"item": "1.jpg", "description": "red"}, {"item": "1.jpg", "description": "blue"}]',
             "describes 1.jpg twice",

@@ -135,7 +135,7 @@ def places(dataset: str, root: pathlib.Path, folder: str, name: str) -> list[pat
 
 def write_image(path: pathlib.Path, size: tuple[int, int]) -> None:
     """A noise image of `size` (width, height) that depends on the path's last parts alone."""
-    seed = zlib.crc32("/".join(path.parts[-3:]).encode())
+    seed = zlib.crc32("/".join(path.parts[-3:]).encode("utf-8", "surrogateescape"))
     pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, quality=80)

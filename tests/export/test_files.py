@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -136,6 +138,29 @@ def test_a_wrong_graph_is_not_written(tmp_path, monkeypatch):
         with pytest.raises(UserError, match="differs from the live model"):
             write(exported, tmp_path / name, 8)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_is_not_utf8(tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.onnx")
+    files.write_onnx(network("agw", "nir"), path, 4)
+    assert path.is_file()
+
+
+def test_a_program_without_its_description_is_not_left(tmp_path, monkeypatch):
+    """Whose the program is stands in the description: alone it would look like somebody else's."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    exported = network("agw", "nir")
+    with monkeypatch.context() as patch:
+        patch.setattr(files.json, "dumps", full)
+        with pytest.raises(OSError):
+            files.write_stablehlo(exported, tmp_path / "m.stablehlo", 4)
+    assert not list(tmp_path.iterdir())
+    files.write_stablehlo(exported, tmp_path / "m.stablehlo", 4)
+    (tmp_path / "m.stablehlo").unlink()
+    files.check_targets("stablehlo", tmp_path / "m.stablehlo", overwrite=True)
 
 
 def test_foreign_files_stay(tmp_path):

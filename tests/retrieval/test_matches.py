@@ -21,3 +21,9 @@ def test_a_row_for_every_match_of_every_query(tmp_path):
         ["c", "1", "y", "0.000000"],
         ["c", "2", "z", "0.500000"],
     ]
+
+
+def test_no_distance_is_below_nothing(tmp_path):
+    """Rounding makes squared distances a little negative."""
+    write_table(tmp_path / "m.csv", ["a"], np.array(["x", "y"]), np.array([[0, 1]]), np.array([[-1e-3, -0.0]]))
+    assert (tmp_path / "m.csv").read_text().split()[1:] == ["a,1,x,0.000000", "a,2,y,0.000000"]

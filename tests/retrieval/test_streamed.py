@@ -114,6 +114,17 @@ def test_an_interrupted_search_goes_on_where_it_stopped(small, tmp_path, monkeyp
     assert starts == [512, 640]  # the fifth chunk was not written any more
     with pytest.raises(UserError, match="progress of another search"):
         streamed.top_k(query + 1, gallery, 5, chunk=CHUNK, progress=progress)
+    with np.load(progress.file) as stored:
+        state = dict(stored)
+    for changes in (
+        {"start": np.array("x")},
+        {"rows": state["rows"][:, :, :1]},
+        {"values": state["values"].astype("U5")},
+    ):
+        np.savez(tmp_path / "other.npz", **{**state, **changes})
+        (tmp_path / "other.npz").rename(progress.file)
+        with pytest.raises(UserError, match="delete it"):
+            streamed.top_k(query, gallery, 5, chunk=CHUNK, progress=progress)
     progress.done()
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "search.progress").write_bytes(b"nothing")

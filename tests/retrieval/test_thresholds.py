@@ -49,3 +49,21 @@ def test_every_distance_as_a_squared_one(kind):
     first, second = first / np.linalg.norm(first), second / np.linalg.norm(second)
     value = float(distances.whole(kind, first, second)[0, 0])
     assert thresholds.squared(value, kind) == pytest.approx(((first - second) ** 2).sum(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"distance": float("nan")},
+        {"distance": True},
+        {"false_alarms": None},
+        {"gallery_size": "a"},
+        {"found_interval": (1, 2, 3)},
+        {"query": (["rgb"],)},
+        {"which": 3},
+    ],
+)
+def test_every_value_is_checked(changes, tmp_path):
+    thresholds.write(tmp_path, [threshold(**changes)])
+    with pytest.raises(UserError, match=rf"is damaged \({next(iter(changes))} is"):
+        thresholds.read(tmp_path)

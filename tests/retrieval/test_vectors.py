@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 
 import numpy as np
 import pyarrow.parquet
@@ -11,6 +12,7 @@ import pytest
 from mmreid_jax.errors import UserError
 from mmreid_jax.retrieval import feature_files, vectors
 from mmreid_jax.retrieval.metrics import Labels
+from tests import limits
 
 FEATURES = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
 UNIT = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
@@ -88,3 +90,25 @@ def test_tables_without_vectors_are_a_line(columns, tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"PAR1 but no more")
     with pytest.raises(UserError, match=r"x\.parquet"):
         feature_files.load(tmp_path / "x.parquet")
+
+
+NAMES = np.array(["=cmd()|x.png", "+1.png", os.fsdecode(b"\xff\xfe.png"), "a\nb.png", "\tt.png"])
+
+
+def test_names_of_any_kind(tmp_path):
+    vectors.write(tmp_path / "f.npy", FEATURES, NAMES, None, "rgb", {})
+    with (tmp_path / "f.csv").open(newline="", encoding="utf-8") as file:
+        named = [row["file"] for row in csv.DictReader(file)]
+    assert named == ["./=cmd()|x.png", "./+1.png", r"\udcff\udcfe.png", "a\nb.png", "./\tt.png"]
+    vectors.write(tmp_path / "f.parquet", FEATURES, NAMES, None, "rgb", {})
+    expected = [*NAMES.tolist()[:2], r"\udcff\udcfe.png", *NAMES.tolist()[3:]]
+    assert feature_files.load(tmp_path / "f.parquet").files.tolist() == expected
+
+
+def test_an_array_and_its_table_are_written_together(tmp_path):
+    """A table of five beside an array of three would name the wrong images."""
+    vectors.write(tmp_path / "f.npy", FEATURES[:3], FILES[:3], None, "rgb", {})
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with limits.files_of_at_most(180), pytest.raises(OSError):
+        vectors.write(tmp_path / "f.npy", np.tile(FEATURES, (9, 1)), np.tile(FILES, 9), None, "rgb", {})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

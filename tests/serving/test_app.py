@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import sys
 
 import numpy as np
@@ -73,6 +75,70 @@ def test_what_is_wrong_is_a_line(client):
     assert client.get("/search").status_code == 404
     # A name that somebody else has made to point here.
     assert client.get("/facts", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+@pytest.mark.serve
+def test_what_breaks_off_or_never_ends(client):
+    """Neither a number of any length nor somebody who goes away is an error of the server."""
+    for row in ("9" * 5000, "9" * 30, "-1", "x", "१"):
+        assert client.get(f"/picture/{row}").status_code == 404
+    image = galleries.encoded(galleries.person(1, 9))
+    answer = client.post(f"/search?modality={'<b>' * 3000}", content=image)
+    assert answer.status_code == 400
+    assert len(answer.json()["error"]) < 200
+
+    async def gone():
+        messages = [{"type": "http.request", "body": b"abc", "more_body": True}, {"type": "http.disconnect"}]
+
+        async def receive():
+            return messages.pop(0)
+
+        async def send(message):
+            del message
+
+        scope = {"type": "http", "method": "POST", "path": "/search", "query_string": b"modality=rgb"}
+        scope |= {"headers": [(b"host", b"127.0.0.1")], "http_version": "1.1", "app": client.app}
+        await client.app(scope, receive, send)
+
+    asyncio.run(gone())
+
+
+@pytest.mark.serve
+def test_an_address_of_numbers_is_no_name_of_another(client):
+    from starlette.testclient import TestClient
+
+    made = TestClient(client.app, base_url="http://127.0.0.1")
+    assert made.get("/facts", headers={"host": "[::1]:8000"}).status_code == 400
+    own = TestClient(app.application(Nothing(), FACTS, ["::1"]), base_url="http://127.0.0.1")
+    assert own.get("/facts", headers={"host": "[::1]:8000"}).status_code == 200
+    assert own.get("/facts", headers={"host": "elsewhere.example"}).status_code == 400
+
+
+class Nothing:
+    cameras, modalities, reads_text = (), ("rgb",), False
+
+    def __len__(self):
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "words"),
+    [
+        ("127.0.0.1", 99999, "from 1 to 65535"),
+        ("127.0.0.1", 0, "from 1 to 65535"),
+        ("203.0.113.7", 8000, "cannot listen"),
+        ("no.such.host.invalid", 8000, "cannot listen"),
+        ("a" * 300, 8000, "cannot listen"),
+    ],
+)
+def test_an_address_that_cannot_be_served_is_said_before_the_work(host, port, words):
+    with pytest.raises(UserError, match=words):
+        serve._check_address(host, port)
+
+
+def test_a_port_that_somebody_listens_to():
+    with socket.create_server(("127.0.0.1", 0)) as other, pytest.raises(UserError, match="address already in use"):
+        serve._check_address("127.0.0.1", other.getsockname()[1])
 
 
 def test_what_serve_needs_is_named(monkeypatch):

@@ -1,5 +1,7 @@
+import asyncio
 import contextlib
 import errno
+import gc
 import json
 import logging
 import os
@@ -554,6 +556,36 @@ def test_what_the_array_writer_says_in_text_is_named(tmp_path, monkeypatch, numb
         monkeypatch.setattr(ocp.type_handlers.ArrayHandler, "serialize", fail)
         with pytest.raises(UserError, match=rf"cannot write checkpoint 1 in [^;]*: {os.strerror(number)}; choose a"):
             TestFullDisk._save_and_wait(store, 1, _state())
+
+
+def test_a_write_of_several_arrays_fails_without_a_traceback_of_the_loop(tmp_path, caplog):
+    """Of arrays that fail together the event loop tells all but one when it is collected, each with a traceback."""
+
+    async def write():
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device [os_error_code='28']")
+
+    def several():
+        async def both():
+            await asyncio.gather(asyncio.gather(write(), write()), asyncio.sleep(1))
+
+        loop = asyncio.new_event_loop()
+        ignored = loop.create_task(write())
+        with contextlib.suppress(ValueError):
+            loop.run_until_complete(both())
+        del ignored
+        loop.close()
+
+    quiet = checkpoints._QuietOrbax()
+    quiet.begin()
+    try:
+        several()
+        gc.collect()
+    finally:
+        quiet.end()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
+    several()
+    gc.collect()
+    assert [record for record in caplog.records if "was never retrieved" in record.getMessage()]
 
 
 LIMITED = """

@@ -1,8 +1,9 @@
+import atexit
 import io
 import json
-import resource
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import jax
@@ -12,8 +13,9 @@ import pytest
 
 from mmreid_jax.errors import UserError
 from mmreid_jax.training import logs
-from mmreid_jax.training.loggers import Run
+from mmreid_jax.training.loggers import Run, give, open_boards
 from mmreid_jax.training.logs import RunLog, read_metrics
+from tests import limits
 
 
 class Clock:
@@ -352,12 +354,54 @@ class TestTensorBoard:
         assert {tag for _, tag, _ in events} == {"train/loss", "train/ce", "train/images_per_second", "eval/mAP"}
 
     def test_missing_package_is_said_once(self, tmp_path, monkeypatch):
-        monkeypatch.setitem(sys.modules, "tensorboardX", None)
+        for name in ("tensorboardX", "tensorboardX.event_file_writer"):
+            monkeypatch.setitem(sys.modules, name, None)
         stream = io.StringIO()
         with _open(tmp_path, loggers=("tensorboard",), stream=stream) as log:
             _train(log, 1, 10)
         assert stream.getvalue().count("tensorboardX is not installed") == 1
         assert len(read_metrics(tmp_path / logs.FILE)) == 2
+
+    def test_a_resumed_run_hides_what_it_does_again(self, tmp_path):
+        from tensorboardX.proto import event_pb2
+
+        with _open(tmp_path, loggers=("tensorboard",), start_step=7):
+            pass
+        (file,) = (tmp_path / "tensorboard" / "train").iterdir()
+        # As TensorBoard reads it: everything from that step on in earlier files is left out.
+        last = event_pb2.Event.FromString(self._last(file))
+        assert (last.step, last.session_log.status) == (8, event_pb2.SessionLog.START)
+        assert file.name.startswith("events.out.tfevents.")
+
+    @staticmethod
+    def _last(file):
+        content, at, last = file.read_bytes(), 0, b""
+        while at < len(content):
+            length = int.from_bytes(content[at : at + 8], "little")
+            last = content[at + 12 : at + 12 + length]
+            at += 16 + length
+        return last
+
+    def test_a_full_disk_is_one_line_and_nothing_writes_on(self, tmp_path):
+        """No thread and no hook at the end of the process tries it again, with a traceback of its own."""
+        before = threading.active_count(), atexit._ncallbacks()
+        said = []
+        boards = open_boards(("tensorboard",), Run(tmp_path, "train"), said.append)
+        (file,) = (tmp_path / "tensorboard" / "train").iterdir()
+        for step in (1, 2, 3):
+            with limits.files_of_at_most(file.stat().st_size + 10):
+                give(boards, lambda board, step=step: board.add("train", step, {"loss": 1.0}), said.append)
+        assert [line.partition(" (OSError")[0] for line in said] == ["TensorBoard takes no more numbers of this run"]
+        assert (threading.active_count(), atexit._ncallbacks()) == before
+
+
+def test_a_line_that_does_not_fit_the_disk_leaves_the_log_as_it_was(tmp_path):
+    with _open(tmp_path) as log:
+        _train(log, 1, 5)
+        before = log.path.read_bytes()
+        with limits.files_of_at_most(len(before) + 30), pytest.raises(UserError, match="cannot write the log"):
+            _train(log, 6, 10)
+    assert log.path.read_bytes() == before
 
 
 def test_scores_that_do_not_fit_the_disk_leave_the_file_as_it_was(tmp_path):
@@ -365,13 +409,9 @@ def test_scores_that_do_not_fit_the_disk_leave_the_file_as_it_was(tmp_path):
     logs.keep_scores(tmp_path, [{"mAP": 0.5}], method="agw")
     path = tmp_path / logs.SCORES_FILE
     before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 30, hard))
-    try:
-        with pytest.raises(UserError, match=r"cannot write the log .*scores\.jsonl: File too large; free some space"):
-            logs.keep_scores(tmp_path, [{"mAP": 0.25}, {"mAP": 0.75}], method="agw")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    words = r"cannot write the log .*scores\.jsonl: File too large; free some space"
+    with limits.files_of_at_most(len(before) + 30), pytest.raises(UserError, match=words):
+        logs.keep_scores(tmp_path, [{"mAP": 0.25}, {"mAP": 0.75}], method="agw")
     assert path.read_bytes() == before
     logs.keep_scores(tmp_path, [{"mAP": 0.25}, {"mAP": 0.75}], method="agw")
     assert [json.loads(line)["mAP"] for line in path.read_text().splitlines()] == [0.5, 0.25, 0.75]

@@ -9,7 +9,7 @@ from mmreid_jax.data import listing
 from mmreid_jax.datasets.own import naming
 from mmreid_jax.datasets.own.arrange import FoundImage
 from mmreid_jax.datasets.own.faults import Faults
-from mmreid_jax.errors import UserError, printable
+from mmreid_jax.errors import UserError, is_text, printable
 
 
 def read(root: pathlib.Path, faults: Faults, pattern: str = "") -> list[FoundImage]:
@@ -36,7 +36,7 @@ def read(root: pathlib.Path, faults: Faults, pattern: str = "") -> list[FoundIma
     )
     faults.add(
         "names are not UTF-8 (rename the files or their folders)",
-        [name for name in listed.files if not _is_text(name)],
+        [name for name in listed.files if not is_text(name)],
     )
     if not listed.files:
         raise UserError(f"{printable(root)} holds no image that can be used ({', '.join(listing.SUFFIXES)})")
@@ -96,15 +96,6 @@ def _outer(folders: list[list[str]], meaning: Callable[[str], str], what: str, f
         sorted(word or "images without a folder" for word in outer - known),
     )
     return [meaning(parts.pop(0)) if parts else "" for parts in folders]
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name is text, as records and tables hold it."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _words() -> str:

@@ -91,13 +91,14 @@ def open_boards(names: Sequence[str], run: Run, say: Callable[[str], None]) -> l
         try:
             boards.append(importlib.import_module(f"{__name__}.{name}").open_board(run))
         except ImportError as error:
+            package = (error.name or name).partition(".")[0]
             if name == "tensorboard":
-                say(f"{error.name} is not installed: no TensorBoard files are written (pip install tensorboardX)")
+                say(f"{package} is not installed: no TensorBoard files are written (pip install tensorboardX)")
                 continue
             for board in boards:
                 board.close()
             raise UserError(
-                f"config.train.loggers names {name}, but {error.name} is not installed; pip install "
+                f"config.train.loggers names {name}, but {package} is not installed; pip install "
                 f"'mmreid_jax[{name}]', or leave it out"
             ) from None
         except Exception as error:  # Programs of others, and servers behind them, raise what they like.

@@ -109,6 +109,25 @@ def test_all_faults_of_a_text_are_listed_at_once(tmp_path, video, capsys):
     assert not (tmp_path / "out").exists()
 
 
+NOT_NUMBERS = ["nan,1,1,1,30,40", "inf,1,1,1,30,40", "1,nan,1,1,30,40", "1,inf,1,1,30,40", "1,1,1e308,1,30,1e308"]
+
+
+@pytest.mark.parametrize("line", [*NOT_NUMBERS, "1,7,1,1,30,40,nan", "1,7,1,1,30,40,1" + "0" * 200_000, "x" * 200_000])
+def test_lines_that_hold_no_numbers(line, tmp_path, video, capsys):
+    with pytest.raises(UserError, match="a kind of fault"):
+        run(tmp_path, video[0], ["1,7,11,21,30,40", line])
+    assert "are not frame, id, left, top, width, height: line 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("box", [[float("nan")] * 4, [1e308] * 4, [float("-inf"), 0, float("inf"), 90], [10**400] * 4])
+def test_boxes_of_coco_that_are_no_numbers(box, tmp_path, video):
+    content = {"images": [{"id": 1, "file_name": "img_0001.png"}]}
+    content["annotations"] = [{"image_id": 1, "bbox": box, "track_id": 1}]
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    with pytest.raises(FaultyData, match="no box of four numbers"):
+        crops.read_coco(tmp_path / "boxes.json", video[0])
+
+
 def test_all_faults_of_a_coco_file_are_listed_at_once(tmp_path, video):
     boxes = [{"image_id": 1, "bbox": [0, 0, 9, 9]}, {"image_id": 2, "bbox": [0, 0, 9, 9]}, {"image_id": 1}, 3]
     boxes.append({"image_id": 9, "bbox": [0, 0, 9, 9], "track_id": 1})

@@ -1,5 +1,7 @@
 """Tables of images: columns, separators, and what is wrong in rows."""
 
+import os
+
 import pytest
 
 from mmreid_jax.datasets.own import table
@@ -74,3 +76,24 @@ def test_a_table_that_cannot_be_read(tmp_path):
     (tmp_path / "people.csv").write_bytes("file,identity\nä.jpg,1".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):
         table.read(tmp_path / "people.csv", tmp_path, Faults())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"file,identity\na.jpg,{'x' * 200_000}\n", "line 2, field larger than field limit"),
+        (f"{'x' * 200_000},identity\n", "its first line, field larger"),
+        ("file,identity,identity\na.jpg,1,2\n", "two columns 'identity'"),
+    ],
+)
+def test_a_table_that_csv_cannot_be(text, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, text)
+
+
+def test_nobody_waits_for_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "people.csv")
+    (tmp_path / "zeros.csv").symlink_to("/dev/zero")
+    for name in ("people.csv", "zeros.csv"):
+        with pytest.raises(UserError, match="it is no regular file"):
+            table.read(tmp_path / name, tmp_path, Faults())

@@ -1,5 +1,7 @@
 """Folders of images: what folders and names say, and what is wrong with a tree."""
 
+import os
+
 import pytest
 
 from mmreid_jax.datasets.own import naming, tree
@@ -79,3 +81,8 @@ def test_there_must_be_images(tmp_path):
         tree.read(tmp_path / "nothing", Faults())
     with pytest.raises(UserError, match="holds no image"):
         tree.read(tmp_path, Faults())
+
+
+def test_names_that_are_no_text_are_listed(tmp_path):
+    _, faults = read(tmp_path, ["7/a.jpg", os.fsdecode(b"7/\xff.jpg"), os.fsdecode(b"\xfe/a.jpg")])
+    assert faults.lines == [r"2 names are not UTF-8 (rename the files or their folders): 7/\udcff.jpg, \udcfe/a.jpg"]
