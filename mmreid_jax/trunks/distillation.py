@@ -74,7 +74,8 @@ class Copies(nn.Module):
             if values.ndim == 2:
                 seen = tokens[:, 0]
             else:
-                seen = mean_patches(tokens[:, 1:].reshape(len(tokens), *self.grid, -1), values.shape[1:3])
+                _, rows, columns, _ = values.shape
+                seen = mean_patches(tokens[:, 1:].reshape(len(tokens), *self.grid, -1), (rows, columns))
             copied[name] = nn.Dense(values.shape[-1], name=name)(seen)
         return copied
 

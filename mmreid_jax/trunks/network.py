@@ -222,8 +222,9 @@ def loss(
     images = augment(spectra(batch["images"], modalities), key)
     network = {"params": params["backbone"], "batch_stats": stats["backbone"]}
     tokens: Any = None
+    new: Any = {}
     if lessons:
-        tokens, new = backbone.clone(all_tokens=True).apply({"params": params["backbone"]}, images), {}
+        tokens = backbone.clone(all_tokens=True).apply({"params": params["backbone"]}, images)
         features = tokens[:, 0]
     else:
         features, new = embed(backbone, network, images, True)

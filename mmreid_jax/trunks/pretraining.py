@@ -246,7 +246,9 @@ def _start(
         tokens = np.zeros((2, 1 + rows * columns, backbone.features), np.float32)
         copies = jax.jit(distillation.Copies(backbone.grid).init)
         params["copies"] = {
-            lesson.teacher.trunk: copies(jax.random.fold_in(of_heads, number), tokens, lesson.answers(images))["params"]
+            lesson.teacher.trunk: copies(
+                jax.random.fold_in(of_heads, number), tokens, lesson.answers(jnp.asarray(images))
+            )["params"]
             for number, lesson in enumerate(lessons)
         }
         params["backbone"] = beginning.begun(own["params"], backbone.size, backbone.grid)
