@@ -112,6 +112,7 @@ def test_every_key_goes_into_every_method(name, monkeypatch):
             assert not np.array_equal(value, fresh[path]), path
 
 
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("name", TOWERS)
 def test_every_key_goes_into_the_text_tower(name, monkeypatch, capsys):
     config = importlib.import_module("configs.demo_tvi_lfm").get_config("text")

@@ -96,6 +96,7 @@ def test_batches_depend_on_the_step_alone_and_show_the_person_of_the_caption():
     assert len(set(map(str, steps))) > 1
 
 
+@pytest.mark.slow(short=True)
 def test_a_stopped_run_goes_on_where_it_was(trained):
     folder, whole = trained
     lines = []
@@ -117,6 +118,7 @@ def test_a_stopped_run_goes_on_where_it_was(trained):
     np.testing.assert_allclose(texts[1], texts[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow(short=True)
 def test_the_file_is_read_as_clips_and_says_what_was_trained(trained, monkeypatch):
     folder, tower = trained
     monkeypatch.setitem(reading.RECIPES, "tiny", TINY)
@@ -139,6 +141,7 @@ def test_the_file_is_read_as_clips_and_says_what_was_trained(trained, monkeypatc
     np.testing.assert_allclose(after, before, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.slow(short=True)
 def test_judging_needs_people_that_were_not_read_of(trained):
     folder, tower = trained
     scores = reading.judge(TINY, tower, folder / "people")
