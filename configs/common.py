@@ -168,8 +168,8 @@ def initial() -> ConfigDict:
     return ConfigDict(
         dict(
             # ImageNet weights: a PyTorch or safetensors file, or a directory made by mmreid_jax.convert. For drawn data
-            # there are trunks in the package: drawn/resnet_mini, drawn/resnet_mini_rgb of colour images alone, and
-            # drawn/resnet_mini_cross, to which a person is the same in colour and in near infrared.
+            # there are trunks in the package: drawn/resnet_mini, drawn/resnet_mini_rgb of colour images alone,
+            # drawn/resnet_mini_cross, to which a person is the same in colour and in near infrared, and drawn/vit_mini.
             backbone="",
             # A trunk pre-trained by MMGL, for visible-infrared methods: its workdir, a converted directory or a flat
             # PyTorch file. Takes the place of `backbone`.

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from mmreid_jax import drawn
 from mmreid_jax.convert import clip, included, store, torch_file
 from mmreid_jax.data.tokenizer import tokenize
 from mmreid_jax.errors import UserError
@@ -21,13 +22,17 @@ CONFIGS = {
     name: options["config"] for name, options in tiny.TINY.items() if not options["model.backbone"].startswith("clip_")
 } | {"base": "base_sysu"}
 TOWERS = [name for name in included.names() if name.removeprefix("drawn/") in reading.RECIPES]
-RESNETS = [name for name in included.names() if name not in TOWERS]
+TRANSFORMERS = ["drawn/vit_mini"]
+RESNETS = [name for name in included.names() if name not in (*TOWERS, *TRANSFORMERS)]
 RECIPES = {name: {**pretraining.RECIPES, **reading.RECIPES}[name.removeprefix("drawn/")] for name in included.names()}
+# Configs of methods that a transformer can be the trunk of.
+ON_TRANSFORMERS = ("htt_rgbnt201", "demo_moe_rgbnt201", "mdreid_rgbnt201")
 
 
 def test_trunks_lie_in_the_package():
     assert set(RESNETS) == {"drawn/resnet_mini", "drawn/resnet_mini_rgb", "drawn/resnet_mini_cross"}
     assert TOWERS == ["drawn/text_mini"]
+    assert set(TRANSFORMERS) <= set(included.names())
 
 
 @pytest.mark.parametrize("name", included.names())
@@ -141,3 +146,38 @@ def test_every_key_goes_into_the_text_tower(name, monkeypatch, capsys):
     # Every word of a caption has been read.
     (read,) = np.nonzero(np.asarray(started["token_embed"]).any(1))
     assert set(np.unique(tokenize(["a lady in a plaid hoodie and tan short pants with a purse"]))) - {0} <= set(read)
+
+
+@pytest.mark.parametrize("name", ON_TRANSFORMERS)
+@pytest.mark.parametrize("trunk", TRANSFORMERS)
+def test_every_key_goes_into_every_transformer(trunk, name, monkeypatch):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    config.model.backbone, config.data.image_size = "vit_mini", (96, 48)
+    config.init.backbone = trunk
+    reports = []
+    opened = store.open_weights
+
+    def noted(path, *arguments, **options):
+        loaded, report = opened(path, *arguments, **options)
+        reports.append(report)
+        return loaded, report
+
+    monkeypatch.setattr(store, "open_weights", noted)
+    method = base.build(config, tiny.facts(config.method))
+    variables = method.init(jax.random.key(0))
+    fresh, started = (tree["params"]["backbone"] for tree in (variables, method.start(variables)))
+    (report,) = reports
+    assert set(report.used) == set(torch_file.state_dict(included.resolve(trunk)).entries)
+    assert not report.dropped
+    assert jax.tree.map(np.shape, started) == jax.tree.map(np.shape, fresh)
+    same = jax.tree_util.tree_leaves_with_path(jax.tree.map(np.array_equal, fresh, started))
+    kept = {jax.tree_util.keystr(path, simple=True, separator="/") for path, equal in same if equal}
+    # Side information of cameras, where a method has it, is in no file.
+    assert kept == fresh.keys() & {"sie_embed"}
+
+
+@pytest.mark.parametrize("trunk", included.names())
+def test_people_of_a_trunk_and_of_its_teachers_are_nobody_elses(trunk):
+    recipe = RECIPES[trunk]
+    taught_by = [RECIPES[teacher.trunk] for teacher in getattr(recipe, "teachers", ())]
+    assert {each.seed for each in (recipe, *taught_by)} <= set(drawn.RESERVED_SEEDS)

@@ -70,6 +70,7 @@ def test_batches_depend_on_the_step_alone():
     assert len(set(first["images"].ravel())) == 6
 
 
+@pytest.mark.slow(short=True)
 def test_a_student_of_two_teachers_goes_on_where_it_was(trained):
     folder, _ = trained
     teachers = (
