@@ -138,6 +138,16 @@ def test_a_wrong_graph_is_not_written(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_features_that_are_no_numbers_are_said_to_be_so(monkeypatch):
+    exported = network("agw", "nir")
+    live = exported.live
+    with pytest.raises(UserError, match="the file makes features that are no finite numbers, of 8 of 8"):
+        checking.compare(exported, lambda inputs: live(inputs) * np.nan, 8, "the file")
+    monkeypatch.setattr(exported, "live", lambda inputs: live(inputs) * np.nan)
+    with pytest.raises(UserError, match="the model itself makes features that are no finite numbers"):
+        checking.compare(exported, live, 8, "the file")
+
+
 def test_foreign_files_stay(tmp_path):
     foreign = tmp_path / "model.onnx"
     graph = onnx.helper.make_graph([], "g", [], [])
