@@ -125,8 +125,11 @@ def compare(
         made.append(np.asarray(run({name: array[start:stop] for name, array in every.items()}), np.float64))
         start, turn = stop, turn + 1
     found, live = np.concatenate(made), _live(network, every, count)
-    if found.shape != live.shape or not np.isfinite(found).all():
+    if found.shape != live.shape:
         raise UserError(f"{what} makes features {list(found.shape)} that are no copy of the model's {list(live.shape)}")
+    for features, whose in ((live, "the model itself"), (found, what)):
+        if odd := np.flatnonzero(~np.isfinite(features).all(axis=1)).size:
+            raise UserError(f"{whose} makes features that are no finite numbers, of {odd} of {count} drawn samples")
     largest = float(np.linalg.norm(found - live, axis=1).max())
     same = float(np.mean(_nearest(found) == _nearest(live))) if count > 1 else 1.0
     if largest > LARGEST_DIFFERENCE:

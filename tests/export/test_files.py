@@ -163,6 +163,16 @@ def test_a_program_without_its_description_is_not_left(tmp_path, monkeypatch):
     files.check_targets("stablehlo", tmp_path / "m.stablehlo", overwrite=True)
 
 
+def test_features_that_are_no_numbers_are_said_to_be_so(monkeypatch):
+    exported = network("agw", "nir")
+    live = exported.live
+    with pytest.raises(UserError, match="the file makes features that are no finite numbers, of 8 of 8"):
+        checking.compare(exported, lambda inputs: live(inputs) * np.nan, 8, "the file")
+    monkeypatch.setattr(exported, "live", lambda inputs: live(inputs) * np.nan)
+    with pytest.raises(UserError, match="the model itself makes features that are no finite numbers"):
+        checking.compare(exported, live, 8, "the file")
+
+
 def test_foreign_files_stay(tmp_path):
     foreign = tmp_path / "model.onnx"
     graph = onnx.helper.make_graph([], "g", [], [])
