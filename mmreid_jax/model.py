@@ -18,7 +18,6 @@ import numpy as np
 
 import mmreid_jax.datasets as datasets
 from mmreid_jax import validation
-from mmreid_jax.convert.layout import flatten
 from mmreid_jax.data import listing, pipeline, tokenizer
 from mmreid_jax.data.images import decode_sample
 from mmreid_jax.data.records import Records, ValueRange, View
@@ -79,8 +78,7 @@ class Extractor:
                 shapes = base.shapes(method)
             except UserError as error:
                 raise UserError(f"{checkpoint} holds no model that can be opened: {error}") from None
-            flat = flatten(variables)
-            checkpoints.check_fits(flat, shapes, f"the model in {checkpoint}")
+            checkpoints.check_variables(variables, shapes, f"the model in {checkpoint}")
         self._hold(config, method, variables)
 
     @classmethod

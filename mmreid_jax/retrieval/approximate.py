@@ -88,7 +88,7 @@ def _lancedb(gallery: np.ndarray) -> Callable[[np.ndarray, int], np.ndarray]:
                 table.create_index(metric="l2", vector_column_name="vector", index_type="IVF_HNSW_SQ", num_partitions=1)
             found = np.full((len(query), count), -1, np.int64)
             for row, vector in enumerate(query):
-                ids = table.search(vector).limit(count).select(["id"]).to_arrow().column("id").to_numpy()
+                ids = table.search(vector).limit(count).select(["id", "_distance"]).to_arrow().column("id").to_numpy()
                 found[row, : len(ids)] = ids
             return found
 

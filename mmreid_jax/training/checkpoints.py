@@ -330,6 +330,11 @@ def keep_copy(workdir: Path, variables: Any, config: Any, facts: Any) -> None:
             store.save(0, variables, {"config": config.to_dict(), "facts": dataclasses.asdict(facts)})
 
 
+def check_variables(variables: Any, like: Any, what: str) -> None:
+    """As `check_fits`, of variables that are read already."""
+    check_fits({_path(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(variables)}, like, what)
+
+
 def check_fits(saved: Mapping[str, Any], like: Any, what: str, dtypes: bool = False) -> None:
     """Compares names and shapes, before anything is read.
 
@@ -648,7 +653,7 @@ def _placed(variables: dict[str, Any], like: Any, folder: Path) -> dict[str, Any
     """Variables of numpy arrays in the types and on the devices of `like`, if there is one."""
     if like is None:
         return variables
-    check_fits({_path(p): leaf for p, leaf in jax.tree_util.tree_leaves_with_path(variables)}, like, f"model {folder}")
+    check_variables(variables, like, f"model {folder}")
 
     def placed(value: Any, leaf: Any) -> Any:
         array = np.asarray(value, leaf.dtype)
