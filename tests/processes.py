@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).parents[1]
 
 
-def start_two(program, *arguments):
-    """Starts a program (Python code) twice; their output is text."""
+def run_two(program, *arguments, timeout=300):
+    """Runs a program (Python code) twice and waits for both; what each printed.
+
+    Where one fails, or both take longer than `timeout` seconds, none is left, and what they said is the error.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -25,10 +31,25 @@ def start_two(program, *arguments):
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return [
-        subprocess.Popen(command, cwd=ROOT, env={**environment, "JAX_PROCESS_ID": str(i)}, **pipes) for i in range(2)
-    ]
+    with contextlib.ExitStack() as stack:
+        # Files, not pipes: one that nobody reads would stop its writer, and thereby the other process.
+        said = [[stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(2)] for _ in range(2)]
+        processes = [
+            subprocess.Popen(command, cwd=ROOT, env={**environment, "JAX_PROCESS_ID": str(i)}, stdout=out, stderr=err)
+            for i, (out, err) in enumerate(said)
+        ]
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and {each.poll() for each in processes} <= {None, 0}:
+            if all(each.poll() == 0 for each in processes):
+                break
+            time.sleep(0.05)
+        codes = [each.poll() for each in processes]
+        for process in processes:
+            process.kill()
+            process.wait()
+        texts = [[(file.seek(0), file.read())[1] for file in files] for files in said]
+    assert codes == [0, 0], "\n".join([f"exit codes {codes}", *(err[-3000:] for _, err in texts)])
+    return [out for out, _ in texts]
 
 
 def run_python(*arguments: str) -> subprocess.CompletedProcess[str]:

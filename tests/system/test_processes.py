@@ -15,7 +15,7 @@ from mmreid_jax.testing import tiny
 from mmreid_jax.training import state as states
 from mmreid_jax.training import step as steps
 from tests.data.noise_records import noise_records
-from tests.processes import start_two
+from tests.processes import run_two
 
 PROGRAM = """
 import jax
@@ -53,18 +53,11 @@ def three_steps(name, devices, shard):
     return {"losses": losses, "state": flat.tolist()}
 
 
-def in_two_processes(program, *arguments):
-    """Runs a program in two processes of two devices each, joined by jax.distributed."""
-    for process in start_two(program, *arguments):
-        _, said = process.communicate(timeout=900)
-        assert process.returncode == 0, said[-3000:]
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["htt", "ieee"])
 def test_two_processes_are_one(name, x64, tmp_path):
     out = tmp_path / "result.json"
-    in_two_processes(PROGRAM, out, name)
+    run_two(PROGRAM, out, name)
     together = json.loads(out.read_text())
     alone = three_steps(name, jax.devices()[:1], (0, 1))
     np.testing.assert_allclose(together["losses"], alone["losses"], rtol=0, atol=1e-10)
@@ -110,4 +103,4 @@ def test_two_processes_share_the_images_on_their_devices(tmp_path):
     """Held whole by each of four devices, and in four parts, each process feeding its part of the batch."""
     records = noise_records(tmp_path / "images", counts=(4, 6, 4, 5))
     (tmp_path / "table").write_bytes(pickle.dumps(records))
-    in_two_processes(IMAGES_PROGRAM, tmp_path)
+    run_two(IMAGES_PROGRAM, tmp_path)
