@@ -3,9 +3,8 @@
     python main.py --config configs/demo_clip.py                 DeMo
     python main.py --config configs/demo_clip.py:mdreid
 
-The data are those of configs/demo.py; nothing is downloaded. Both need a transformer's tokens, MDReID even a second
-class token, so that the ResNet in the package is no trunk for them: a small transformer starts from random numbers here
-and knows nothing of people yet. What to expect: docs/results.md.
+The data are those of configs/demo.py; nothing is downloaded. Both need a transformer's tokens: the trunk is a small one
+that learnt from the ResNets in the package what they know of other drawn people. What to expect: docs/results.md.
 """
 
 from ml_collections import ConfigDict
@@ -24,18 +23,20 @@ def get_config(method: str = "demo_moe") -> ConfigDict:
     config.data.drawn_images = 12
     config.data.image_size = (96, 48)
     config.data.padding = 4
+    # As the trunk has seen images.
+    config.data.mean, config.data.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     config.model.backbone = "vit_mini"
+    config.init.backbone = "drawn/vit_mini"
     config.train.identities_per_batch, config.train.images_per_identity = 8, 4
     config.optim.name = "adamw"
     config.optim.lr = 1e-3
     config.optim.weight_decay = 0.05
     config.optim.bias_lr_factor = 1.0
-    # Everything is new.
-    config.optim.new_layers = ()
+    config.optim.base_lr_factor = 0.3
     config.optim.schedule = "cosine"
     config.optim.warmup_epochs = 2
-    config.optim.epochs = 20
-    config.train.eval_every = 5
+    config.optim.epochs = 12
+    config.train.eval_every = 4
     config.train.evaluate_first = True
     config.eval.all_pairs = True
     return config
