@@ -63,6 +63,7 @@ def test_onnx(runs, tmp_path, capsys):
     assert [each.name for each in onnxruntime.InferenceSession(out).get_inputs()] == ["rgb", "nir"]
 
 
+@pytest.mark.slow(short=True)
 def test_absent_modalities_are_those_of_the_model(runs, tmp_path):
     run(runs, "htt", tmp_path / "model.onnx", "--modalities", "nir", "--input", "uint8")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 16, 3), np.uint8)

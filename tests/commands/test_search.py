@@ -96,7 +96,7 @@ def prepared(data, paths):
     return ((np.stack(images) / 255 - np.array(data.mean)) / np.array(data.std)).astype(np.float32)
 
 
-@pytest.mark.slow_cases("query0-text-joint")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize(
     ("query", "kind", "other"),
     [

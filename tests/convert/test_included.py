@@ -78,7 +78,7 @@ def test_trunks_of_one_network_have_the_same_arrays(trunk):
     assert {key: array.shape for key, array in first.items()} == {key: array.shape for key, array in other.items()}
 
 
-@pytest.mark.slow_cases("agw", "ddag", "deen", "hetero_center", "htt", "ieee")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_key_goes_into_every_method(name, monkeypatch):
     trunk = RESNETS[0]
@@ -148,6 +148,7 @@ def test_every_key_goes_into_the_text_tower(name, monkeypatch, capsys):
     assert set(np.unique(tokenize(["a lady in a plaid hoodie and tan short pants with a purse"]))) - {0} <= set(read)
 
 
+@pytest.mark.slow_cases("drawn/vit_mini-demo_moe_rgbnt201")
 @pytest.mark.parametrize("name", ON_TRANSFORMERS)
 @pytest.mark.parametrize("trunk", TRANSFORMERS)
 def test_every_key_goes_into_every_transformer(trunk, name, monkeypatch):

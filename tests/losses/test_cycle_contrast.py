@@ -198,7 +198,7 @@ def test_health_of_collapsed_patches():
     np.testing.assert_allclose(health(same, same)["modality_cosine"], 1.0, rtol=1e-5)
 
 
-@pytest.mark.slow_cases("parallel-batch", "parallel-pair")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("mode", MODES)
 def test_eight_devices_are_one_device(mode, scope, x64):

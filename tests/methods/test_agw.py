@@ -156,7 +156,7 @@ def one_spectrum(**changes):
     return config, base.build(config, base.DataFacts(8, 3, 2, ("rgb",)))
 
 
-@pytest.mark.slow_cases("False")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_one_spectrum_is_the_shared_network_of_two_on_the_images_of_both(weighted, x64):
     changes = {"loss__triplet": "weighted" if weighted else "batch_hard"}

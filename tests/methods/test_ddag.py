@@ -73,6 +73,7 @@ def test_the_weight_follows_the_losses_of_the_epoch_before():
     assert int(state.memory["count"]) == 1
 
 
+@pytest.mark.slow(short=True)
 def test_a_restored_run_has_the_weight_of_an_uninterrupted_one(tmp_path):
     """Interrupted in the middle of an epoch: what has been summed survives, and every bit of the state."""
     config, step, begin = compiled()

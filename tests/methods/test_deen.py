@@ -49,7 +49,7 @@ def test_experiments_differ_in_data_and_form_alone():
     assert sysu["model"] == llcm["model"]
 
 
-@pytest.mark.slow_cases("by_label")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("grouping", ["by_label", "positional"])
 def test_the_loss_is_the_weighted_sum_of_its_terms(grouping, x64):
     weights = {"ce_weight": 0.5, "triplet_weight": 2.0, "cpm_weight": 0.7, "orthogonality_weight": 0.3}
@@ -107,6 +107,7 @@ def test_one_modality_alone_gives_what_both_together_give(mirror):
     assert {name: x.shape[0] for name, x in maps.items()} == {name: len(batch["identity"]) for name in ("rgb", "nir")}
 
 
+@pytest.mark.slow(short=True)
 def test_a_mirrored_image_has_the_same_feature():
     config, method = tiny.method("deen")
     batch = tiny.batch(config)
@@ -207,7 +208,7 @@ def test_the_authors_files_round_trip(names):
         np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.slow_cases("1")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("expanded", [1, 2, 3])
 def test_every_form_round_trips_in_whole_shapes(expanded):
     """Of a stage that the network lacks the file has zeros, in the shapes of a whole ResNet."""

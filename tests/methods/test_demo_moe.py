@@ -77,7 +77,7 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
         assert float(total) == pytest.approx(float(summed), rel=1e-5)
 
 
-@pytest.mark.slow_cases("queries")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("fusion", ["experts", "queries", "none"])
 def test_features_of_every_form(fusion):
     config, method = tiny.method("demo_moe", model__fusion=fusion)
@@ -132,6 +132,7 @@ def test_attention_is_that_of_the_trunk():
 
 
 class TestFiles:
+    @pytest.mark.slow(short=True)
     @pytest.mark.parametrize("joint", [True, False])
     def test_there_and_back(self, joint):
         _, method = tiny.method("demo_moe", model__joint_head=joint)

@@ -133,7 +133,7 @@ def adapted(backbone, statistics, **changes):
     return method, variables, batch, loss, new
 
 
-@pytest.mark.slow_cases("vit_micro")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("backbone", ["vit_micro", "resnet_nano"])
 def test_kept_statistics_stay_and_are_used(backbone):
     """The loss is that of the features and pseudo labels that retrieval sees."""
@@ -153,6 +153,7 @@ def test_statistics_of_the_batch_move_the_running_ones(backbone):
     assert all(jax.tree.leaves(moved))
 
 
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (0.5, 2.0)])
 def test_terms_have_weights(weights):
     changes = {"mtt__mmm_weight": weights[0], "mtt__cim_weight": weights[1]}

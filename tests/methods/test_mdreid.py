@@ -82,6 +82,7 @@ def test_features_of_a_modality_do_not_depend_on_the_others():
     assert float(jnp.abs(without["nir"] - whole["nir"]).max()) > 1e-3
 
 
+@pytest.mark.slow(short=True)
 def test_tokens_are_told_apart_by_position_and_camera_alone():
     config, method = tiny.method("mdreid", model__side_camera=False)
     variables = jax.jit(method.init)(jax.random.key(0))

@@ -81,6 +81,7 @@ def test_contrast_begins_when_told():
     np.testing.assert_allclose(totals[3], terms["perm"] + config.loss.cl_weight * terms["pcc"], rtol=1e-6)
 
 
+@pytest.mark.slow(short=True)
 def test_noise_is_averaged_over_samples_and_depends_on_the_key():
     config, method, variables = mmgl_variant(loss__sinkhorn_noise=1.0, loss__sinkhorn_samples=3)
     found = [

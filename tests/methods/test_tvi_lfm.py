@@ -130,7 +130,7 @@ def test_the_loss_sees_the_rows_and_labels_of_the_paper(joint, x64):
 VISIBLE_TEXT = {"model__stage": "visible_text", "eval__feature": "text"}
 
 
-@pytest.mark.slow_cases("code", "none")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("freeze", ["none", "code", "all"])
 def test_visible_images_and_captions_by_a_plain_loop(freeze, x64):
     """Every number of the loss by hand: features in double precision from the networks' parts, terms by loops."""
@@ -203,6 +203,7 @@ def test_what_visible_images_and_captions_have_no_use_for():
             tiny.method("tvi_lfm", **VISIBLE_TEXT, **changes)
 
 
+@pytest.mark.slow(short=True)
 def test_a_trained_visible_text_network_searches_by_all_features():
     config, method, variables = fresh(**VISIBLE_TEXT, model__freeze_visual="none")
     assert method.comparisons()[0].name == "text nir to rgb"
@@ -321,6 +322,7 @@ def test_what_is_no_fitting_base_model_is_refused(tmp_path):
         started(init__from_base=str(tmp_path / "missing"))
 
 
+@pytest.mark.slow(short=True)
 def test_a_trained_file_without_copies_takes_them_from_the_base_model(tmp_path):
     path, drawn = base_file(tmp_path)
     _, method, variables = fresh()

@@ -36,7 +36,7 @@ def fine_tuned(name, **overrides):
         return method, method.start(method.init(jax.random.key(5))), told.getvalue()
 
 
-@pytest.mark.slow_cases("agw-0", "agw-1", "ddag-1", "hetero_center-1")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("stem", [1, 0])
 @pytest.mark.parametrize("name", ["agw", "ddag", "hetero_center"])
 def test_the_supervised_trunk_computes_what_the_pretrained_one_does(name, stem, tmp_path):

@@ -86,7 +86,7 @@ def test_the_mixture_weighs_every_head_of_every_feature(heads, x64):
             np.testing.assert_allclose(out[:, kind, part], np.asarray(gates)[:, head, kind, None] * answer, rtol=1e-9)
 
 
-@pytest.mark.slow_cases("options0-names0")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize(
     ("options", "names"),
     [

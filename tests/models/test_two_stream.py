@@ -43,7 +43,7 @@ def test_every_part_exists_where_it_is_used(shared_from):
     assert parts.get("shared", set()) == set().union(*whole[shared_from:])
 
 
-@pytest.mark.slow_cases("0")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("shared_from", range(STAGES + 2))
 def test_it_is_a_resnet_for_each_modality(shared_from):
     """In evaluation, with the parameters of the modality's and of the shared parts."""

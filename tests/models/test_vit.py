@@ -35,7 +35,7 @@ def micro():
     return network, network.init(jax.random.key(0), images), images
 
 
-@pytest.mark.slow_cases("change0")
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize("change", [{"remat": True}, {"unroll": 2}, {"implementation": "xla"}])
 def test_options_for_speed_and_memory_change_nothing(micro, change):
     network, variables, images = micro

@@ -139,6 +139,7 @@ def test_the_report_has_every_picture_and_the_numbers(whole):
     assert "model.stripes" in text
 
 
+@pytest.mark.slow(short=True)
 def test_headings_speak_of_the_columns(whole):
     """What heads a column of the tables is explained on the page."""
     text, _ = page_of(whole[-1])
@@ -158,6 +159,7 @@ def test_images_shown_as_right_are_those_scored_as_right(whole):
     assert any(0 < right < count for right, count in told.values())
 
 
+@pytest.mark.slow(short=True)
 def test_a_sample_is_shuffled_by_its_row_in_the_table(whole):
     opened, variables, _, _ = whole
     table = opened.splits.query

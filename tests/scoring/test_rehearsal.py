@@ -10,6 +10,7 @@ from mmreid_jax.scoring import retrieval
 from mmreid_jax.training import checkpoints, logs
 
 
+@pytest.mark.slow(short=True)
 @pytest.mark.parametrize(
     ("changes", "words"),
     [

@@ -558,8 +558,10 @@ def test_what_the_array_writer_says_in_text_is_named(tmp_path, monkeypatch, numb
             TestFullDisk._save_and_wait(store, 1, _state())
 
 
-def test_a_write_of_several_arrays_fails_without_a_traceback_of_the_loop(tmp_path, caplog):
+def test_a_write_of_several_arrays_fails_without_a_traceback_of_the_loop(caplog, monkeypatch):
     """Of arrays that fail together the event loop tells all but one when it is collected, each with a traceback."""
+    # Stores whose writes have failed keep theirs.
+    monkeypatch.setattr(logging.getLogger("asyncio"), "filters", [])
 
     async def write():
         raise ValueError("RESOURCE_EXHAUSTED: No space left on device [os_error_code='28']")

@@ -31,6 +31,7 @@ def test_heads_look_at_the_neighbour_on_their_side(head, side):
     assert found == (row + side[0], column + side[1])
 
 
+@pytest.mark.slow(short=True)
 def test_only_kernels_of_blocks_and_positions_change():
     size = SIZES["vit_micro"]
     network = VisionTransformer(size, (32, 16))

@@ -15,6 +15,7 @@ def unit(x):
     return x / np.linalg.norm(x, axis=-1, keepdims=True)
 
 
+@pytest.mark.slow(short=True)
 def test_a_teacher_answers_with_its_maps_and_their_mean():
     teacher = ResNet(**RESNETS["resnet_micro"], last_stride=1)
     images = jnp.asarray(RANDOM.normal(size=(2, 32, 16, 3)), jnp.float32)

@@ -96,6 +96,7 @@ def test_a_student_of_two_teachers_goes_on_where_it_was(trained):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), whole, resumed)
 
 
+@pytest.mark.slow(short=True)
 def test_the_file_holds_the_trunk_in_half_precision(trained, monkeypatch):
     folder, variables = trained
     monkeypatch.setitem(pretraining.RECIPES, "tiny", dataclasses.replace(TINY))
