@@ -351,11 +351,17 @@ def fuzz(folder, seed, rounds):
         assert line_of(folder / called) is None, called
     for _ in range(rounds):
         for called, raw in sound.items():
-            (folder / called).write_bytes(damaged(raw, rng))
-            line_of(folder / called)
+            line_of(anew(folder / called, damaged(raw, rng)))
+        (folder / "random.pth").unlink(missing_ok=True)
         line_of(zip_of_stream(folder / "random.pth", stream(rng, rng.randrange(1, 60))))
-        (folder / "random.pkl").write_bytes(stream(rng, rng.randrange(1, 60)))
-        line_of(folder / "random.pkl")
+        line_of(anew(folder / "random.pkl", stream(rng, rng.randrange(1, 60))))
+
+
+def anew(path, content):
+    """Writes a file; one that is emptied instead of deleted has a disk wait for it each time."""
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+    return path
 
 
 def zip_of_stream(path, content):
