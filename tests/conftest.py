@@ -16,8 +16,12 @@ def add_flags(*flags):
     os.environ["XLA_FLAGS"] = " ".join([given, *(flag for flag in flags if flag.split("=")[0] not in given)])
 
 
-# Small programs are not cut for compiling by several threads: a seventh of the time, and tests run side by side anyway.
-add_flags("--xla_force_host_platform_device_count=8", "--xla_cpu_parallel_codegen_split_count=1")
+# Later versions of XLA may have other names and options, and end the process at one that they do not know.
+KNOWN = importlib.metadata.version("jaxlib").startswith("0.10.")
+add_flags("--xla_force_host_platform_device_count=8")
+if KNOWN:
+    # Small programs are not cut for several threads to compile: that costs a seventh, and tests run side by side anyway.
+    add_flags("--xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     # What one test has compiled no other has to; workers (pytest-xdist) inherit the folder.
@@ -30,9 +34,6 @@ import pytest  # noqa: E402
 from jax._src import compiler  # noqa: E402
 
 from mmreid_jax.training import compilation  # noqa: E402
-
-# JAX has no public way to compile everything with an option; later versions may have other names and options.
-KNOWN = importlib.metadata.version("jaxlib").startswith("0.10.")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -69,6 +70,7 @@ def quick_compilation(request):
 
     # Not the test's own monkeypatch, which it may undo in the middle.
     with pytest.MonkeyPatch.context() as patch:
+        # JAX has no public way to compile everything with an option.
         if KNOWN:
             patch.setattr(compiler, "get_compile_options", get_compile_options)
         jax.config.update("jax_disable_most_optimizations", quick)
