@@ -20,7 +20,7 @@ def add_flags(*flags):
 KNOWN = importlib.metadata.version("jaxlib").startswith("0.10.")
 add_flags("--xla_force_host_platform_device_count=8")
 if KNOWN:
-    # Small programs are not cut for several threads to compile: that costs a seventh, and tests run side by side anyway.
+    # Small programs are not cut for several threads to compile, which costs a seventh: tests run side by side.
     add_flags("--xla_cpu_parallel_codegen_split_count=1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
