@@ -134,8 +134,7 @@ def test_empty_gallery(small, tmp_path, fails, monkeypatch):
 
 def drawn_copy(small, data_dir, tmp_path):
     """A private copy of the drawn data set that a test may damage; the folder that holds the data set's own."""
-    experiment.load_splits(small().data)
-    (drawn,) = (path for path in (data_dir / "drawn").iterdir() if path.name.startswith("rgbnt201-"))
+    drawn = experiment.draw(small().data, data_dir).parent
     copy = tmp_path / "copy"
     shutil.copytree(drawn, copy, ignore=shutil.ignore_patterns("prepared", "drawn.json"))
     return copy

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from mmreid_jax import train
+from mmreid_jax import experiment, train
 from mmreid_jax.commands import extract, search
 from mmreid_jax.retrieval import feature_files
 from tests.system.test_runs import assert_same_state, final_state, train_in_two_parts
@@ -29,7 +29,8 @@ def test_interrupted_and_resumed_is_uninterrupted(method, tiny_run, tmp_path, mo
 @pytest.mark.parametrize("method", METHODS)
 def test_report_and_search_of_unlike_modalities(method, tiny_run, tmp_path, data_dir, capsys):
     options = {"eval__all_pairs": True, "eval__missing_any": True, "eval__report": True}
-    train.main(tiny_run(method, optim__epochs=1, train__eval_every=1, **options), tmp_path / "run")
+    config = tiny_run(method, optim__epochs=1, train__eval_every=1, **options)
+    train.main(config, tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "scores.jsonl").read_text().splitlines()]
     found = {line["label"]: line["mAP"] for line in lines}
     assert found["trained, all modalities"] == found["trained"]
@@ -38,7 +39,7 @@ def test_report_and_search_of_unlike_modalities(method, tiny_run, tmp_path, data
     page = (tmp_path / "run" / "report.html").read_text()
     assert "queries of the modalities on the left against a gallery of those above" in page
     assert "RGB+TIR" in capsys.readouterr().out
-    (drawn,) = (path for path in (data_dir / "drawn").iterdir() if path.name.startswith("rgbnt201-"))
+    drawn = experiment.draw(config.data, data_dir).parent
     images = next(drawn.rglob("test"))
     folders = {"RGB": "rgb", "TI": "tir"}
     model = ["--checkpoint", str(tmp_path / "run")]

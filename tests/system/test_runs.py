@@ -14,7 +14,8 @@ import jax
 import numpy as np
 import pytest
 
-from mmreid_jax import adapt, datasets, evaluate, model, train
+from configs import demo
+from mmreid_jax import adapt, datasets, evaluate, experiment, model, train
 from mmreid_jax.commands import extract, rerank, search
 from mmreid_jax.datasets import catalogue
 from mmreid_jax.errors import UserError
@@ -86,19 +87,14 @@ def test_training_beats_chance(data_dir, tmp_path):
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, "XLA_FLAGS": ""}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     found = evaluations(tmp_path)
-    (drawn,) = (
-        path for path in (data_dir / "drawn").glob("rgbnt201-*") if (path / "prepared").exists() and count(path) > 400
-    )
-    query, gallery = (catalogue.load("rgbnt201", split, drawn / "prepared") for split in ("query", "gallery"))
+    config = demo.get_config()
+    config.data.drawn_images = changes["data.drawn_images"]
+    prepared = experiment.draw(config.data, data_dir)
+    query, gallery = (catalogue.load("rgbnt201", split, prepared) for split in ("query", "gallery"))
     apart = np.random.default_rng(0).random((len(query), len(gallery)))
     chance = metrics.evaluate(apart, query, gallery, datasets.get("rgbnt201").protocols[0]).mAP
     assert found[-1]["mAP"] > 1.5 * chance
     assert found[-1]["mAP"] > found[0]["mAP"]
-
-
-def count(drawn):
-    """Number of test images of a drawn RGBNT201."""
-    return len(list((drawn / "RGBNT201" / "test" / "RGB").iterdir()))
 
 
 @pytest.mark.slow(short=True)
@@ -201,7 +197,7 @@ def test_a_report_shows_the_captions_of_aligned_queries(small, tmp_path, data_di
     config = small(eval__report=True, task="train", optim__epochs=1, data__text=True, data__captioner="QwenVL")
     train.main(config, tmp_path / "run")
     page = (tmp_path / "run" / "report.html").read_text()
-    (drawn,) = (path for path in (data_dir / "drawn").iterdir() if path.name.startswith("rgbnt201-"))
+    drawn = experiment.draw(config.data, data_dir).parent
     told = {}
     for kind in ("RGB", "NI", "TI"):
         entries = json.loads((drawn / "RGBNT201" / "text" / f"test_{kind}.json").read_text())
@@ -227,7 +223,7 @@ def test_report_extract_and_search(small, tmp_path, data_dir, capsys):
     assert [line["drawn"] for line in lines] == [True] * len(lines)
     assert len(list((tmp_path / "run" / "figures").glob("*.png"))) >= 4
 
-    (drawn,) = (path for path in (data_dir / "drawn").iterdir() if path.name.startswith("rgbnt201-"))
+    drawn = experiment.draw(config.data, data_dir).parent
     test = next(drawn.rglob("test"))
     out = tmp_path / "features.npz"
     extract.main(["--checkpoint", str(tmp_path / "run"), "--images", str(test), "--out", str(out)])

@@ -43,7 +43,7 @@ def test_train_and_evaluate_under_every_protocol(tiny_run, data_dir, tmp_path, c
     for left_out in ("sysu_all_multi", "sysu_indoor_single_official"):
         assert f"note: {left_out} is left out" in printed
     # One's own images: an infrared folder searches a visible one.
-    drawn = next((data_dir / "drawn").glob("sysu_mm01-*/SYSU-MM01"))
+    drawn = experiment.draw(config.data, data_dir).parent / "SYSU-MM01"
     for folder, camera in (("ir", "cam6"), ("vis", "cam1")):
         (tmp_path / folder).mkdir()
         for file in sorted((drawn / camera).glob("*/0001.jpg")):
