@@ -423,7 +423,7 @@ def others_rows(
     """
     more = system.missing or system.unlike or variant in (*system.hidden, *system.described)
     further = (system.adapted or system.ensemble) and variant == list(system.variants)[-1]
-    if more or further or system.variants[variant].upon:
+    if more or further:
         return None
     for file in sorted(place.folder.glob(f"*/{seed}/*.json")):
         content = json.loads(file.read_text())
