@@ -20,13 +20,13 @@ from mmreid_jax.convert import vit as vit_layout
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import identity, triplet
 from mmreid_jax.methods import modality_sets
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices, classes_of
+from mmreid_jax.methods.base import Array, Batch, DataFacts, Terms, Variables, check_choices, classes_of
 from mmreid_jax.models.heads import Necks
 from mmreid_jax.models.vit import SIZES, VisionTransformer
 from mmreid_jax.training import optimizers
 
 
-class OnTransformer:
+class OnTransformer(modality_sets.ComparesWhole):
     """The part of a method object that is its trunk, necks and optimiser.
 
     Attributes:
@@ -39,7 +39,6 @@ class OnTransformer:
     """
 
     frozen: tuple[str, ...] = ("/bottleneck/bias$",)
-    apart = False
 
     def __init__(self, config: Any, facts: DataFacts, class_tokens: int, all_tokens: bool) -> None:
         """Builds trunk and necks; for `class_tokens` and `all_tokens` see `VisionTransformer`."""
@@ -178,17 +177,6 @@ class OnTransformer:
         """New layers at the full rate, their biases at twice it, the transformer slowly; `frozen` ones never change."""
         groups = [optimizers.Group(pattern, frozen=True) for pattern in self.frozen]
         return optimizers.build(self.config.optim, params, epoch_ends, groups)
-
-    def comparisons(self) -> list[Comparison]:
-        """One comparison: all modalities against all modalities, or those that the config names."""
-        return [modality_sets.usual(self, self.facts.modalities, self.config.eval)]
-
-    def between(self, query: modality_sets.Modalities, gallery: modality_sets.Modalities) -> Comparison:
-        """Of equal modalities the whole feature, with zeros for the others; else the features of the modalities."""
-        options = self.config.eval
-        return modality_sets.compare(
-            query, gallery, self.facts.modalities, whole=options.feature, matching=options.matching
-        )
 
     def attend(self, variables: Variables, batch: Batch) -> dict[str, Array]:
         """Attention weights of every modality, each [depth, B, heads, 1 + patches, 1 + patches].

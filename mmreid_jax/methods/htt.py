@@ -25,7 +25,7 @@ from mmreid_jax.convert import vit as vit_layout
 from mmreid_jax.errors import UserError
 from mmreid_jax.losses import adaptation, centers, identity, margins, triplet
 from mmreid_jax.methods import modality_sets
-from mmreid_jax.methods.base import Array, Batch, Comparison, DataFacts, Terms, Variables, check_choices, classes_of
+from mmreid_jax.methods.base import Array, Batch, DataFacts, Terms, Variables, check_choices, classes_of
 from mmreid_jax.models.heads import BNNeck
 from mmreid_jax.models.resnet import RESNETS, ResNet, average_pool
 from mmreid_jax.models.vit import SIZES, VisionTransformer, side_information_rows
@@ -40,7 +40,7 @@ HEADS: dict[str, Callable[..., Array] | None] = {
 """Classifier of ``config.model.head`` -> its logits; None: those of the neck."""
 
 
-class HTT:
+class HTT(modality_sets.ComparesWhole):
     """The method object; see `mmreid_jax.methods.base.Method` for the interface.
 
     Attributes:
@@ -51,8 +51,6 @@ class HTT:
     """
 
     statistics_feature = "before"
-
-    apart = False
 
     def __init__(self, config: Any, facts: DataFacts) -> None:
         model = config.model
@@ -305,17 +303,6 @@ class HTT:
         """As `optimizer`, for the backbone alone: what has no gradient here gets no decay and no momentum either."""
         frozen = [optimizers.Group("^(?!backbone/)", frozen=True)]
         return optimizers.build(self.config.mtt.optim, params, epoch_ends, frozen)
-
-    def comparisons(self) -> list[Comparison]:
-        """One comparison: all modalities against all modalities, or those that the config names."""
-        return [modality_sets.usual(self, self.facts.modalities, self.config.eval)]
-
-    def between(self, query: modality_sets.Modalities, gallery: modality_sets.Modalities) -> Comparison:
-        """Of equal modalities the whole feature, with zeros for the others; else the features of the modalities."""
-        options = self.config.eval
-        return modality_sets.compare(
-            query, gallery, self.facts.modalities, whole=options.feature, matching=options.matching
-        )
 
     def convert_layouts(self) -> dict[str, Any]:
         """``htt``: the authors' checkpoints; there are none on CLIP's backbones."""

@@ -40,7 +40,7 @@ _NONE: frozenset[str] = frozenset()
 _CONCATENATED = ("tir", "rgb", "nir")
 
 
-class IEEE:
+class IEEE(modality_sets.ComparesWhole):
     """The method object; see `mmreid_jax.methods.base.Method` for the interface.
 
     Attributes:
@@ -50,8 +50,6 @@ class IEEE:
       backbone: network of one modality, images -> feature map.
       branch: network of one modality, feature maps -> parts, embeddings and logits.
     """
-
-    apart = False
 
     def __init__(self, config: Any, facts: DataFacts) -> None:
         model, train = config.model, config.train
@@ -306,13 +304,6 @@ class IEEE:
                 for query, gallery in itertools.permutations(self.facts.modalities, 2)
             ]
         return compared
-
-    def between(self, query: modality_sets.Modalities, gallery: modality_sets.Modalities) -> Comparison:
-        """Of equal modalities the whole feature, with zeros for the others; else the features of the modalities."""
-        options = self.config.eval
-        return modality_sets.compare(
-            query, gallery, self.facts.modalities, whole=options.feature, matching=options.matching
-        )
 
     def convert_layouts(self) -> dict[str, Any]:
         """``ieee``: the authors' checkpoints."""

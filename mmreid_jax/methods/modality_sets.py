@@ -17,7 +17,7 @@ from typing import Any, runtime_checkable
 from typing import Protocol as Interface
 
 from mmreid_jax.errors import UserError
-from mmreid_jax.methods.base import TOGETHER, Comparison
+from mmreid_jax.methods.base import TOGETHER, Comparison, DataFacts
 
 Modalities = tuple[str, ...]
 MATCHING = ("by_name", "as_released")
@@ -41,6 +41,23 @@ class ComparesSets(Interface):
           UserError: a modality is not there, or they cannot be compared.
         """
         ...
+
+
+class ComparesWhole:
+    """The part of a method whose features of any modalities are comparable as they are; see `ComparesSets`."""
+
+    apart = False
+    config: Any
+    facts: DataFacts
+
+    def comparisons(self) -> list[Comparison]:
+        """One comparison: all modalities against all modalities, or those that the config names."""
+        return [usual(self, self.facts.modalities, self.config.eval)]
+
+    def between(self, query: Modalities, gallery: Modalities) -> Comparison:
+        """Of equal modalities the whole feature, with zeros for the others; else the features of the modalities."""
+        options = self.config.eval
+        return compare(query, gallery, self.facts.modalities, whole=options.feature, matching=options.matching)
 
 
 def usual(method: ComparesSets, modalities: Sequence[str], options: Any) -> Comparison:
