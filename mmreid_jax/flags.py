@@ -100,9 +100,11 @@ def _parsed(argv: Sequence[str], flag_values: Any = None) -> list[str]:
     configs = {name: values[name] for name in values if hasattr(type(values[name]), "override_values")}
     argv = [_with_home(argument, configs) for argument in argv]
     files = {name: path for name in configs if (path := _file_given(name, argv)) is not None}
-    for name, path in files.items():
+    for name, whole in files.items():
+        path = _file_of(whole)
         if not Path(path).is_file():
             raise UserError(f"--{name}={path}: there is no such file{_available(path)}")
+        _check_order(name, argv)
     try:
         rest = values(list(argv))
     except Exception as error:
@@ -138,13 +140,27 @@ def _with_home(argument: str, configs: Iterable[str]) -> str:
 
 
 def _file_given(name: str, argv: Sequence[str]) -> str | None:
-    """The file of ``--name=FILE:variant`` or ``--name FILE``; None where it is not given."""
+    """What ``--name=FILE:variant`` or ``--name FILE`` says, the variant included; None where it is not given."""
     for position, argument in enumerate(argv):
         match = re.fullmatch(rf"--?{name}(?:=(.*))?", argument, flags=re.DOTALL)
         if match:
             value = match[1] if match[1] is not None else (argv[position + 1] if position + 1 < len(argv) else None)
-            return None if value is None else value.split(":", 1)[0]
+            return value
     return None
+
+
+def _file_of(config: str) -> str:
+    """The file of ``FILE:variant``."""
+    return config.split(":", 1)[0]
+
+
+def _check_order(name: str, argv: Sequence[str]) -> None:
+    """Raises a `UserError` where a key stands before the file that it belongs to, which ml_collections cannot read."""
+    for argument in argv:
+        if re.fullmatch(rf"--?{name}(?:=.*)?", argument, flags=re.DOTALL):
+            return
+        if re.match(rf"--?(?:no)?{name}\.", argument):
+            raise UserError(f"{argument} stands before --{name}=FILE; name the file first")
 
 
 def _available(wanted: str = "") -> str:
@@ -157,26 +173,27 @@ def _available(wanted: str = "") -> str:
     return f"; {f'did you mean {configs[close]}? ' if close else ''}available: {', '.join(configs.values())}"
 
 
-def _check_loads(parser: Any, name: str, path: str) -> None:
-    """Raises a `UserError` where the config file itself fails, naming the line."""
+def _check_loads(parser: Any, name: str, config: str) -> None:
+    """Raises a `UserError` where the config file itself (of ``FILE:variant``) fails, naming the line."""
+    path = _file_of(config)
     try:
-        parser.parse(path)
+        parser.parse(config)
     except SyntaxError as error:
-        raise UserError(f"--{name}={path}: syntax error in line {error.lineno}: {error.msg}") from None
+        raise UserError(f"--{name}={config}: syntax error in line {error.lineno}: {error.msg}") from None
     except (TypeError, ValueError) as error:
         # The flag library replaces these by one whose text is the whole traceback.
         lines = re.findall(rf'File "{re.escape(path)}", line (\d+)', str(error))
         at = f" in line {lines[-1]}" if lines else ""
-        raise UserError(f"--{name}={path} fails{at}: {str(error).strip().splitlines()[-1]}") from None
+        raise UserError(f"--{name}={config} fails{at}: {str(error).strip().splitlines()[-1]}") from None
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         at = f" in line {lines[-1]}" if lines else ""
-        raise UserError(f"--{name}={path} fails{at}: {type(error).__name__}: {error}") from None
+        raise UserError(f"--{name}={config} fails{at}: {type(error).__name__}: {error}") from None
 
 
-def _check_overrides(parser: Any, name: str, path: str, argv: Sequence[str]) -> None:
-    """Raises a `UserError` for the first ``--name.key`` of the command line that is no value of the config."""
-    config = parser.parse(path)
+def _check_overrides(parser: Any, name: str, given: str, argv: Sequence[str]) -> None:
+    """Raises a `UserError` for the first ``--name.key`` of the command line that is no value of ``FILE:variant``."""
+    config = parser.parse(given)
     leaves = list(flatten(config))
     for argument in argv:
         match = re.match(rf"--?(?:no)?{name}\.([^=]+)", argument)

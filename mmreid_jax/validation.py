@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
+
 import mmreid_jax.datasets as datasets
 from mmreid_jax import settings
 from mmreid_jax.convert import included
@@ -18,6 +20,7 @@ from mmreid_jax.errors import UserError
 from mmreid_jax.methods import base
 from mmreid_jax.paths import path_of
 from mmreid_jax.settings.kinds import shown
+from mmreid_jax.training import devices
 from mmreid_jax.training.config import flatten, nearest, unknown_key
 
 _EMBEDDING = ("data", "model", "train", "eval")
@@ -58,6 +61,21 @@ def complete(config: Any) -> Any:
             if part is not None and not (key == "eval.protocol" and part[name]):
                 part[name] = value
     return whole
+
+
+def computable(config: Any) -> Any:
+    """The config of a trained model as these devices can compute it: without flash attention where there is none.
+
+    The weights are the same with any attention, so a model that was trained on a GPU opens everywhere.
+
+    Args:
+      config: a complete one, see `complete`.
+    """
+    if config.model.get("attention") != "cudnn" or devices.have_flash_attention():
+        return config
+    changed = config.copy_and_resolve_references()
+    changed.model.attention = "plain"
+    return changed
 
 
 def check_stored(config: Any) -> None:
@@ -114,6 +132,7 @@ def check(config: Any, *, starts: bool = True, trained: bool = True) -> list[str
     _check_optim(config.optim, "optim")
     if "mtt" in config:
         _check_optim(config.mtt.optim, "mtt.optim")
+    _check_attention(config.model)
     _check_loss(config)
     _check_files(config, starts, trained)
     if config.eval.protocol not in ("", datasets.ALL_PROTOCOLS):
@@ -189,6 +208,21 @@ def _check_optim(optim: Any, where: str) -> None:
         )
     if optim.nesterov and optim.name == "sgd" and not optim.momentum:
         raise UserError(f"config.{where}.nesterov needs config.{where}.momentum above 0; set it to False")
+
+
+def _check_attention(model: Any) -> None:
+    if model.get("attention") != "cudnn":
+        return
+    if model.dtype != "bfloat16":
+        raise UserError(
+            "config.model.attention is cudnn, which computes in bfloat16 alone, but config.model.dtype is"
+            f" {model.dtype}; set that to bfloat16, or config.model.attention to plain"
+        )
+    if not devices.have_flash_attention():
+        raise UserError(
+            "config.model.attention is cudnn, which needs an NVIDIA GPU and JAX for it (pip install 'jax[cuda13]'), but"
+            f" JAX computes on {jax.default_backend()} here; set it to plain or xla"
+        )
 
 
 def _check_loss(config: Any) -> None:

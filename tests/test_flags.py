@@ -28,6 +28,15 @@ def get_config(variant="small"):
     ))
 """
 
+VARIANTS = """
+from ml_collections import ConfigDict
+
+def get_config(variant="parts"):
+    if variant not in ("parts", "strips"):
+        raise ValueError(f"there is no {variant!r}")
+    return ConfigDict(dict(optim={variant: 6}))
+"""
+
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
@@ -38,6 +47,7 @@ def folder(tmp_path, monkeypatch):
     for name in ("demo", "htt_rgbnt201", "common", "__init__"):
         (tmp_path / "configs" / f"{name}.py").write_text(GOOD)
     (tmp_path / "missing_import.py").write_text("\n\nimport a_module_that_does_not_exist\n")
+    (tmp_path / "variants.py").write_text(VARIANTS)
     (tmp_path / "bad_value.py").write_text("def get_config():\n    return int('x')\n")
     (tmp_path / "bad_key.py").write_text("def get_config():\n    return {}['x']\n")
     (tmp_path / "bad_syntax.py").write_text("x = 1\ndef get_config(:\n")
@@ -113,6 +123,27 @@ def test_a_right_command_line(folder):
         (
             ["--config=bad_value.py"],
             "--config=bad_value.py fails in line 2: ValueError: invalid literal for int() with base 10: 'x'",
+        ),
+        # Keys are those of the variant that is asked for.
+        (
+            ["--config=variants.py:strips", "--config.optim.strips=x"],
+            "--config.optim.strips=x: expected a value of type int, as in --config.optim.strips=6",
+        ),
+        (
+            ["--config=variants.py:parts", "--config.optim.strips=6"],
+            "unknown key --config.optim.strips; did you mean --config.optim.parts?",
+        ),
+        (
+            ["--config=variants.py:ears", "--config.optim.parts=6"],
+            "--config=variants.py:ears fails in line 6: ValueError: there is no 'ears'",
+        ),
+        (
+            ["--config.optim.strips=6", "--config=variants.py:strips"],
+            "--config.optim.strips=6 stands before --config=FILE; name the file first",
+        ),
+        (
+            ["--noconfig.optim.nesterov", "--config", "configs/demo.py"],
+            "--noconfig.optim.nesterov stands before --config=FILE; name the file first",
         ),
         (["--config=bad_key.py"], "--config=bad_key.py fails in line 2: KeyError: 'x'"),
         (["--config=bad_syntax.py"], "--config=bad_syntax.py: syntax error in line 2: invalid syntax"),

@@ -18,7 +18,7 @@ from mmreid_jax.experiment import load_splits, open_experiment
 from mmreid_jax.model import Described, Extractor
 from mmreid_jax.retrieval import distances, rerank
 from mmreid_jax.testing import tiny
-from mmreid_jax.training import checkpoints
+from mmreid_jax.training import checkpoints, devices
 
 COUNT = 5
 DRAWN = {
@@ -246,6 +246,16 @@ def test_mistakes_in_an_evaluation_are_named(htt, options, message):
 def test_a_model_without_labels_is_not_scored_by_retrieval(place):
     with pytest.raises(UserError, match="is not scored by retrieval"):
         made("mmgl", place).evaluate()
+
+
+def test_a_model_trained_with_flash_attention_opens_without(place, htt, arrays, monkeypatch):
+    monkeypatch.setattr(devices, "have_flash_attention", lambda: False)
+    variables, meta = checkpoints.load_variables(place / "htt")
+    meta["config"]["model"]["attention"] = "cudnn"
+    monkeypatch.setattr(checkpoints, "load_variables", lambda *_, **__: (variables, meta))
+    opened = mmreid_jax.load(place / "htt")
+    assert opened.config.model.attention == "plain"
+    np.testing.assert_array_equal(opened.embed(arrays), htt.embed(arrays))
 
 
 def test_a_model_in_memory_is_one_from_the_disk(htt, arrays):

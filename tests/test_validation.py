@@ -27,7 +27,7 @@ from mmreid_jax.retrieval import distances
 from mmreid_jax.settings import common
 from mmreid_jax.settings.kinds import Choice, Number, Pair, Several, Switch, Whole
 from mmreid_jax.testing import tiny
-from mmreid_jax.training import compilation, optimizers, schedules
+from mmreid_jax.training import compilation, devices, optimizers, schedules
 from mmreid_jax.training.config import flatten
 from tests.datasets.own import made
 from tests.test_configs import experiments
@@ -198,6 +198,30 @@ class TestChecks:
         with pytest.raises(UserError, match=r"config\.optim\.epochs is 0"):
             open_experiment(config, tmp_path / "run")
         assert not list(tmp_path.iterdir())
+
+    def test_flash_attention_needs_its_type_and_its_device(self, monkeypatch):
+        config = whole("htt", model__attention="cudnn")
+        with pytest.raises(UserError, match=r"attention is cudnn, .* config\.model\.dtype is float32"):
+            validation.check(config)
+        config.model.dtype = "bfloat16"
+        if not devices.have_flash_attention():
+            with pytest.raises(UserError, match=r"attention is cudnn, which needs an NVIDIA GPU .* on cpu here"):
+                validation.check(config)
+        monkeypatch.setattr(devices, "have_flash_attention", lambda: True)
+        validation.check(config)
+        assert validation.computable(config) is config
+
+    @pytest.mark.parametrize("method", METHODS)
+    def test_a_model_of_a_gpu_opens_without_one(self, method, monkeypatch):
+        monkeypatch.setattr(devices, "have_flash_attention", lambda: False)
+        config = whole(method)
+        assert validation.computable(config) is config
+        if "attention" in config.model:
+            config.model.attention = "cudnn"
+            opened = validation.computable(config)
+            assert (config.model.attention, opened.model.attention) == ("cudnn", "plain")
+            put(config, "model.attention", "plain")
+            assert opened.to_dict() == config.to_dict()
 
     def test_unknown_key(self):
         config = whole("htt")

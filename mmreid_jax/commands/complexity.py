@@ -24,6 +24,7 @@ from mmreid_jax.flags import from_arguments
 from mmreid_jax.methods import base
 from mmreid_jax.training import state, step
 from mmreid_jax.training.forecast import inner, multiply_adds_of
+from mmreid_jax.validation import computable
 
 Abstract = jax.ShapeDtypeStruct
 
@@ -205,6 +206,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments, rest = parser.parse_known_args(argv)
     config, name = from_arguments([f"--config={arguments.config}", *rest])
+    config = computable(config)
     facts, source = facts_of(config, arguments.identities, arguments.cameras)
     if not arguments.no_memory:
         print("compiling the training step, which may take a minute (--no_memory leaves this out)", file=sys.stderr)

@@ -33,3 +33,13 @@ def missing(reason: str) -> str:
             "and its driver, or unset JAX_PLATFORMS"
         )
     return f"JAX finds no device{why}; check its installation, or set JAX_PLATFORMS=cpu"
+
+
+def have_flash_attention() -> bool:
+    """Whether cuDNN's flash attention can run on the devices that arrays are made on, which must be NVIDIA's.
+
+    Raises:
+      UserError: there is no device.
+    """
+    available()
+    return jax.default_backend() == "gpu"
