@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import itertools
 import math
 import os
 import random
@@ -394,6 +393,14 @@ def keys_of(method):
             yield f"{name}.{key}" if name else key, kind
 
 
+def changed(method, changes):
+    """The config of a method with some values, by dotted key."""
+    config = whole(method)
+    for key, value in changes.items():
+        put(config, key, value)
+    return config
+
+
 def verdict(config):
     """What is said of a config: "" where it is taken; any other end than one line is a failure."""
     try:
@@ -452,22 +459,32 @@ def abstract_run(config):
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_values_within_their_ranges_run(method):
-    """Random values from the schema at random keys: one clear line, or a step can be made."""
+    """Random values from the schema at random keys: one clear line, or a step can be made.
+
+    A step is traced with many keys changed at once; where that ends in a line about one of them, with each by itself.
+    """
     draw = random.Random(hash_of(method))
     kinds = [
         (key, kind) for key, kind in keys_of(method) if key.split(".")[0] in ("data", "model", "loss", "optim", "train")
     ]
     taken = 0
-    for _, (key, kind) in itertools.product(range(3), kinds):
-        config = whole(method)
-        value = inside(kind, draw)
-        put(config, key, value)
-        if isinstance(kind, Whole) and isinstance(value, int) and value > 64:
-            continue  # fine, but slow to trace
-        if verdict(config) == "":
-            taken += 1
-            with contextlib.suppress(UserError):
-                abstract_run(config)
+    for _ in range(3):
+        draw.shuffle(kinds)
+        for together in (kinds[start : start + 8] for start in range(0, len(kinds), 8)):
+            changes = {}
+            for key, kind in together:
+                value = inside(kind, draw)
+                # Large numbers of anything are fine, but slow to trace.
+                small = not (isinstance(kind, Whole) and isinstance(value, int) and value > 64)
+                if small and verdict(changed(method, {**changes, key: value})) == "":
+                    changes[key] = value
+            taken += len(changes)
+            try:
+                abstract_run(changed(method, changes))
+            except UserError:
+                for key, value in changes.items():
+                    with contextlib.suppress(UserError):
+                        abstract_run(changed(method, {key: value}))
     assert taken > len(kinds)
 
 
