@@ -21,7 +21,7 @@ METHODS = {
 }
 # The trunk knows people already and learns slowly; what DEEN puts between its stages, and the strips of Hetero-Center
 # after it, do not.
-RATES = {"deen": (1e-3, 1.0), "hetero_center": (3e-3, 0.1)}
+RATES = dict.fromkeys(("deen", "hetero_center"), (3e-3, 0.1))
 """Method -> learning rate, and the part of it at which the trunk learns; of the others 3e-4 and 1."""
 
 
@@ -31,7 +31,6 @@ def get_config(method: str = "agw") -> ConfigDict:
     config = METHODS[method].get_config()
     config.data.drawn = True
     config.data.drawn_identities = 60
-    # Six rows in the last map, one for each strip of Hetero-Center.
     config.data.image_size = (96, 48)
     config.data.padding = 4
     config.model.backbone = "resnet_mini"
@@ -47,4 +46,13 @@ def get_config(method: str = "agw") -> ConfigDict:
     config.optim.epochs = 12
     config.train.eval_every = 4
     config.train.evaluate_first = True
+    if method == "deen":
+        config.optim.new_layers = ("^bottleneck/", "^classifier/", "expansion", "aggregation")
+        # As the trunk has seen images.
+        config.data.grey_of, config.data.erasing = (), 0.0
+        # The other two copies, which begin at random, know less than the first one after so few epochs.
+        config.eval.feature = "fc"
+    if method == "hetero_center":
+        # Of a map of six rows; and what an embedding learns of sixty people holds for others less than the strips do.
+        config.model.strips, config.eval.feature = 2, "pool"
     return config
