@@ -28,8 +28,8 @@ def get_config(method: str = "demo_moe") -> ConfigDict:
     config.model.backbone = "vit_mini"
     config.init.backbone = "drawn/vit_mini"
     config.train.identities_per_batch, config.train.images_per_identity = 8, 4
-    # The triplet loss of raw features begins at 1.5 to 2.7 here. With the weight that it has beside CLIP's features it is
-    # lowered fastest by making all of them alike, and MDReID's stay so.
+    # The triplet loss of raw features begins at 1.5 to 2.7 here. With the weight that it has beside CLIP's features it
+    # is lowered fastest by making all of them alike, and MDReID's stay so.
     config.loss.ce_weight, config.loss.triplet_weight = 1.0, 0.1
     config.optim.name = "adamw"
     config.optim.lr = 1e-3

@@ -1,7 +1,8 @@
 """Ctrl-C and SIGTERM: acknowledged at once, obeyed where nothing is lost, and obeyed at once the second time.
 
 Python runs a signal's handler when the main thread is back from whatever library it is in, which may compile for a
-minute. A thread that the operating system wakes by a pipe answers meanwhile.
+minute. A thread that the operating system wakes by a pipe answers meanwhile. And what a handler raises is lost where
+Python has nobody to give it to, as in a finalizer or in what the garbage collector calls: it is raised once more then.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,6 +18,8 @@ from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AT_ONCE = "ended at once; complete checkpoints are kept"
+_PAUSE = 0.05
+"""Seconds until an exception that was lost is raised once more, elsewhere."""
 
 
 @contextmanager
@@ -48,9 +52,13 @@ def acknowledged(answer: str, *, obey: bool) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
 
     by_pipe = os.name == "posix"
+    repeated: list[int] = []
     before = {number: signal.signal(number, note) for number in SIGNALS}
     try:
-        with _watched(answer) if by_pipe else nullcontext():
+        with (
+            _watched(answer, repeated) if by_pipe else nullcontext(),
+            _raised_again(received, repeated) if by_pipe and obey else nullcontext(),
+        ):
             yield lambda: bool(received)
     finally:
         for number, handler in before.items():
@@ -58,11 +66,42 @@ def acknowledged(answer: str, *, obey: bool) -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def _watched(answer: str) -> Iterator[None]:
-    """A thread answers the signals that arrive meanwhile."""
+def _raised_again(received: list[int], repeated: list[int]) -> Iterator[None]:
+    """Sends the main thread its last signal again where the KeyboardInterrupt of the first one came to nothing.
+
+    Args:
+      received: signals so far.
+      repeated: gets those that are sent from here, which nobody is to take for somebody's second one.
+    """
+    outer = sys.unraisablehook
+    main = threading.main_thread()
+
+    def repeat() -> None:
+        repeated.append(received[-1])
+        signal.pthread_kill(main.ident, received[-1])  # type: ignore[arg-type]
+
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
+        if not (received and issubclass(unraisable.exc_type, KeyboardInterrupt)):
+            outer(unraisable)
+        elif threading.current_thread() is main:
+            # Not from here, where it would be lost as well.
+            timer = threading.Timer(_PAUSE, repeat)
+            timer.daemon = True
+            timer.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = outer
+
+
+@contextmanager
+def _watched(answer: str, repeated: list[int]) -> Iterator[None]:
+    """A thread answers the signals that arrive meanwhile, but for those in `repeated`."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    watcher = threading.Thread(target=_watch, args=(reading, answer), daemon=True)
+    watcher = threading.Thread(target=_watch, args=(reading, answer, repeated), daemon=True)
     outer = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     watcher.start()
     try:
@@ -73,12 +112,15 @@ def _watched(answer: str) -> Iterator[None]:
         watcher.join()
 
 
-def _watch(reading: int, answer: str) -> None:
-    """Answers the signals whose numbers arrive as bytes in a pipe, until it is closed."""
+def _watch(reading: int, answer: str, repeated: list[int]) -> None:
+    """Answers the signals whose numbers arrive as bytes in a pipe, until it is closed, but for those in `repeated`."""
     answered = False
     with os.fdopen(reading, "rb", buffering=0) as pipe:
         while received := pipe.read(1):
             if received[0] not in SIGNALS:
+                continue
+            if received[0] in repeated:
+                repeated.remove(received[0])
                 continue
             if answered:
                 _end(received[0])

@@ -67,11 +67,72 @@ def test_an_obeyed_signal_interrupts_the_main_thread():
     assert "KeyboardInterrupt" in rest
 
 
+# The handler's exception comes in a method from which Python takes none.
+LOST = """
+import gc, sys, time
+from mmreid_jax import interruption
+
+def wait():
+    print("ready", flush=True)
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        time.sleep(0.01)
+
+class Deleted:
+    def __del__(self):
+        wait()
+
+def collected(phase, info):
+    gc.callbacks.clear()
+    wait()
+
+with interruption.acknowledged("noted", obey=True):
+    if sys.argv[1] == "deleted":
+        Deleted()
+    else:
+        gc.callbacks.append(collected)
+        gc.collect()
+    time.sleep(60)
+    print("went on", flush=True)
+"""
+
+
+def start_losing(where):
+    process = subprocess.Popen(
+        [sys.executable, "-c", LOST, where], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert answer(process) == "noted"
+    return process
+
+
+@pytest.mark.parametrize("where", ["deleted", "collected"])
+def test_an_interrupt_that_nobody_could_take_is_raised_again(where):
+    process = start_losing(where)
+    out, rest = process.communicate(timeout=50)
+    assert out == ""
+    assert process.returncode == -signal.SIGINT, "as Python ends of a KeyboardInterrupt"
+    assert rest.rstrip().endswith("KeyboardInterrupt")
+    assert "Exception ignored" not in rest
+    assert interruption.AT_ONCE not in rest
+
+
+def test_the_second_signal_still_ends_the_process_at_once():
+    process = start_losing("deleted")
+    process.send_signal(signal.SIGTERM)
+    _, rest = process.communicate(timeout=50)
+    assert rest.rstrip().endswith(interruption.AT_ONCE)
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 def test_handlers_are_those_of_before_afterwards():
     before = [signal.getsignal(number) for number in interruption.SIGNALS]
+    hook = sys.unraisablehook
     with interruption.acknowledged("", obey=False), interruption.acknowledged("", obey=True):
         assert signal.getsignal(signal.SIGINT) is not before[0]
     assert [signal.getsignal(number) for number in interruption.SIGNALS] == before
+    assert sys.unraisablehook is hook
 
 
 def test_other_threads_are_left_alone():
