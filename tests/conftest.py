@@ -45,6 +45,12 @@ def pytest_collection_modifyitems(items):
                 item.add_marker(pytest.mark.slow(short=True))
 
 
+def pytest_collection_finish():
+    """What is imported by now stays, and need not be looked through whenever a file of tests has ended."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def quick_compilation(request):
     """Compiles without costly optimisations and with XLA's older, quicker code generator, but for whole networks.
