@@ -92,10 +92,7 @@ def training_curves(
 
     Args:
       entries: log entries in order of time, each a flat mapping with ``step`` (or ``epoch``) and some numbers. An entry
-        need
-        not have every number: training and evaluation may be logged apart. Scores are shares in [0, 1].
-      panels: heading of a panel -> regular expression that finds its series by name; a panel without series is left
-        out.
+        need not have every number: training and evaluation may be logged apart. Scores are shares in [0, 1].
       name, caption: see `mmreid_jax.visualize.style.Picture`.
 
     Raises:
@@ -150,7 +147,8 @@ def _draw_series(axes: Axes, panel: _Panel, series: Mapping[str, np.ndarray], th
     for position, (key, values) in enumerate(series.items()):
         color = theme.color(position)
         step, value = _thinned(values).T
-        marker = "o" if panel.best and len(step) < 40 else None
+        # A line through one point cannot be seen.
+        marker = "o" if len(step) == 1 or (panel.best and len(step) < 40) else None
         best = values[int(np.argmax(values[:, 1]))] * (1, scale)
         label = f"{_short(key)}  (best: {best[1]:.2f} %)" if panel.best else _short(key)
         axes.plot(step, scale * value, color=color, label=label, marker=marker, markersize=3)

@@ -465,6 +465,8 @@ def accuracy_curves(
             for (modality, source), points in lines.items():
                 tested = source == "eval"
                 looks: dict[str, Any] = {"marker": "o", "markersize": 3} if tested else {"linestyle": ":"}
+                if not tested and len(points) == 1:
+                    looks["marker"] = "x"  # a line through one point cannot be seen
                 name = f"{modality.upper()}, {'test' if tested else 'training'} images"
                 color = theme.color(list(modalities).index(modality))
                 every[name] = axes.plot(points[:, 0], 100 * points[:, 1], color=color, clip_on=False, **looks)[0]

@@ -55,6 +55,10 @@ def test_training_curves_of_part_of_a_log():
         curves.training_curves([{"step": 1, "note": "text"}])
 
 
+def test_the_only_entry_of_a_log_can_be_seen(pixels):
+    check(curves.training_curves([{"step": 5, "loss": 3.0}]), pixels, colors=1)
+
+
 def test_long_series_are_thinned_to_means():
     values = np.stack([np.arange(30000.0), np.ones(30000)], axis=1)
     thin = curves._thinned(values)

@@ -220,6 +220,16 @@ def test_accuracy_over_the_epochs():
         permutations.accuracy_curves([{"kind": "eval", "epoch": 1, "mAP": 0.5}], ("rgb",), 3)
 
 
+def test_the_only_accuracy_of_a_log_can_be_seen():
+    def picture(share):
+        return permutations.accuracy_curves(
+            [{"kind": "train", "epoch": 1, "step": 3, "exact_rgb": share}], ("rgb",), 3
+        ).png
+
+    assert picture(0.5) == picture(0.5)
+    assert picture(0.5) != picture(0.8)
+
+
 def test_the_level_of_guessing_is_that_of_all_orders():
     import itertools
 
