@@ -61,7 +61,7 @@ class Extractor:
         devices.available()
         chosen: Any = "last" if which == "last" else "best"
         if config is not None:
-            config = validation.computable(validation.complete(config))
+            config = devices.computable(validation.complete(config))
             method = base.build(config, facts_of(config, config.model.num_classes)[0])
             variables, _ = base.load_trained(method, str(checkpoint), chosen)
         else:
@@ -74,7 +74,7 @@ class Extractor:
             try:
                 config = validation.complete(meta["config"])
                 validation.check_stored(config)
-                config = validation.computable(config)
+                config = devices.computable(config)
                 method = base.build(config, base.DataFacts.stored(meta["facts"]))
                 shapes = base.shapes(method)
             except UserError as error:

@@ -63,21 +63,6 @@ def complete(config: Any) -> Any:
     return whole
 
 
-def computable(config: Any) -> Any:
-    """The config of a trained model as these devices can compute it: without flash attention where there is none.
-
-    The weights are the same with any attention, so a model that was trained on a GPU opens everywhere.
-
-    Args:
-      config: a complete one, see `complete`.
-    """
-    if config.model.get("attention") != "cudnn" or devices.have_flash_attention():
-        return config
-    changed = config.copy_and_resolve_references()
-    changed.model.attention = "plain"
-    return changed
-
-
 def check_stored(config: Any) -> None:
     """Checks what an embedding needs of a config that comes with a trained model, perhaps from somebody else.
 

@@ -208,16 +208,16 @@ class TestChecks:
                 validation.check(config)
         monkeypatch.setattr(devices, "have_flash_attention", lambda: True)
         validation.check(config)
-        assert validation.computable(config) is config
+        assert devices.computable(config) is config
 
     @pytest.mark.parametrize("method", METHODS)
     def test_a_model_of_a_gpu_opens_without_one(self, method, monkeypatch):
         monkeypatch.setattr(devices, "have_flash_attention", lambda: False)
         config = whole(method)
-        assert validation.computable(config) is config
+        assert devices.computable(config) is config
         if "attention" in config.model:
             config.model.attention = "cudnn"
-            opened = validation.computable(config)
+            opened = devices.computable(config)
             assert (config.model.attention, opened.model.attention) == ("cudnn", "plain")
             put(config, "model.attention", "plain")
             assert opened.to_dict() == config.to_dict()

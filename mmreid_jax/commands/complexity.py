@@ -22,9 +22,8 @@ from mmreid_jax.experiment import facts_of
 from mmreid_jax.experiment import normalization as normalization_of
 from mmreid_jax.flags import from_arguments
 from mmreid_jax.methods import base
-from mmreid_jax.training import state, step
+from mmreid_jax.training import devices, state, step
 from mmreid_jax.training.forecast import inner, multiply_adds_of
-from mmreid_jax.validation import computable
 
 Abstract = jax.ShapeDtypeStruct
 
@@ -206,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     arguments, rest = parser.parse_known_args(argv)
     config, name = from_arguments([f"--config={arguments.config}", *rest])
-    config = computable(config)
+    config = devices.computable(config)
     facts, source = facts_of(config, arguments.identities, arguments.cameras)
     if not arguments.no_memory:
         print("compiling the training step, which may take a minute (--no_memory leaves this out)", file=sys.stderr)

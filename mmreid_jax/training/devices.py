@@ -1,4 +1,4 @@
-"""The devices that JAX finds, or one line that says why there are none."""
+"""The devices that JAX finds, or one line that says why there are none, and what they can compute."""
 
 from __future__ import annotations
 
@@ -43,3 +43,21 @@ def have_flash_attention() -> bool:
     """
     available()
     return jax.default_backend() == "gpu"
+
+
+def computable(config: Any) -> Any:
+    """The config of a trained model as these devices can compute it: without flash attention where there is none.
+
+    The weights are the same with any attention, so a model that was trained on a GPU opens everywhere.
+
+    Args:
+      config: of an experiment, complete in its section ``model``.
+
+    Raises:
+      UserError: there is no device.
+    """
+    if config.model.get("attention") != "cudnn" or have_flash_attention():
+        return config
+    changed = config.copy_and_resolve_references()
+    changed.model.attention = "plain"
+    return changed
