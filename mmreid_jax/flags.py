@@ -144,8 +144,7 @@ def _file_given(name: str, argv: Sequence[str]) -> str | None:
     for position, argument in enumerate(argv):
         match = re.fullmatch(rf"--?{name}(?:=(.*))?", argument, flags=re.DOTALL)
         if match:
-            value = match[1] if match[1] is not None else (argv[position + 1] if position + 1 < len(argv) else None)
-            return value
+            return match[1] if match[1] is not None else (argv[position + 1] if position + 1 < len(argv) else None)
     return None
 
 
@@ -191,9 +190,9 @@ def _check_loads(parser: Any, name: str, config: str) -> None:
         raise UserError(f"--{name}={config} fails{at}: {type(error).__name__}: {error}") from None
 
 
-def _check_overrides(parser: Any, name: str, given: str, argv: Sequence[str]) -> None:
+def _check_overrides(parser: Any, name: str, whole: str, argv: Sequence[str]) -> None:
     """Raises a `UserError` for the first ``--name.key`` of the command line that is no value of ``FILE:variant``."""
-    config = parser.parse(given)
+    config = parser.parse(whole)
     leaves = list(flatten(config))
     for argument in argv:
         match = re.match(rf"--?(?:no)?{name}\.([^=]+)", argument)
